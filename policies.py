@@ -1,0 +1,180 @@
+"""The policy network, rollouts, and what turns rewards into advantages.
+
+Read `Policy` first: a network over one flat parameter vector. `rollout` then runs it in a batch of tasks, and the
+functions below it compute, from the episodes of each task alone, what multiplies grad log pi.
+
+    theta          (P,) shared by all tasks, or (T, P), one row per task
+    T, K, H        tasks, episodes per task, horizon
+    obs, actions   (T, K, H, obs_dim), and (T, K, H, action_dim) or, for discrete actions, integers (T, K, H)
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+import autodiff as ad
+
+ACTIVATIONS = {"tanh": ad.tanh, "relu": ad.relu}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A multilayer perceptron with a Gaussian head, or a categorical one if `discrete`; `hidden=()` is linear.
+
+    Layout of theta: for each layer its weights (inputs x outputs, row by row) and its biases; the Gaussian head
+    ends with the logarithm of the standard deviation of each action (the same in all states).
+    Methods take theta (P,) or (T, P) and obs (T, ..., obs_dim); arrays or, in `log_prob`, Tensors.
+    """
+
+    obs_dim: int
+    action_dim: int
+    discrete: bool = False
+    hidden: tuple = (64, 64)
+    activation: str = "tanh"
+
+    @property
+    def widths(self):
+        return (self.obs_dim, *self.hidden, self.action_dim)
+
+    @property
+    def size(self):
+        """P, the number of parameters."""
+        weights = sum((i + 1) * o for i, o in zip(self.widths, self.widths[1:], strict=False))
+        return weights + (0 if self.discrete else self.action_dim)
+
+    def init(self, rng):
+        """Weights uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010), all else 0. Returns (P,)."""
+        theta = np.zeros(self.size)
+        for w, _, (i, o) in self._layers():
+            theta[w] = rng.uniform(-1, 1, i * o) * math.sqrt(6 / (i + o))
+        return theta
+
+    def _layers(self):
+        """For each layer the slices of theta that hold its weights and its biases, and its (inputs, outputs)."""
+        start = 0
+        for i, o in zip(self.widths, self.widths[1:], strict=False):
+            yield slice(start, start + i * o), slice(start + i * o, start + (i + 1) * o), (i, o)
+            start += (i + 1) * o
+
+    def _output(self, theta, obs):
+        """The means or logits, in the shape of obs up to its last axis."""
+        lead = theta.shape[:-1]
+        x = obs.reshape(*lead, -1, self.obs_dim)  # one matrix product per parameter vector
+        for n, (w, b, (i, o)) in enumerate(self._layers()):
+            if n > 0:
+                x = ACTIVATIONS[self.activation](x)
+            weights, biases = (
+                ad.reshape(theta[..., w], (*lead, i, o)),
+                ad.reshape(theta[..., b], (*lead, 1, o)),
+            )
+            x = ad.matmul(x, weights) + biases
+        return ad.reshape(x, (*obs.shape[:-1], self.action_dim))
+
+    def _log_std(self, theta, ndim):
+        """The log standard deviations, with axes of length 1 to broadcast over arrays of `ndim` axes."""
+        log_std = theta[..., self.size - self.action_dim :]
+        return ad.reshape(log_std, (*theta.shape[:-1], *[1] * (ndim - theta.ndim), self.action_dim))
+
+    def mode(self, theta, obs):
+        """The most probable action."""
+        output = self._output(theta, obs)
+        return output.argmax(-1) if self.discrete else output
+
+    def act(self, theta, obs, rng):
+        """A sampled action: the inverse of the cumulative distribution at a uniform number, or mean + std * noise."""
+        output = self._output(theta, obs)
+        if self.discrete:
+            cumulative = np.exp(ad.log_softmax(output)).cumsum(-1)
+            u = rng.random(output.shape[:-1])
+            return (cumulative[..., :-1] <= u[..., None]).sum(-1)  # the last sum is 1 up to rounding
+        noise = rng.standard_normal(output.shape).astype(output.dtype)
+        return output + np.exp(self._log_std(theta, output.ndim)) * noise
+
+    def log_prob(self, theta, obs, action):
+        """log pi(action | obs), summed over the action's dimensions: the shape of obs up to its last axis."""
+        output = self._output(theta, obs)
+        if self.discrete:
+            return ad.take_along_axis(ad.log_softmax(output), action[..., None], -1)[..., 0]
+        log_std = self._log_std(theta, output.ndim)
+        z = (action - output) * ad.exp(-log_std)
+        return -0.5 * ad.sum(z * z, -1) - ad.sum(log_std, -1) - 0.5 * self.action_dim * math.log(2 * math.pi)
+
+
+class Trajectories(NamedTuple):
+    """K episodes of each of T tasks. `mask` is True up to the end of an episode; rewards are 0 after it."""
+
+    obs: np.ndarray  # (T, K, H, obs_dim)
+    actions: np.ndarray  # (T, K, H, action_dim), or integers (T, K, H)
+    rewards: np.ndarray  # (T, K, H)
+    mask: np.ndarray  # (T, K, H), bool
+
+    @property
+    def returns(self):
+        """(T,): the mean undiscounted return of each task."""
+        return self.rewards.sum(2).mean(1)
+
+
+def rollout(env, policy, theta, tasks, K, rng):
+    """Run the policy for K episodes in each task. theta (P,) or (T, P); tasks (T, D). Returns Trajectories."""
+    tasks, shape = tasks[:, None], (len(tasks), K)
+    state, running, steps = env.reset(tasks, shape, rng), np.ones(shape, bool), []
+    for _ in range(env.horizon):
+        obs = env.observe(state)
+        action = policy.act(theta, obs, rng)
+        state, reward, done = env.step(state, action, tasks, rng)
+        steps.append((obs, action, np.where(running, reward, 0), running))
+        running = running & ~done
+    return Trajectories(*(np.stack(column, 2) for column in zip(*steps, strict=True)))
+
+
+def returns_to_go(rewards, gamma):
+    """sum_{l >= 0} gamma^l r_{t+l} along the last axis."""
+    out, ahead = np.empty_like(rewards), 0
+    for t in reversed(range(rewards.shape[-1])):
+        out[..., t] = ahead = rewards[..., t] + gamma * ahead
+    return out
+
+
+def no_baseline(D, returns):
+    return np.zeros_like(returns)
+
+
+def time_baseline(D, returns):
+    """The mean return-to-go at each time step over the episodes of the task that still run. (T, 1, H)"""
+    running = np.maximum(D.mask.sum(1, keepdims=True), 1).astype(returns.dtype)
+    return (returns * D.mask).sum(1, keepdims=True) / running
+
+
+def linear_baseline(D, returns):
+    """Ridge regression of the returns-to-go on features of state and time, for each task (Duan et al. 2016). (T, K, H)
+
+    Features: o, o^2, t/100, (t/100)^2, (t/100)^3, 1; ridge 1e-5; solved in float64 whatever the dtype.
+    """
+    T, K, H = returns.shape
+    t = np.broadcast_to(np.arange(H)[:, None] / 100, (T, K, H, 1))
+    features = np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1) * D.mask[..., None]
+    x, y = features.reshape(T, K * H, -1), (returns * D.mask).reshape(T, K * H, 1)
+    gram = x.swapaxes(1, 2) @ x + 1e-5 * np.eye(x.shape[-1])
+    weights = np.linalg.solve(gram, x.swapaxes(1, 2) @ y)
+    return (x @ weights).reshape(T, K, H).astype(returns.dtype)
+
+
+BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
+
+
+def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16) of each step, 0 where the mask is. (T, K, H)
+
+    baseline: a name in BASELINES. standardise: to mean 0 and standard deviation 1 over the steps of each task.
+    With lam=1 they are the returns-to-go minus the baseline. No statistic mixes tasks.
+    """
+    values = BASELINES[baseline](D, returns_to_go(D.rewards, gamma)) * D.mask
+    following = np.concatenate([values[..., 1:], np.zeros_like(values[..., :1])], -1)
+    A = returns_to_go(D.rewards + gamma * following - values, gamma * lam)
+    if standardise:
+        n = D.mask.sum((1, 2), keepdims=True).astype(A.dtype)
+        A = (A - A.sum((1, 2), keepdims=True) / n) * D.mask
+        A = A / (np.sqrt((A**2).sum((1, 2), keepdims=True) / n) + 1e-8)
+    return A
