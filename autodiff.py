@@ -21,7 +21,6 @@ adjoint equally among ties; `clip` has slope 1 at its bounds.
 import math
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 
 class Tensor:
@@ -46,13 +45,9 @@ class Tensor:
     ndim = property(lambda self: self.data.ndim)
     dtype = property(lambda self: self.data.dtype)
 
-    def __repr__(self):
-        return f"Tensor({self.data!r})"
-
-    def __getitem__(self, index):
-        return apply(_getitem, self, index=index)
-
     # fmt: off
+    def __repr__(self): return f"Tensor({self.data!r})"
+    def __getitem__(self, index): return apply(_getitem, self, index=index)
     def __neg__(self): return apply(np.negative, self)
     def __add__(self, other): return apply(np.add, self, other)
     def __radd__(self, other): return apply(np.add, other, self)
@@ -67,10 +62,6 @@ class Tensor:
     def __matmul__(self, other): return matmul(self, other)
     def __rmatmul__(self, other): return matmul(other, self)
     # fmt: on
-
-
-def _value(x):
-    return x.data if isinstance(x, Tensor) else x
 
 
 def apply(function, *inputs, **options):
@@ -98,23 +89,25 @@ def relu(x): return apply(_relu, x)
 def sigmoid(x): return apply(_sigmoid, x)
 def softplus(x): return apply(_softplus, x)
 def maximum(a, b): return apply(np.maximum, a, b)
-def minimum(a, b): return -maximum(-_operand(a), -_operand(b))
+def minimum(a, b): return apply(np.minimum, a, b)
 def sum(x, axis=None, keepdims=False): return apply(np.sum, x, axis=axis, keepdims=keepdims)
 def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
 def logsumexp(x, axis=None, keepdims=False): return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
 def log_softmax(x, axis=-1): return apply(_log_softmax, x, axis=axis)
 def clip(x, low=-np.inf, high=np.inf): return apply(np.clip, x, a_min=low, a_max=high)
-def reshape(x, shape): return apply(np.reshape, x, shape=shape)
+def reshape(x, shape): return apply(_reshape, x, shape=shape)
 def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
 def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
 def concatenate(xs, axis=0): return apply(_concatenate, *xs, axis=axis)
+def stack(xs, axis=0): return apply(_stack, *xs, axis=axis)
+def take_along_axis(x, indices, axis): return apply(np.take_along_axis, x, indices=indices, axis=axis)
 def stop_gradient(x): return Tensor(x.data) if isinstance(x, Tensor) else x  # the same value, without history
 # fmt: on
 
 
 def mean(x, axis=None, keepdims=False):
     total = sum(x, axis, keepdims)
-    return total / (np.size(_value(x)) / np.size(_value(total)))
+    return total / (np.size(_value(x)) / (np.size(_value(total)) or 1))
 
 
 def where(condition, a, b):
@@ -127,26 +120,17 @@ def where(condition, a, b):
     return apply(_where, a, b, condition=_value(condition))
 
 
-def stack(xs, axis=0):
-    axis = normalize_axis_index(axis, np.ndim(xs[0]) + 1)
-    return concatenate([reshape(x, (*np.shape(x)[:axis], 1, *np.shape(x)[axis:])) for x in xs], axis)
-
-
-def take_along_axis(x, indices, axis):
-    index = list(np.ogrid[tuple(slice(n) for n in np.shape(x))])
-    index[normalize_axis_index(axis, np.ndim(x))] = indices
-    return _operand(x)[tuple(index)]
-
-
 def matmul(a, b):
     """The matrix product, with 1-D and batched operands as NumPy takes them."""
     a, b = _operand(a), _operand(b)
-    if a.ndim == 1:
-        product = matmul(reshape(a, (1, *a.shape)), b)
-        return reshape(product, (*product.shape[:-2], *product.shape[-1:])) if b.ndim > 1 else product[0]
+    if a.shape[-1:] != b.shape[-2:][:1]:
+        raise ValueError(f"matmul of {a.shape} and {b.shape}: the axis to sum over has two lengths")
     if b.ndim == 1:
-        product = matmul(a, reshape(b, (*b.shape, 1)))
+        product = matmul(a, reshape(b, (-1, 1)))
         return reshape(product, product.shape[:-1])
+    if a.ndim == 1:
+        product = matmul(reshape(a, (1, -1)), b)
+        return reshape(product, (*product.shape[:-2], product.shape[-1]))
     if a.ndim > 2 and b.ndim == 2:  # one large product, and no batch of adjoints of b to sum afterwards
         rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         return reshape(matmul(rows, b), (*a.shape[:-1], b.shape[1]))
@@ -157,13 +141,16 @@ def matmul(a, b):
 
 
 # fmt: off
+def _value(x): return x.data if isinstance(x, Tensor) else x
 def _operand(x): return x if isinstance(x, Tensor) else np.asarray(x)
 def _getitem(x, index): return x[index]
 def _where(a, b, condition): return np.where(condition, a, b)
+def _reshape(x, shape): return np.reshape(x, shape)
 def _concatenate(*xs, axis): return np.concatenate(xs, axis)
+def _stack(*xs, axis): return np.stack(xs, axis)
 def _relu(x): return np.maximum(x, 0)
 def _softplus(x): return np.logaddexp(x, 0)
-def _sigmoid(x): return np.exp(-np.logaddexp(np.negative(x), 0))
+def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
 # fmt: on
 
 
@@ -171,7 +158,7 @@ def _logsumexp(x, axis, keepdims):
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
-    return out if keepdims else out.reshape(np.max(x, axis=axis).shape)
+    return out if keepdims else np.squeeze(out, axis)
 
 
 def _log_softmax(x, axis):
@@ -217,14 +204,21 @@ def _exponent_less_one(y):
     return y - 1 if isinstance(y, Tensor) else y - 1 + (y == 0)
 
 
-def _concatenate_vjp(i):
-    def vjp(g, out, *xs, axis):
-        start = int(np.sum([np.shape(x)[axis] for x in xs[:i]]))
-        index = [slice(None)] * np.ndim(g)
-        index[axis] = slice(start, start + np.shape(xs[i])[axis])
-        return g[tuple(index)]
+def _piece(g, xs, i, axis):
+    """The part of g, the adjoint of the concatenation of xs, that belongs to xs[i]."""
+    stop = np.cumsum([np.shape(x)[axis] for x in xs])[i]
+    return _along(g, slice(stop - np.shape(xs[i])[axis], stop), axis)
 
-    return vjp
+
+def _along(x, index, axis):
+    """x[..., index, ...] with the index on the given axis."""
+    return x[(slice(None),) * (axis % x.ndim) + (index,)]
+
+
+def _take_vjp(g, out, x, indices, axis):
+    index = list(np.ogrid[tuple(slice(n) for n in x.shape)])
+    index[axis] = indices
+    return apply(_scatter, g, index=tuple(index), shape=x.shape)
 
 
 # fmt: off
@@ -239,7 +233,7 @@ VJPS = {
     np.divide:      (lambda g, out, a, b: g / b,
                      lambda g, out, a, b: -g * out / b),
     np.power:       (lambda g, out, x, y: g * y * x ** _exponent_less_one(y),
-                     lambda g, out, x, y: g * out * log(where(_value(x) > 0, x, 1))),
+                     lambda g, out, x, y: g * out * log(where(_value(x) > 0, x, np.ones((), out.dtype)))),
     np.matmul:      (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
                      lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
     np.exp:         (lambda g, out, x: g * out,),
@@ -256,16 +250,20 @@ VJPS = {
     np.max:         (_max_vjp,),
     np.maximum:     (lambda g, out, a, b: _larger(g, a, b),
                      lambda g, out, a, b: _larger(g, b, a)),
-    np.clip:        (lambda g, out, x, a_min, a_max: where((a_min <= _value(x)) & (_value(x) <= a_max), g, 0),),
+    np.minimum:     (lambda g, out, a, b: _larger(g, b, a),
+                     lambda g, out, a, b: _larger(g, a, b)),
+    np.clip:        (lambda g, out, x, a_min, a_max: where(_value(out) == _value(x), g, 0),),
     _where:         (lambda g, out, a, b, condition: where(condition, g, 0),
                      lambda g, out, a, b, condition: where(condition, 0, g)),
-    np.reshape:     (lambda g, out, x, shape: reshape(g, x.shape),),
+    _reshape:       (lambda g, out, x, shape: reshape(g, x.shape),),
     np.swapaxes:    (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),
     np.broadcast_to: (lambda g, out, x, shape: g,),
     np.asarray:     (lambda g, out, x, dtype: g,),
     _getitem:       (lambda g, out, x, index: apply(_scatter, g, index=index, shape=x.shape),),
     _scatter:       (lambda g, out, x, index, shape: g[index],),
-    _concatenate:   _concatenate_vjp,
+    np.take_along_axis: (_take_vjp,),
+    _concatenate:   lambda i: lambda g, out, *xs, axis: _piece(g, xs, i, axis),
+    _stack:         lambda i: lambda g, out, *xs, axis: _along(g, i, axis),
 }
 # fmt: on
 
@@ -327,10 +325,11 @@ def grad(output, inputs, grad_output=None, create_graph=False):
     needed, adjoints = {id(node) for node in order}, {id(output): _conform(recorded(g), output)}
     for node in reversed(order):
         g = adjoints[id(node)] if id(node) in wanted else adjoints.pop(id(node))
-        table, out, values = VJPS.get(node.function), recorded(node), [recorded(x) for x in node.inputs]
+        out, values = recorded(node), [recorded(x) for x in node.inputs]
         for i, x in enumerate(node.inputs):
             if isinstance(x, Tensor) and id(x) in needed:
-                vjp = table[i] if isinstance(table, tuple) else table(i)
+                vjps = VJPS[node.function]
+                vjp = vjps[i] if isinstance(vjps, tuple) else vjps(i)
                 adjoint = _conform(vjp(g, out, *values, **node.options), x)
                 adjoints[id(x)] = adjoints[id(x)] + adjoint if id(x) in adjoints else adjoint
     found = [adjoints.get(id(x), np.zeros_like(x.data)) for x in inputs]
@@ -356,11 +355,10 @@ def check_grads(f, x, order=2, rng=None):
     The differences are taken in float64 also for float32 arguments. Raises AssertionError where they disagree.
     """
     rng = rng or np.random.default_rng(0)
-    xs = [np.asarray(a) for a in (x if isinstance(x, tuple) else (x,))]
-    leaves = [Tensor(a) for a in xs]
+    leaves = [Tensor(a) for a in (x if isinstance(x, tuple) else (x,))]
     out = f(*leaves)
     w = rng.standard_normal(out.shape)
-    v = [rng.standard_normal(a.shape) for a in xs]
+    v = [rng.standard_normal(a.shape) for a in leaves]
 
     def slope(*tensors):
         """The derivative of sum(w * f) along v, itself a function that can be checked."""
@@ -371,11 +369,12 @@ def check_grads(f, x, order=2, rng=None):
     for g, a in zip(gradients, leaves, strict=True):
         assert (g.dtype, g.shape) == (a.dtype, a.shape), f"gradient {g.dtype}{g.shape}, x {a.dtype}{a.shape}"
     terms = np.concatenate([np.ravel(g.data * d) for g, d in zip(gradients, v, strict=True)])
-    steps = [[Tensor(a.astype(float) + h * d) for a, d in zip(xs, v, strict=True)] for h in (1e-5, -1e-5)]
-    ahead, behind = (np.sum(w * f(*step).data) for step in steps)
+    doubles = [a.data.astype(float) for a in leaves]
+    steps = [[Tensor(a + h * d) for a, d in zip(doubles, v, strict=True)] for h in (1e-5, -1e-5)]
+    ahead, behind = (np.sum(w * _value(f(*step))) for step in steps)
     precision = 1e-6 if all(a.dtype == np.float64 for a in leaves) else 1e-3
     for name, value in (("differences", (ahead - behind) / 2e-5), ("create_graph", slope(*leaves).data)):
         error = abs(terms.sum() - value)
         assert error <= precision * (1 + np.abs(terms).sum()), f"{terms.sum()} by grad, {value} by {name}"
     if order > 1:
-        check_grads(slope, tuple(xs), order - 1, rng)
+        check_grads(slope, tuple(leaves), order - 1, rng)
