@@ -183,7 +183,7 @@ def _scatter(g, index, shape):
 def _keepdims(g, x, axis):
     """Give g, reduced from x over `axis`, the reduced axes back with length 1."""
     shape = list(np.shape(x))
-    for a in range(len(shape)) if axis is None else np.atleast_1d(axis):
+    for a in range(len(shape)) if axis is None or not shape else np.atleast_1d(axis):
         shape[a] = 1
     return reshape(g, shape)
 
@@ -243,8 +243,7 @@ VJPS = {
     _relu:          (lambda g, out, x: where(_value(x) > 0, g, 0),),
     _sigmoid:       (lambda g, out, x: g * out * sigmoid(-x),),
     _softplus:      (lambda g, out, x: g * sigmoid(x),),
-    _logsumexp:     (lambda g, out, x, axis, keepdims:
-                     _keepdims(g, x, axis) * exp(x - _keepdims(out, x, axis)),),
+    _logsumexp:     (lambda g, out, x, axis, keepdims: _keepdims(g, x, axis) * exp(log_softmax(x, axis)),),
     _log_softmax:   (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
     np.sum:         (lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis), x.shape),),
     np.max:         (_max_vjp,),

@@ -1,0 +1,1010 @@
+"""Tests of autodiff.py.
+
+How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of the file's work
+is done by the few tests that run over that list. What one list cannot say follows, by theme: values, derivatives
+at the edges and at ties, `grad` itself, memory, threads, errors, and `check_grads` on derivatives that are wrong.
+"""
+
+import gc
+import itertools
+import math
+import operator
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import scipy.special
+from numpy.testing import assert_allclose, assert_array_equal
+
+import autodiff as ad
+from autodiff import Tensor, check_grads, grad, hvp
+
+DTYPES = [np.float32, np.float64]
+
+
+def graph(*outputs):
+    """Every Tensor that `outputs` were made from, themselves included."""
+    found, stack = {}, list(outputs)
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            stack.extend(x for x in node.inputs if isinstance(x, Tensor))
+    return list(found.values())
+
+
+def has_history(x):
+    return x.function is not None or x.inputs != ()
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The list of all Tensors made since the test began."""
+    made, init = [], Tensor.__init__
+
+    def record(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(Tensor, "__init__", record)
+    return made
+
+
+# --- The cases: name -> (function, where its arguments lie, their shapes) ---
+
+
+def normal(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def positive(rng, shape):
+    return rng.uniform(0.5, 2, shape)
+
+
+def apart(rng, shape):
+    """Numbers of both signs, far enough from each other, from 0 and from 0.5 and -0.5, where functions have kinks."""
+    n = math.prod(shape)
+    return ((rng.permutation(n) - n // 2) * 0.25 + rng.choice([0.03, 0.05, 0.07])).reshape(shape)
+
+
+def like(x, *numbers):
+    """Constants of x's dtype (binary fractions: the same in every dtype)."""
+    return np.array(numbers, x.dtype)
+
+
+BINARY = {
+    "add": (operator.add, normal),
+    "subtract": (operator.sub, normal),
+    "multiply": (operator.mul, normal),
+    "divide": (operator.truediv, positive),
+    "power": (operator.pow, positive),
+    "maximum": (lambda a, b: ad.maximum(a, b + 0.01), apart),
+    "minimum": (lambda a, b: ad.minimum(a, b + 0.01), apart),
+    "where": (lambda a, b: ad.where(np.array([True, False, True]), a, b), normal),
+}
+BROADCASTS = [
+    ((2, 3), (2, 3)),
+    ((2, 3), (3,)),
+    ((3,), (2, 1)),
+    ((), (2, 3)),
+    ((1, 3), (4, 1, 1)),
+    ((1,), (3,)),
+]
+
+UNARY = {
+    "negative": (operator.neg, normal),
+    "exp": (ad.exp, normal),
+    "log": (ad.log, positive),
+    "tanh": (ad.tanh, normal),
+    "sqrt": (ad.sqrt, positive),
+    "relu": (ad.relu, apart),
+    "sigmoid": (ad.sigmoid, normal),
+    "softplus": (ad.softplus, normal),
+    "clip": (lambda x: ad.clip(x, -0.5, 0.5), apart),
+    "clip below": (lambda x: ad.clip(x, low=like(x, -0.5, 0.5, 0)), apart),
+    "clip above": (lambda x: ad.clip(x, None, 0.5), apart),
+    "x + number": (lambda x: x + 2, normal),
+    "number + x": (lambda x: 2 + x, normal),
+    "x + array": (lambda x: x + like(x, 2, 3, 4), normal),
+    "array + x": (lambda x: like(x, 2, 3, 4) + x, normal),
+    "x - number": (lambda x: x - 2, normal),
+    "number - x": (lambda x: 2 - x, normal),
+    "x - array": (lambda x: x - like(x, 2, 3, 4), normal),
+    "array - x": (lambda x: like(x, 2, 3, 4) - x, normal),
+    "x * number": (lambda x: x * -2, normal),
+    "number * x": (lambda x: -2 * x, normal),
+    "x * array": (lambda x: x * like(x, 2, 3, 4), normal),
+    "array * x": (lambda x: like(x, 2, 3, 4) * x, normal),
+    "x / number": (lambda x: x / 4, normal),
+    "number / x": (lambda x: 4 / x, positive),
+    "x / array": (lambda x: x / like(x, 2, 4, 8), normal),
+    "array / x": (lambda x: like(x, 2, 4, 8) / x, positive),
+    "x ** number": (lambda x: x**3, normal),
+    "x ** negative": (lambda x: x**-1.5, positive),
+    "x ** array": (lambda x: x ** like(x, 0, 2, -1), positive),
+    "number ** x": (lambda x: 2**x, normal),
+    "array ** x": (lambda x: like(x, 2, 3, 0.5) ** x, normal),
+}
+
+REDUCTIONS = {
+    "sum": (ad.sum, normal),
+    "mean": (ad.mean, normal),
+    "max": (ad.max, apart),
+    "logsumexp": (ad.logsumexp, normal),
+}
+AXES = [None, 0, -1, 1, (0, 2), (-1, 0), (0, 1, 2)]
+
+SHAPED = {
+    "log_softmax of a number": (lambda x: ad.log_softmax(x) * x, normal, ()),
+    "log_softmax last": (ad.log_softmax, normal, (2, 3)),
+    "log_softmax first": (lambda x: ad.log_softmax(x, 0), normal, (2, 3)),
+    "reshape": (lambda x: ad.reshape(x, (3, -1)) * like(x, 2, 4), normal, (2, 3)),
+    "reshape to a number": (lambda x: ad.reshape(x, ()) ** 2, normal, (1, 1)),
+    "swapaxes": (lambda x: ad.swapaxes(x, 0, -1) * like(x, 2, 3), normal, (2, 3, 4)),
+    "broadcast_to": (lambda x: ad.broadcast_to(x, (2, 4, 3)) ** 2, normal, (4, 1)),
+    "concatenate": (lambda *xs: ad.concatenate(xs) ** 2, normal, (2, 3), (1, 3), (3, 3)),
+    "concatenate last": (lambda *xs: ad.concatenate(xs, -1) ** 2, normal, (2, 3), (2, 1), (2, 2)),
+    "concatenate constants": (lambda x: ad.concatenate([like(x, 1, 2), x, x]) ** 2, normal, (3,)),
+    "stack": (lambda *xs: ad.stack(xs) ** 2, normal, (2, 3), (2, 3)),
+    "stack middle": (lambda *xs: ad.stack(xs, 1) ** 2, normal, (2, 3), (2, 3)),
+    "stack last": (lambda *xs: ad.stack(xs, -1) ** 2, normal, (2, 3), (2, 3), (2, 3)),
+    "stack numbers": (lambda *xs: ad.stack(xs) ** 2, normal, (), ()),
+    "take_along_axis": (
+        lambda x: ad.take_along_axis(x, np.array([[0, 2, 2], [1, 1, -1]]), 1) ** 2,
+        normal,
+        (2, 3),
+    ),
+    "take_along_axis first": (lambda x: ad.take_along_axis(x, np.array([[1, 1, 0]]), 0) ** 2, normal, (2, 3)),
+    "take_along_axis batch": (lambda x: ad.take_along_axis(x, np.array([[[1]]]), -2) ** 2, normal, (2, 3, 2)),
+}
+
+INDICES = {
+    "integer": 1,
+    "negative integer": -1,
+    "numpy integer": np.int64(1),
+    "integers": (-1, 2),
+    "slice": slice(1, None),
+    "empty slice": slice(1, 1),
+    "strides": (slice(None), slice(None, None, 2)),
+    "backwards": (slice(None, None, -1), slice(-1, 0, -1)),
+    "None": (None, slice(None), None),
+    "Ellipsis": (Ellipsis, 1),
+    "nothing": (),
+    "True": True,
+    "repeated list": [0, 0, 1],
+    "repeated array": np.array([[0, -1], [1, 1]]),
+    "repeated column": (slice(None), [0, 2, 2]),
+    "repeated pair": ([0, 1, 1], [2, 0, -3]),
+    "pair around a slice": (np.array([0, 0]), None, [1, 1]),
+    "mask of rows": np.array([False, True]),
+    "mask": np.array([[True, False, True], [False, False, True]]),
+}
+
+MATMULS = [
+    (3,),
+    (2, 3),
+    (3, 3),
+    (1, 3, 3),
+    (4, 2, 3),
+    (4, 3, 3),
+    (5, 1, 2, 3),
+    (1, 4, 3, 3),
+    (3, 4, 2),
+    (3, 0),
+]
+
+
+def multiplies(a, b):
+    try:
+        np.matmul(np.ones(a), np.ones(b))
+    except ValueError:
+        return False
+    return True
+
+
+PRODUCTS = [(a, b) for a, b in itertools.product(MATMULS, MATMULS) if multiplies(a, b)]
+
+CASES = {
+    **{f"{name} {s}": (f, domain, *s) for name, (f, domain) in BINARY.items() for s in BROADCASTS},
+    **{name: (f, domain, (2, 3)) for name, (f, domain) in UNARY.items()},
+    **{
+        f"{name} of a number": (*UNARY[name], ())
+        for name in ("exp", "relu", "softplus", "x ** number", "number ** x")
+    },
+    **{
+        f"{name} {axis}{' keepdims' * keepdims}": (
+            lambda x, f=f, a=axis, k=keepdims: f(x, a, k) ** 2,
+            domain,
+            (2, 3, 4),
+        )
+        for name, (f, domain) in REDUCTIONS.items()
+        for axis in AXES
+        for keepdims in (True, False)
+    },
+    **{
+        f"{name} of a number, axis -1": (lambda x, f=f: f(x, -1) * x, domain, ())
+        for name, (f, domain) in REDUCTIONS.items()
+    },
+    **SHAPED,
+    **{f"getitem {name}": (lambda x, i=i: x[i] ** 2, normal, (2, 3)) for name, i in INDICES.items()},
+    **{f"matmul {a} {b}": (ad.matmul, normal, a, b) for a, b in PRODUCTS},
+}
+
+
+def arguments(case, dtype):
+    """The function of a case, and a tuple of arrays for it."""
+    f, domain, *shapes = CASES[case]
+    rng = np.random.default_rng(1)
+    return f, tuple(np.asarray(domain(rng, shape), dtype) for shape in shapes)
+
+
+def second_order(f, xs, create_graph=False):
+    """The gradients of a sum of squared gradients of f, as Tensors."""
+    leaves = [Tensor(x) for x in xs]
+    out = f(*leaves)
+    slopes = grad(out, leaves, np.ones(out.shape, out.dtype), create_graph=True)
+    return grad(ad.sum(ad.stack([ad.sum(g * g) for g in slopes])), leaves, create_graph=create_graph)
+
+
+# --- Every case ---
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives_of_every_operation(case, dtype):
+    f, xs = arguments(case, dtype)
+    check_grads(f, xs, order=3 if dtype == np.float64 else 2)
+
+
+def test_the_cases_cover_every_line_of_the_table():
+    mixed = Tensor(np.ones(2, np.float32)) * Tensor(
+        np.ones(2)
+    )  # has a conversion of dtype in its backward pass
+    used = set()
+    for output, inputs in [(mixed, mixed.inputs), *map(output_and_inputs, CASES)]:
+        gradients = grad(output, inputs, np.ones(output.shape), create_graph=True)
+        for node in graph(output, *gradients):
+            used |= {(node.function, i) for i, x in enumerate(node.inputs) if isinstance(x, Tensor)}
+    lines = {
+        (f, i) for f, vjps in ad.VJPS.items() for i in range(len(vjps) if isinstance(vjps, tuple) else 2)
+    }
+    assert lines - used == set()
+
+
+def output_and_inputs(case):
+    f, xs = arguments(case, np.float64)
+    leaves = [Tensor(x) for x in xs]
+    return f(*leaves), leaves
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float32_stays_float32(case, made, monkeypatch):
+    """In every Tensor of a second-order gradient, and in every adjoint before it is made to conform."""
+    conform, adjoints = ad._conform, []
+    monkeypatch.setattr(ad, "_conform", lambda g, x: (adjoints.append(g), conform(g, x))[1])
+    gradients = second_order(*arguments(case, np.float32))
+    assert {x.dtype for x in made + adjoints + gradients} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_arrays_in_array_out_and_the_same_value_as_with_tensors(case, made):
+    f, xs = arguments(case, np.float64)
+    out = f(*xs)
+    assert isinstance(out, (np.ndarray, np.floating)) and made == []
+    assert_array_equal(f(*map(Tensor, xs)).data, out)
+
+
+# --- Values ---
+
+X = np.random.default_rng(2).standard_normal((2, 3, 4))
+X[0, 0, :2] = X[1, 2, 3]  # ties
+Y = np.random.default_rng(3).standard_normal((3, 1))
+INDEX = np.array([[[1, -1, 0, 0]]])
+VALUES = {
+    "exp": (ad.exp(X), np.exp(X)),
+    "log": (ad.log(X * X), np.log(X * X)),
+    "tanh": (ad.tanh(X), np.tanh(X)),
+    "sqrt": (ad.sqrt(X * X), np.abs(X)),
+    "relu": (ad.relu(X), np.where(X > 0, X, 0)),
+    "sigmoid": (ad.sigmoid(30 * X), scipy.special.expit(30 * X)),
+    "sigmoid of bytes": (ad.sigmoid(np.arange(3, dtype=np.uint8)), scipy.special.expit([0.0, 1, 2])),
+    "softplus": (ad.softplus(X), np.log1p(np.exp(X))),
+    "logsumexp": (ad.logsumexp(X), scipy.special.logsumexp(X)),
+    "logsumexp axes": (ad.logsumexp(X, (0, -1)), scipy.special.logsumexp(X, (0, -1))),
+    "logsumexp keepdims": (ad.logsumexp(X, 1, True), scipy.special.logsumexp(X, 1, keepdims=True)),
+    "logsumexp of a length 1": (ad.logsumexp(X[:, :1], -1), scipy.special.logsumexp(X[:, :1], -1)),
+    "logsumexp with -inf": (ad.logsumexp(np.array([-np.inf, 0, 0])), np.log(2)),
+    "log_softmax": (ad.log_softmax(X), scipy.special.log_softmax(X, -1)),
+    "log_softmax first": (ad.log_softmax(X, 0), scipy.special.log_softmax(X, 0)),
+    "sum": (ad.sum(X, (0, 2)), X.sum((0, 2))),
+    "mean": (ad.mean(X), X.mean()),
+    "mean keepdims": (ad.mean(X, (0, 2), keepdims=True), X.mean((0, 2), keepdims=True)),
+    "mean of integers": (ad.mean(np.array([[1, 2], [3, 5]]), 0), [2, 3.5]),
+    "mean of nothing": (ad.mean(np.zeros((0, 3)), 1), np.zeros(0)),
+    "max": (ad.max(X, 1), X.max(1)),
+    "maximum": (ad.maximum(X, Y), np.maximum(X, Y)),
+    "minimum": (ad.minimum(X, Y), np.minimum(X, Y)),
+    "minimum of bytes": (ad.minimum(np.array([0, 3], np.uint8), np.array([1, 2], np.uint8)), [0, 2]),
+    "where": (ad.where(X > 0, X, Y), np.where(X > 0, X, Y)),
+    "where of a Tensor": (ad.where(Tensor(X), X, Y), X),
+    "clip": (ad.clip(X, -0.5, Y * Y), np.clip(X, -0.5, Y * Y)),
+    "reshape": (ad.reshape(X, (4, -1)), X.reshape(4, -1)),
+    "swapaxes": (ad.swapaxes(X, 0, -1), X.swapaxes(0, -1)),
+    "broadcast_to": (ad.broadcast_to(Y, (2, 3, 4)), np.broadcast_to(Y, (2, 3, 4))),
+    "concatenate": (ad.concatenate([X, X[:, :1]], -2), np.concatenate([X, X[:, :1]], -2)),
+    "stack": (ad.stack([X, -X], -1), np.stack([X, -X], -1)),
+    "stack of numbers": (ad.stack([1.0, 2.0]), [1, 2]),
+    "take_along_axis": (ad.take_along_axis(X, INDEX, 1), np.take_along_axis(X, INDEX, 1)),
+    "matmul": (ad.matmul([1.0, 2.0], [3.0, 4.0]), 11),
+    "stop_gradient": (ad.stop_gradient(X), X),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_those_of_numpy_and_scipy(name):
+    value, expected = VALUES[name]
+    assert isinstance(value, (np.ndarray, np.generic))
+    assert_allclose(value, expected, rtol=1e-13, atol=0)
+    assert np.shape(value) == np.shape(expected)
+
+
+OPERATORS = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": operator.pow,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("symbol", OPERATORS)
+def test_operators_on_either_side_of_arrays_and_numbers(symbol, dtype):
+    f, x = OPERATORS[symbol], np.array([[1, 2, 4], [3, 5, 7]], dtype)
+    numbers, arrays = [2, 0.5, np.float64(3), np.int64(3)], [np.array([1, 2, 3]), np.ones((2, 1), np.float32)]
+    for other in [x, *numbers, *arrays]:
+        t = Tensor(x)
+        for result, expected in [(f(t, other), f(x, other)), (f(other, t), f(other, x)), (f(t, t), f(x, x))]:
+            assert isinstance(result, Tensor) and result.dtype == expected.dtype
+            assert_array_equal(result.data, expected)
+
+
+@pytest.mark.parametrize("b", MATMULS, ids=str)
+@pytest.mark.parametrize("a", MATMULS, ids=str)
+def test_matmul_takes_the_shapes_that_numpy_takes(a, b):
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal(a), rng.standard_normal(b)
+    for left, right in [(Tensor(x), Tensor(y)), (Tensor(x), y), (x, Tensor(y))]:
+        if multiplies(a, b):
+            product = left @ right
+            assert product.shape == np.matmul(x, y).shape
+            assert_allclose(product.data, np.matmul(x, y), rtol=1e-12, atol=1e-14)
+        else:
+            with pytest.raises(ValueError) as error:
+                left @ right
+            assert f"matmul of {a} and {b}" in str(error.value)
+
+
+def test_tensor_holds_floating_point_arrays():
+    x = np.ones(3, np.float32)
+    assert Tensor(x).data is x and Tensor(Tensor(x)).data is x
+    for data in (2, True, [1, 2], np.arange(3), np.array([True]), np.uint8(1), [[0.5]]):
+        t = Tensor(data)
+        assert (t.dtype, t.shape, t.ndim) == (np.float64, np.shape(data), np.ndim(data))
+        assert_array_equal(t.data, data)
+    assert repr(Tensor([1.5])) == "Tensor(array([1.5]))"
+    assert [row.shape for row in Tensor(np.ones((2, 3)))] == [(3,), (3,)]
+
+
+# --- Edges: large arguments, ties, kinks, values that are not finite ---
+
+
+def first_and_second(f, x):
+    """The gradient of sum(f(x)), and the Hessian, row by row."""
+    x = Tensor(x)
+    slope = grad(ad.sum(f(x)), x, create_graph=True)
+    return slope.data, np.array([grad(slope, x, grad_output=row).data for row in np.eye(x.data.size)])
+
+
+LARGE = {"softplus": (ad.softplus, [0, 1e4], [0, 1]), "sigmoid": (ad.sigmoid, [0, 1], [0, 0])}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_arguments(name, dtype):
+    f, value, slope = LARGE[name]
+    x = np.array([-1e4, 1e4], dtype)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert_array_equal(f(x), np.array(value, dtype))
+        first, second = first_and_second(f, x)
+    assert_array_equal(first, slope)
+    assert_array_equal(second, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_arguments_of_logsumexp_and_log_softmax(dtype):
+    x, p = np.array([1e4, -1e4, 0, 1e4], dtype), np.array([0.5, 0, 0, 0.5])
+    covariance = np.diag(p) - np.outer(p, p)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert_allclose(ad.logsumexp(x), 1e4 + math.log(2), rtol=1e-7)
+        assert_allclose(ad.logsumexp(-x, keepdims=True), [1e4], rtol=1e-7)
+        assert_allclose(ad.log_softmax(x), x - 1e4 - math.log(2), rtol=1e-7)
+        results = *first_and_second(ad.logsumexp, x), *first_and_second(ad.log_softmax, x)
+    for result, expected in zip(results, (p, covariance, 1 - 4 * p, -4 * covariance), strict=True):
+        assert_allclose(result, expected, atol=1e-7)
+
+
+def test_impossible_entries_leave_the_derivatives_of_the_others_alone():
+    x, q = np.array([-np.inf, 0, 1]), np.array([0, 1, math.e]) / (1 + math.e)
+    for f, chosen in [(ad.logsumexp, 0), (lambda x: -ad.log_softmax(x)[1], np.array([0, 1, 0]))]:
+        first, second = first_and_second(f, x)
+        assert_allclose(first, q - chosen)
+        assert_allclose(second, np.diag(q) - np.outer(q, q))
+
+
+CONVENTIONS = {
+    "relu at 0": (ad.relu, [0.0, -0.0], [0, 0]),
+    "clip at the bounds": (lambda x: ad.clip(x, -1, 2), [-1.5, -1, 0, 2, 2.5], [0, 1, 1, 1, 0]),
+    "maximum": (lambda x: ad.maximum(x, 1.0), [0.0, 1, 2], [0, 0.5, 1]),
+    "maximum, second": (lambda x: ad.maximum(1.0, x), [0.0, 1, 2], [0, 0.5, 1]),
+    "minimum": (lambda x: ad.minimum(x, 1.0), [0.0, 1, 2], [1, 0.5, 0]),
+    "minimum, second": (lambda x: ad.minimum(1.0, x), [0.0, 1, 2], [1, 0.5, 0]),
+    "maximum of x and x": (lambda x: ad.maximum(x, x), [1.0, -2], [1, 1]),
+    "max": (ad.max, [3.0, 1, 3, 3], [1 / 3, 0, 1 / 3, 1 / 3]),
+    "max, rows": (lambda x: ad.max(ad.reshape(x, (2, 2)), 1), [3.0, 3, 1, 2], [0.5, 0.5, 0, 1]),
+    "x ** 0 at 0": (lambda x: x**0, [0.0, 1], [0, 0]),
+    "x ** 0.0 at 0": (lambda x: x**0.0, [0.0, 1], [0, 0]),
+    "x ** array at 0": (lambda x: x ** np.array([0, 1, 2, 3]), [0.0, 0, 0, 0], [0, 1, 0, 0]),
+    "x ** y, y at x = 0": (lambda y: 0 ** y, [1.0, 2], [0, 0]),
+    "stop_gradient": (lambda x: ad.stop_gradient(x) * x, [3.0, 2], [3, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_conventions_where_there_is_no_derivative(name):
+    f, x, expected = CONVENTIONS[name]
+    with np.errstate(all="raise"):
+        first, second = first_and_second(f, x)
+    assert_array_equal(first, expected)
+    if "array" not in name and "stop_gradient" not in name:
+        assert_array_equal(second, np.zeros((len(x), len(x))))
+
+
+@pytest.mark.parametrize("x", [0.0, -1.5])
+def test_powers_to_third_order_at_and_below_zero(x):
+    for n, derivatives in {2: (2 * x, 2, 0), 3: (3 * x**2, 6 * x, 6), 1: (1, 0, 0), 0: (0, 0, 0)}.items():
+        point = Tensor(x)
+        y = point**n
+        for expected in derivatives:
+            y = grad(y, point, create_graph=True)
+            assert y.data == expected
+
+
+def test_where_never_lets_the_branch_not_taken_cross():
+    x = Tensor(np.array([np.nan, np.inf, -np.inf, 4.0]))
+    taken = np.array([False, False, False, True])
+    for out in (ad.where(taken, x, 0), ad.where(~taken, 0, x)):
+        assert_array_equal(out.data, [0, 0, 0, 4])
+        assert_array_equal(grad(ad.sum(out * out), x).data, [0, 0, 0, 8])
+    weights = np.array([np.nan, np.inf, np.nan, 3.0])  # adjoints that are not finite do not cross either
+    assert_array_equal(grad(ad.where(taken, x, 0), x, grad_output=weights).data, [0, 0, 0, 3])
+
+
+def test_the_guard_in_the_docstring_of_where():
+    code = "where(x > 0, sqrt(where(x > 0, x, 1)), 0)"
+    assert code in ad.where.__doc__
+    code = code.replace("x > 0", "positive")
+
+    def f(x):
+        return eval(code, {"where": ad.where, "sqrt": ad.sqrt, "positive": x.data > 0, "x": x})
+
+    first, second = first_and_second(f, np.array([0.0, -1, 4]))
+    assert_array_equal(first, [0, 0, 1 / 4])
+    assert_array_equal(second, np.diag([0, 0, -1 / 32]))
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_getitem_adds_up_what_is_selected_more_than_once(name):
+    index, x = INDICES[name], Tensor(np.zeros((2, 3)))
+    selected = x[index]
+    weights, expected = np.random.default_rng(5).standard_normal(selected.shape), np.zeros((2, 3))
+    np.add.at(expected, index, weights)
+    assert_allclose(grad(selected, x, grad_output=weights).data, expected, rtol=1e-15)
+
+
+def test_take_along_axis_adds_up_what_is_selected_more_than_once():
+    x = Tensor(np.zeros((2, 3)))
+    selected = ad.take_along_axis(x, np.array([[0, 0, -1], [1, 1, 1]]), axis=-1)
+    weights = np.array([[1.0, 2, 4], [8, 16, 32]])
+    assert_array_equal(grad(selected, x, grad_output=weights).data, [[3, 0, 4], [0, 56, 0]])
+
+
+# --- grad ---
+
+
+def test_grad_of_the_quadratic_and_its_kinds_of_arguments():
+    x, y = Tensor(np.array([1.0, -2])), Tensor(3.0)
+    out = ad.sum(x * x) * y
+    assert isinstance(grad(out, x), Tensor)
+    for inputs in ([x, y], (x, y), iter([x, y])):
+        of_x, of_y = grad(out, inputs)
+        assert_array_equal(of_x.data, [6, -12])
+        assert_array_equal(of_y.data, 5)
+    assert grad(out, []) == []
+    assert [g.data.tolist() for g in grad(out, [x, x])] == [[6, -12], [6, -12]]
+
+
+def test_grad_output_is_an_array_a_list_or_a_tensor():
+    x, w = Tensor(np.array([1.0, 2])), np.array([3.0, -1])
+    for seed in (w, [3, -1], Tensor(w), w.astype(np.float32)):
+        g = grad(x**3, x, grad_output=seed)
+        assert_array_equal(g.data, 3 * w * x.data**2)
+        assert g.dtype == np.float64
+    assert grad(x[0], x, grad_output=2).data.tolist() == [2, 0]
+
+
+def test_grad_is_linear_in_a_recorded_grad_output():
+    """The derivative of the backward pass with respect to grad_output is the forward derivative."""
+    x, v = Tensor(np.array([1.0, 2])), np.array([3.0, -1])
+    w = Tensor(np.zeros(2))
+    backward = grad(ad.exp(x), x, grad_output=w, create_graph=True)
+    assert_array_equal(grad(backward, w, grad_output=v).data, np.exp(x.data) * v)
+
+
+def test_zeros_for_inputs_that_the_output_does_not_depend_on():
+    x, y, constants = Tensor(np.ones((2, 3), np.float32)), Tensor(np.ones(4)), np.arange(6.0).reshape(2, 3)
+    assert_array_equal(grad(ad.sum(x), [x, y])[1].data, np.zeros(4))
+    for output in (Tensor(1.0), 1.0, np.float32(2), ad.stop_gradient(ad.sum(x))):
+        g = grad(output, x, create_graph=True)
+        assert_array_equal(g.data, np.zeros((2, 3)))
+        assert g.dtype == np.float32
+    slope = grad(ad.sum(x * constants), x, create_graph=True)  # the Hessian of a linear function
+    assert_array_equal(grad(slope, x, grad_output=constants).data, np.zeros((2, 3)))
+
+
+def test_inputs_upstream_of_one_another_and_the_output_among_them():
+    x = Tensor(2.0)
+    y = x * x
+    z = y * y * x
+    of_z, of_y, of_x = grad(z, [z, y, x])
+    assert (of_z.data, of_y.data, of_x.data) == (1, 2 * 4 * 2, 5 * 16)
+    of_x, of_y = grad(z, [x, y], create_graph=True)
+    assert grad(of_y, x).data == 2 * 3 * 4  # of 2 y x, y = x**2
+    assert grad(y, y).data == 1 and grad(x, [y, x])[0].data == 0
+    seed = np.array([3.0, 4])
+    vector = Tensor(np.zeros(2))
+    assert_array_equal(grad(vector, vector, grad_output=seed).data, seed)
+
+
+def test_paths_that_meet_again_add_up():
+    x = Tensor(np.array([0.5, 2]))
+    a, b = ad.exp(x), x * 3
+    out = ad.sum(a * b + a + x + x)
+    assert_allclose(grad(out, x).data, np.exp(x.data) * (3 * x.data + 3) + np.exp(x.data) + 2)
+
+
+def test_grad_twice_gives_the_same_and_stores_nothing():
+    x = Tensor(np.array([0.5, 2]))
+    data, out = x.data.copy(), ad.sum(ad.exp(x) * ad.tanh(x))
+    before = [(id(node), node.function, node.inputs, node.options, node.data.copy()) for node in graph(out)]
+    results = [grad(out, x, create_graph=create).data for create in (False, True, False, True)]
+    for result in results[1:]:
+        assert_array_equal(result, results[0])
+    after = [(id(node), node.function, node.inputs, node.options, node.data) for node in graph(out)]
+    for old, new in zip(before, after, strict=True):
+        assert old[:4] == new[:4]
+        assert_array_equal(old[4], new[4])
+    assert not has_history(x) and not hasattr(x, "__dict__")
+    results[0][:] = 7  # neither is the result anyone else's memory
+    assert_array_equal(x.data, data)
+
+
+def test_the_gradient_is_no_view_of_the_arguments():
+    x, w = Tensor(np.ones((2, 3))), np.ones((2, 3))
+    for out in (x, x + 1, ad.reshape(ad.reshape(x, 6), (2, 3))):
+        assert not np.shares_memory(grad(out, x, grad_output=w).data, w)
+    grad(ad.sum(x), x).data[0, 0] = 5  # can be written to
+
+
+def test_create_graph_false_records_nothing(made):
+    x = Tensor(np.ones(3))
+    out = ad.sum(ad.exp(x) * ad.log_softmax(x) ** 2)
+    made.clear()
+    plain = grad(out, [x, out])
+    assert len(made) == 2 and not any(map(has_history, plain))
+    recorded = grad(out, x, create_graph=True)
+    assert has_history(recorded) and x in graph(recorded)
+
+
+def test_only_what_leads_to_a_requested_input_is_computed(monkeypatch):
+    def forbidden(g, out, *inputs):
+        raise RuntimeError("this derivative was not asked for")
+
+    of_a, _ = ad.VJPS[np.multiply]
+    monkeypatch.setitem(ad.VJPS, np.exp, (forbidden,))
+    monkeypatch.setitem(ad.VJPS, np.multiply, (of_a, forbidden))
+    x, y = Tensor(2.0), Tensor(0.0)
+    h = ad.exp(y)
+    out = x * h
+    assert grad(out, x).data == 1
+    assert grad(x * 3 + h, h).data == 1  # x * 3 leads elsewhere, and exp lies upstream of h
+    for a in (h, y):
+        with pytest.raises(RuntimeError, match="not asked for"):
+            grad(out, a)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_mixed_dtypes(create_graph):
+    rng = np.random.default_rng(6)
+    single, double = Tensor(rng.standard_normal(3).astype(np.float32)), Tensor(rng.standard_normal((2, 3)))
+    out = ad.exp(single * double) @ single + ad.sum(single)
+    gradients = grad(out, [single, double], grad_output=np.ones(2), create_graph=create_graph)
+    assert [(g.dtype, g.shape) for g in gradients] == [(np.float32, (3,)), (np.float64, (2, 3))]
+    e = np.exp(single.data * double.data)
+    assert_allclose(gradients[1].data, e * single.data**2, rtol=1e-6)
+    check_grads(lambda a, b: ad.exp(a * b) @ a, (single.data, double.data))
+
+
+def test_reusing_one_tensor_for_several_arguments():
+    check_grads(
+        lambda x: ad.concatenate([x, x * x, x]) * ad.concatenate([x * x, x, x]), np.array([1.0, -2]), order=3
+    )
+    check_grads(lambda x: x**x + ad.matmul(x, x), np.array([1.0, 2]), order=3)
+    check_grads(lambda x: ad.maximum(x, x) * ad.where(np.array([True, False]), x, x), np.array([1.0, 2]))
+
+
+# --- Hessian-vector products ---
+
+
+def quartic(x):
+    return ad.sum(x**4) / 12 + 0.5 * (x @ A @ x)
+
+
+A = np.array([[3.0, 1, 0], [1, 2, -1], [0, -1, 4]])
+POINT, DIRECTION = np.array([1.0, -2, 0.5]), np.array([0.5, 1, -3])
+HESSIAN = np.diag(POINT**2) + A
+
+
+def test_hvp_of_an_array_is_an_array():
+    product = hvp(quartic, POINT, DIRECTION)
+    assert isinstance(product, np.ndarray)
+    assert_allclose(product, HESSIAN @ DIRECTION, rtol=1e-14)
+    assert_allclose([hvp(quartic, POINT, row) for row in np.eye(3)], HESSIAN, rtol=1e-14, atol=1e-14)
+    assert_array_equal(hvp(lambda x: ad.sum(x * A[0]), POINT, DIRECTION), np.zeros(3))
+    assert hvp(ad.exp, 1, 2.0) == pytest.approx(2 * math.e)
+
+
+def test_hvp_of_a_tensor_is_a_tensor_to_be_differentiated_again():
+    x = Tensor(POINT)
+    product = hvp(quartic, x, DIRECTION)
+    assert_allclose(product.data, HESSIAN @ DIRECTION, rtol=1e-14)
+    assert_allclose(grad(product @ DIRECTION, x).data, 2 * POINT * DIRECTION**2, rtol=1e-14)
+    v = Tensor(DIRECTION)
+    assert_allclose(grad(hvp(quartic, x, v), v, grad_output=A[0]).data, HESSIAN @ A[0], rtol=1e-14)
+    assert hvp(quartic, Tensor(POINT.astype(np.float32)), DIRECTION).dtype == np.float32
+
+
+# --- Size, memory, threads ---
+
+
+def meta_gradient(seed=0, steps=3):
+    """MAML on a small network: the gradient through three steps of gradient descent."""
+    rng = np.random.default_rng(seed)
+    theta, x, y = (
+        Tensor(rng.standard_normal((4, 5))),
+        rng.standard_normal((50, 4)),
+        rng.standard_normal((50, 5)),
+    )
+
+    def loss(theta):
+        return -ad.mean(ad.sum(ad.log_softmax(ad.tanh(x @ theta)) * ad.sigmoid(y), axis=-1))
+
+    adapted = theta
+    for _ in range(steps):
+        adapted = adapted - 0.1 * grad(loss(adapted), adapted, create_graph=True)
+    return grad(loss(adapted), theta).data
+
+
+def tensors_alive():
+    return sum(isinstance(x, Tensor) for x in gc.get_objects())
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_no_reference_cycles(no_collector):
+    """Twenty second-order gradients leave memory where it was, and nothing for the collector to find."""
+    meta_gradient()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        meta_gradient()
+        start, _ = tracemalloc.get_traced_memory()
+        for _ in range(20):
+            meta_gradient()
+        left = tracemalloc.get_traced_memory()[0] - start
+    finally:
+        tracemalloc.stop()
+    assert gc.collect() == 0
+    assert left < 10_000
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_chain_of_100_000_operations(create_graph, no_collector):
+    before = tensors_alive()
+    x = Tensor(1.0)
+    y = x
+    for _ in range(50_000):
+        y = (y + 0.25) * 1.0
+    g = grad(y, x, create_graph=create_graph)
+    assert (y.data, g.data) == (12_501, 1)
+    assert tensors_alive() > before + 100_000
+    del x, y, g
+    assert tensors_alive() == before
+
+
+def test_no_operation_makes_a_reference_cycle(no_collector):
+    for case in CASES:
+        f, xs = arguments(case, np.float64)
+        second_order(f, xs, create_graph=True)
+        assert gc.collect(0) == 0, case
+
+
+def test_threads_differentiate_different_graphs_at_the_same_time():
+    seeds, interval = range(16), sys.getswitchinterval()
+    serial = [meta_gradient(seed) for seed in seeds]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            parallel = list(pool.map(meta_gradient, seeds))
+    finally:
+        sys.setswitchinterval(interval)
+    assert_array_equal(parallel, serial)
+
+
+# --- Errors ---
+
+M, ROW = Tensor(np.ones((2, 3))), np.ones(4)
+BROADCAST_ERRORS = {
+    **OPERATORS,
+    "maximum": ad.maximum,
+    "minimum": ad.minimum,
+    "where": lambda a, b: ad.where(True, a, b),
+    "matmul": ad.matmul,
+    "concatenate": lambda a, b: ad.concatenate([a, b]),
+    "stack": lambda a, b: ad.stack([a, b]),
+}
+
+
+@pytest.mark.parametrize("name", BROADCAST_ERRORS)
+def test_shapes_that_do_not_fit_are_named(name):
+    for pair in ((M, ROW), (ROW, M)):
+        with pytest.raises(ValueError) as error:
+            BROADCAST_ERRORS[name](*pair)
+        assert f"of {pair[0].shape} and {pair[1].shape}" in str(error.value)
+
+
+AXIS_ERRORS = {
+    "sum": lambda x: ad.sum(x, 2),
+    "mean": lambda x: ad.mean(x, -3),
+    "max": lambda x: ad.max(x, 2),
+    "logsumexp": lambda x: ad.logsumexp(x, (0, 2)),
+    "log_softmax": lambda x: ad.log_softmax(x, 2),
+    "swapaxes": lambda x: ad.swapaxes(x, 0, 2),
+    "concatenate": lambda x: ad.concatenate([x, x], 2),
+    "stack": lambda x: ad.stack([x, x], 3),
+    "take_along_axis": lambda x: ad.take_along_axis(x, np.array([[0]]), 2),
+}
+
+
+@pytest.mark.parametrize("name", AXIS_ERRORS)
+def test_an_axis_out_of_range_is_named(name):
+    with pytest.raises(np.exceptions.AxisError, match=r"of \(2, 3\).*: .*axis.* out of bounds"):
+        AXIS_ERRORS[name](M)
+
+
+OTHER_ERRORS = {
+    "non-scalar output": (lambda: grad(M, M), ValueError, "shape (2, 3) needs grad_output"),
+    "grad_output": (lambda: grad(M, M, np.ones(3)), ValueError, "shape (3,), the output has shape (2, 3)"),
+    "grad_output, scalar": (
+        lambda: grad(M[0, 0], M, np.ones(1)),
+        ValueError,
+        "shape (1,), the output has shape ()",
+    ),
+    "input, array": (lambda: grad(M[0, 0], [M, M.data]), TypeError, "not ndarray"),
+    "input, one array": (lambda: grad(M[0, 0], M.data[0]), TypeError, "not float64"),
+    "hvp": (lambda: hvp(ad.exp, np.ones((2, 3)), 1), ValueError, "(2, 3)"),
+    "hvp, vector": (
+        lambda: hvp(ad.sum, np.ones((2, 3)), np.ones(2)),
+        ValueError,
+        "(2,), the output has shape (2, 3)",
+    ),
+    "reshape": (lambda: ad.reshape(M, (4, 2)), ValueError, "reshape of (2, 3): "),
+    "broadcast_to": (lambda: ad.broadcast_to(M, (2, 4)), ValueError, "broadcast_to of (2, 3): "),
+    "getitem": (lambda: M[2], IndexError, "getitem of (2, 3): "),
+    "getitem, too many": (lambda: M[0, 0, 0], IndexError, "getitem of (2, 3): "),
+    "where": (lambda: ad.where(np.ones(5), M, M), ValueError, "(5,)"),
+    "take_along_axis": (
+        lambda: ad.take_along_axis(M, np.array([0, 0]), 1),
+        ValueError,
+        "take_along_axis of (2, 3): ",
+    ),
+    "matmul, number": (lambda: M @ 2, ValueError, "matmul of (2, 3) and ()"),
+    "matmul, batches": (
+        lambda: np.ones((2, 4, 2)) @ (M[None] * np.ones((3, 1, 1))),
+        ValueError,
+        "matmul of (2, 4, 2) and (3, 2, 3)",
+    ),
+    "max of nothing": (lambda: ad.max(Tensor(np.ones(0))), ValueError, "max of (0,): "),
+    "complex": (lambda: Tensor(np.array([1j])), TypeError, "complex128"),
+    "objects": (lambda: Tensor([Tensor(1.0)]), TypeError, "object"),
+    "text": (lambda: Tensor("1"), TypeError, "<U1"),
+    "NumPy's own functions": (lambda: np.exp(M), TypeError, "__array_ufunc__"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ERRORS)
+def test_errors_say_what_was_wrong(name):
+    call, kind, message = OTHER_ERRORS[name]
+    with pytest.raises(kind) as error:
+        call()
+    assert message in str(error.value)
+
+
+# --- check_grads on derivatives that are wrong ---
+
+
+def tanh_vjp(g, out, x):
+    return g * (1 - out * out)
+
+
+def detached(x):
+    return x.data if isinstance(x, Tensor) else x
+
+
+WRONG_FIRST_ORDER = {
+    "sign": lambda g, out, x: -g * (1 - out * out),
+    "factor": lambda g, out, x: 1.1 * g * (1 - out * out),
+    "missing factor": lambda g, out, x: g,
+    "zero": lambda g, out, x: 0 * g,
+    "not finite": lambda g, out, x: g * np.nan,
+    "ignores g": lambda g, out, x: 1 - out * out,
+    "one element": lambda g, out, x: g * (1 - out * out) * np.array([1, 1, 1.1]),
+    "elements exchanged": lambda g, out, x: (g * (1 - out * out))[::-1],
+}
+WRONG_SECOND_ORDER = {
+    "detached": lambda g, out, x: g * (1 - detached(out) * detached(out)),
+    "half detached": lambda g, out, x: g * (1 - detached(out) * out),
+    "detached from g": lambda g, out, x: detached(g) * (1 - out * out),
+    "wrong when recorded": lambda g, out, x: tanh_vjp(g, out, x) * (1 + isinstance(out, Tensor)),
+}
+
+
+def with_tanh(x):
+    """A function that shows a wrong derivative of tanh, also one that is wrong only where g is differentiated."""
+    return x * ad.tanh(x * x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_check_grads_passes_what_is_right(dtype, monkeypatch):
+    x = np.array([0.3, -0.5, 1], dtype)
+    monkeypatch.setitem(ad.VJPS, np.tanh, (tanh_vjp,))
+    for f in (with_tanh, ad.sum, lambda x: np.ones(2), lambda x: ad.stop_gradient(np.ones(3)) * x):
+        check_grads(f, x)
+        check_grads(f, x, order=3, rng=np.random.default_rng(7))
+    check_grads(lambda a, b: a * b, (x, 2.0), order=1)
+    check_grads(ad.exp, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", WRONG_FIRST_ORDER)
+def test_check_grads_finds_wrong_first_derivatives(name, dtype, monkeypatch):
+    monkeypatch.setitem(ad.VJPS, np.tanh, (WRONG_FIRST_ORDER[name],))
+    for order in (1, 2):
+        with pytest.raises(AssertionError, match="by differences"):
+            check_grads(with_tanh, np.array([0.3, -0.5, 1], dtype), order)
+
+
+def test_check_grads_finds_a_small_factor_in_float64(monkeypatch):
+    monkeypatch.setitem(ad.VJPS, np.tanh, (lambda g, out, x: 1.00001 * tanh_vjp(g, out, x),))
+    with pytest.raises(AssertionError, match="by differences"):
+        check_grads(with_tanh, np.array([0.3, -0.5, 1]), order=1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", WRONG_SECOND_ORDER)
+def test_check_grads_finds_wrong_second_derivatives(name, dtype, monkeypatch):
+    x = np.array([0.3, -0.5, 1], dtype)
+    monkeypatch.setitem(ad.VJPS, np.tanh, (WRONG_SECOND_ORDER[name],))
+    if "detached" in name:
+        check_grads(with_tanh, x, order=1)
+    with pytest.raises(AssertionError, match="by differences" if "detached" in name else "by create_graph"):
+        check_grads(with_tanh, x)
+
+
+def test_check_grads_finds_an_argument_mistaken_for_the_other(monkeypatch):
+    of_a, _ = ad.VJPS[np.multiply]
+    monkeypatch.setitem(ad.VJPS, np.multiply, (of_a, of_a))
+    with pytest.raises(AssertionError, match="by differences"):
+        check_grads(operator.mul, (np.array([1.0, 2]), np.array([3.0, -1])))
+
+
+WRONG_CONFORM = {
+    "not summed": (np.float64, lambda g, x: g, r"gradient float64\(2, 3\), x float64\(3,\)"),
+    "not converted": (np.float32, lambda g, x: 1.0 * g, r"gradient float64\(3,\), x float32\(3,\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CONFORM)
+def test_check_grads_finds_gradients_of_the_wrong_shape_or_dtype(name, monkeypatch):
+    dtype, wrong, message = WRONG_CONFORM[name]
+    monkeypatch.setattr(ad, "_conform", wrong)
+    other = np.ones(3 if name == "not converted" else (2, 3), dtype)
+    with pytest.raises(AssertionError, match=message):
+        check_grads(operator.add, (np.ones(3, dtype), other))
+
+
+# --- Random expressions ---
+
+ONE = [
+    operator.neg,
+    ad.tanh,
+    ad.sigmoid,
+    ad.softplus,
+    ad.log_softmax,
+    lambda x: ad.exp(-x * x),
+    lambda x: ad.sqrt(x * x + 1),
+    lambda x: ad.log(x * x + 1),
+    lambda x: x**3,
+    lambda x: 1 / (2 + ad.tanh(x)),
+    lambda x: x - ad.logsumexp(x, 0),
+    lambda x: ad.mean(x, 0),
+    lambda x: ad.sum(x, -1, keepdims=True),
+    lambda x: ad.broadcast_to(x, (2, *x.shape)),
+    lambda x: ad.swapaxes(x, 0, -1),
+    lambda x: ad.reshape(x, -1),
+    lambda x: x[::-1],
+    lambda x: x[[0, 0]],
+]
+TWO = [
+    operator.add,
+    operator.sub,
+    operator.mul,
+    ad.matmul,
+    lambda a, b: a / (b * b + 1),
+    lambda a, b: ad.sigmoid(a) ** b,
+    lambda a, b: ad.stack([a, b]),
+    lambda a, b: ad.concatenate([a, b], -1),
+    lambda a, b: ad.where(np.array([True, False, True]), a, b),
+]
+
+
+def random_expression(seed):
+    """A function of two Tensors that applies twelve random steps to what it has so far, and its arguments."""
+
+    def f(*leaves):
+        rng, pool = np.random.default_rng(seed), list(leaves)
+        while len(pool) < 14:
+            step = rng.choice(ONE + TWO)
+            arguments = [pool[i] for i in rng.integers(len(pool), size=2 if step in TWO else 1)]
+            try:
+                pool.append(ad.tanh(step(*arguments)))  # tanh keeps the numbers small
+            except (ValueError, IndexError):  # shapes that do not fit: draw again
+                continue
+        return ad.concatenate([ad.reshape(x, -1) for x in pool[-4:]])
+
+    rng = np.random.default_rng(seed)
+    return f, (rng.standard_normal(3), rng.standard_normal((2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_expressions(seed):
+    f, xs = random_expression(seed)
+    check_grads(f, xs, order=2, rng=np.random.default_rng(seed))
