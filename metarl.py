@@ -25,6 +25,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VEC
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain, count, islice
 
 import numpy as np
 
@@ -76,21 +77,26 @@ def adam(g, m, v, t):
     return m / (1 - 0.9**t) / (ad.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
 
 
-def adapt(c, theta, tasks, address, create_graph=False, steps=None):
-    """The inner loop U: `steps` (c.inner_steps unless given) policy-gradient steps in each task, on fresh episodes.
-
-    theta: Tensor (T, P). create_graph: record the steps, so that a gradient can pass through them.
-    Returns theta' (T, P), a Tensor, and the list of the Trajectories that it took, one a step.
-    """
-    episodes, m, v = [], 0, 0
-    for k in range(c.inner_steps if steps is None else steps):
+def inner_loop(c, theta, tasks, address, create_graph=False):
+    """Policy-gradient steps from theta (T, P) in each task, on fresh episodes; after each step theta and those."""
+    m = v = 0
+    for k in count():
         D = rollout(c.family, c.network, theta.data, tasks, c.episodes, rng(*address, k))  # l.5
         g = grad(surrogate(c, theta, D), theta, create_graph=create_graph)  # l.6
         if c.inner_optimizer == "adam":
             g, m, v = adam(g, m, v, k + 1)
         theta = theta - (c.alpha if k == 0 else c.alpha * c.alpha_decay) * g  # l.7
-        episodes.append(D)
-    return theta, episodes
+        yield theta, D
+
+
+def adapt(c, theta, tasks, address, create_graph=False):
+    """The inner loop U of k = c.inner_steps steps.
+
+    theta: Tensor (T, P). create_graph: record the steps, so that a gradient can pass through them.
+    Returns theta' (T, P), a Tensor, and the list of the k Trajectories that it took.
+    """
+    steps = list(islice(inner_loop(c, theta, tasks, address, create_graph), c.inner_steps))
+    return (steps[-1][0] if steps else theta), [D for _, D in steps]
 
 
 def summary(episodes):
@@ -194,14 +200,12 @@ def train(c, state, each=each):
 
 
 def returns_by_step(c, theta, tasks, address):
-    """(T, test_steps + 1): for each task the mean return after 0, 1, ... adaptation steps, and the steps taken.
-
-    Measured on fresh episodes, which no adaptation has seen.
-    """
-    theta, columns = Tensor(np.tile(theta, (len(tasks), 1))), []
-    for k in range(c.test_steps + 1):
-        adapted, _ = adapt(c, theta, tasks, (*address, INNER), steps=k)
-        D = rollout(c.family, c.network, adapted.data, tasks, c.episodes, rng(*address, MEASURE, k))
+    """(T, test_steps + 1): the mean return of each task after 0, 1, ... adaptation steps, on episodes of its own."""
+    theta = Tensor(np.tile(theta, (len(tasks), 1)))
+    adapted = chain([theta], (theta for theta, _ in inner_loop(c, theta, tasks, (*address, INNER))))
+    columns = []
+    for k, theta in enumerate(islice(adapted, c.test_steps + 1)):
+        D = rollout(c.family, c.network, theta.data, tasks, c.episodes, rng(*address, MEASURE, k))
         columns.append(D.returns)
     return (np.stack(columns, 1),)
 
@@ -224,50 +228,72 @@ DEFAULTS = {
 }
 
 
-def option(default, help, choices=None, above=-math.inf, least=-math.inf, most=math.inf):
-    bounds = {"choices": choices, "above": above, "least": least, "most": most}
-    return field(default=default, metadata={"help": help, **bounds})
+def option(default, help, allowed):
+    """A field with its one-line help and what is allowed: a predicate and its description."""
+    return field(default=default, metadata={"help": help, "holds": allowed[0], "allowed": allowed[1]})
+
+
+def flag(f):
+    return "--" + f.name.replace("_", "-")
+
+
+def one_of(*names):
+    return lambda value: value in names, ", ".join(names)
+
+
+def whole(least):
+    return lambda n: type(n) is int and n >= least, f"a whole number of at least {least}"
+
+
+POSITIVE = lambda x: type(x) in (int, float) and 0 < x < math.inf, "a finite number above 0"
+FRACTION = lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1"
+WIDTHS = lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns), "whole numbers above 0"
+TRUTH = lambda value: type(value) is bool, "True or False"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All options of a run, each of one plain value; ValueError for one that is not allowed.
+    """All options of a run, each a plain value; ValueError for one that is not allowed.
 
-    What is None takes the algorithm's value in DEFAULTS. `env` and `policy` may also be objects that behave like
-    a family of envs.py or the Policy.
+    What is None takes the algorithm's value in DEFAULTS. In Python `env` and `policy` may also be objects that
+    behave like a family of envs.py and like Policy.
     """
 
-    algo: str = option("maml", "algorithm", tuple(ALGORITHMS))
-    env: str = option("pointmass", "task family", tuple(envs.FAMILIES))
-    policy: str = option("mlp", "policy network; linear is without hidden layers", ("linear", "mlp"))
-    hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", least=1)
-    activation: str = option("tanh", "of the hidden layers", tuple(policies.ACTIVATIONS))
-    alpha: float = option(None, "inner step size", above=0)
-    alpha_decay: float = option(None, "factor on alpha in inner steps after the first", above=0)
-    beta: float = option(0.003, "outer step size of maml, fomaml and joint", above=0)
-    epsilon: float = option(1.0, "outer step size of reptile, a fraction of the way", above=0)
-    tasks: int = option(20, "tasks in an iteration", least=1)
-    episodes: int = option(20, "K, episodes of a task before an inner step and after the last", least=1)
-    inner_steps: int = option(None, "k, inner steps in training (joint: 0)", least=0)
-    inner_optimizer: str = option("sgd", "of the inner loop (maml: sgd)", ("sgd", "adam"))
-    outer_optimizer: str = option("adam", "of maml, fomaml and joint", ("sgd", "adam"))
-    max_norm: float = option(10.0, "length to which longer outer gradients are scaled down", above=0)
-    gamma: float = option(0.99, "discount per step", least=0, most=1)
-    lam: float = option(1.0, "lambda of the generalised advantages", least=0, most=1)
-    baseline: str = option("time", "what the returns-to-go are compared with", tuple(policies.BASELINES))
-    standardise: bool = option(True, "scale a task's advantages to mean 0 and deviation 1")
-    iterations: int = option(100, "outer steps", least=1)
-    seed: int = option(0, "of all noise", least=0)
-    dtype: str = option("float64", "of all numbers", ("float32", "float64"))
-    test_tasks: int = option(40, "held-out tasks", least=2)
-    test_episodes: int = option(40, "episodes of a held-out task, to adapt and again to measure", least=1)
-    test_steps: int = option(3, "adaptation steps on held-out tasks", least=0)
+    algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
+    env: str = option("pointmass", "task family", one_of(*envs.FAMILIES))
+    policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
+    hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
+    activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
+    alpha: float = option(None, "inner step size", POSITIVE)
+    alpha_decay: float = option(None, "factor on alpha in inner steps after the first", POSITIVE)
+    beta: float = option(0.003, "outer step size of maml, fomaml and joint", POSITIVE)
+    epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
+    tasks: int = option(20, "tasks in an iteration", whole(1))
+    episodes: int = option(20, "K, episodes of a task for one gradient", whole(1))
+    inner_steps: int = option(None, "k, inner steps in training; joint has none", whole(0))
+    inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
+    outer_optimizer: str = option("adam", "of maml, fomaml and joint", one_of("sgd", "adam"))
+    max_norm: float = option(10.0, "length to which a longer outer gradient is scaled down", POSITIVE)
+    gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
+    lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
+    baseline: str = option("time", "what returns-to-go are compared with", one_of(*policies.BASELINES))
+    standardise: bool = option(True, "scale the advantages of a task to mean 0, deviation 1", TRUTH)
+    iterations: int = option(100, "outer steps", whole(1))
+    seed: int = option(0, "of all noise", whole(0))
+    dtype: str = option("float64", "of all numbers", one_of("float32", "float64"))
+    test_tasks: int = option(40, "held-out tasks", whole(2))
+    test_episodes: int = option(40, "episodes of a held-out task, to adapt and again to measure", whole(1))
+    test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
+    compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
 
     def __post_init__(self):
         for f in fields(self):
             if getattr(self, f.name) is None and self.algo in DEFAULTS:
                 object.__setattr__(self, f.name, DEFAULTS[self.algo][f.name])
-            check(f, getattr(self, f.name))
+            value = getattr(self, f.name)
+            plain = isinstance(value, str) or f.name not in ("env", "policy")
+            if plain and not f.metadata["holds"](value):
+                raise ValueError(f"{flag(f)} {value}: must be {f.metadata['allowed']}")
         if (self.algo == "joint") != (self.inner_steps == 0):
             raise ValueError(
                 f"--inner-steps {self.inner_steps}: must be 0 for joint, at least 1 for the others"
@@ -285,29 +311,6 @@ class Setting:
             return self.policy
         env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
         return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation)
-
-
-def check(f, value):
-    """Raise a ValueError that names the option, its value and what is allowed, unless the value is."""
-    least, above, most = f.metadata["least"], f.metadata["above"], f.metadata["most"]
-    if f.metadata["choices"]:
-        holds, allowed = (
-            not isinstance(value, str) or value in f.metadata["choices"],
-            ", ".join(f.metadata["choices"]),
-        )
-    elif f.type is bool:
-        holds, allowed = isinstance(value, bool), "True or False"
-    elif f.type is tuple:
-        holds = isinstance(value, tuple) and all(isinstance(n, int) and n >= least for n in value)
-        allowed = f"whole numbers of at least {least}"
-    else:
-        number = isinstance(value, (f.type, int)) and not isinstance(value, bool)
-        holds = number and max(least, -math.inf) <= value <= most and above < value and math.isfinite(value)
-        allowed = "a whole number" if f.type is int else "a finite number"
-        allowed += f" above {above}" * (above > -math.inf) + f" of at least {least}" * (least > -math.inf)
-        allowed += f" and at most {most}" * (most < math.inf)
-    if not holds:
-        raise ValueError(f"--{f.name.replace('_', '-')} {value}: must be {allowed}")
 
 
 if __name__ == "__main__":

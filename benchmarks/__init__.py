@@ -1,0 +1,1 @@
+"""What measures the claims of the README: python -m benchmarks.NAME."""

@@ -1,0 +1,318 @@
+"""What surrounds a run: options, files, progress, results, errors.
+
+`main` reads the command line and hands over to `run`, which iterates over `metarl.train`, keeps the run's directory
+and reports. A directory holds checkpoint.npz, the setting and the state after some iteration, from which the run
+goes on bit by bit; log.csv, a row per iteration; in the end result.json. Whatever stops a run early raises `Stop`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+import zipfile
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+import metarl
+from metarl import DEFAULTS, Setting, flag
+
+SCHEMA = 1  # of checkpoint.npz and result.json
+SAVE_EVERY = 5.0  # seconds
+FILES = ("checkpoint.npz", "log.csv", "result.json")
+
+
+class Stop(Exception):
+    """One line for standard error and an exit status: 2 bad input, 3 numbers not finite, 130 Ctrl-C."""
+
+    def __init__(self, status, line):
+        super().__init__(line)
+        self.status = status
+
+
+def main(argv=None):
+    """Run the command line (sys.argv by default) and return the exit status."""
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
+            run(*prepare(argv))
+        return 0
+    except (Stop, OSError) as stop:
+        print(f"metarl: {stop}", file=sys.stderr)
+        return getattr(stop, "status", 2)
+
+
+# --- Options ---
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Stop(2, message)
+
+
+def number(kind):
+    """Text to int or float; what is neither stays text, for Setting to refuse with its own words."""
+
+    def convert(text):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+        return text
+
+    return convert
+
+
+def default(f):
+    """The default of an option as text, by algorithm where it differs."""
+    if f.default is not None:
+        return " ".join(map(str, f.default)) if f.type is tuple else str(f.default)
+    values = [values[f.name] for values in DEFAULTS.values()]
+    groups = {v: "/".join(algo for algo in DEFAULTS if DEFAULTS[algo][f.name] == v) for v in values}
+    return ", ".join(f"{v} {algos}" for v, algos in groups.items()) if len(groups) > 1 else str(values[0])
+
+
+def parser():
+    form = lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=140)
+    about = "Outer-loop meta-reinforcement learning, judged on held-out tasks."
+    p = Parser(prog="metarl.py", description=about, allow_abbrev=False, formatter_class=form)
+    for f in fields(Setting):
+        names = f": {f.metadata['allowed']}" if f.type is str else ""
+        options = {"default": argparse.SUPPRESS, "help": f"{f.metadata['help']}{names} [{default(f)}]"}
+        if f.type is bool:
+            p.add_argument(flag(f), action=argparse.BooleanOptionalAction, **options)
+        elif f.type is tuple:
+            p.add_argument(flag(f), nargs="*", type=number(int), metavar="N", **options)
+        else:
+            metavar = {int: "N", float: "X", str: "NAME"}[f.type]
+            p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="write result.json, log.csv and checkpoint.npz there"
+    )
+    p.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the run in DIR; may change --iterations"
+    )
+    p.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return p
+
+
+@contextlib.contextmanager
+def refusing():
+    """A ValueError, as Setting raises it for bad input, ends the program."""
+    try:
+        yield
+    except ValueError as error:
+        raise Stop(2, error) from None
+
+
+def prepare(argv):
+    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet.
+
+    Writes nothing. Raises Stop for bad input.
+    """
+    given = vars(parser().parse_args(argv))
+    out, resume, quiet = given.pop("out"), given.pop("resume"), given.pop("quiet")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if resume is None:
+        with refusing():
+            c = Setting(**given)
+        if out is not None and any((out / name).exists() for name in FILES):
+            raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
+        return c, metarl.initial_state(c), 0.0, out, quiet
+    fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
+    if fixed or out is not None:
+        refused = ", ".join([*fixed, "--out"] if out is not None else fixed)
+        raise Stop(2, f"{refused}: cannot change in a run that is resumed; only --iterations and --quiet can")
+    c, state, seconds = load(resume / "checkpoint.npz")
+    with refusing():
+        c = replace(c, **given)
+    if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
+        raise Stop(
+            2, f"--resume {resume}: has done {state['t']} iterations; give --iterations above that to go on"
+        )
+    return c, state, seconds, resume, quiet
+
+
+# --- Files ---
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A file written beside `path`, flushed to disk and moved into its place; or, if that fails, no file."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save(path, c, state, seconds=0.0):
+    """Write a checkpoint: the arrays of the state, and `about`, a JSON text with schema, setting and seconds."""
+    about = json.dumps({"schema": SCHEMA, "setting": asdict(c), "seconds": seconds})
+    with replacing(path) as file:
+        np.savez(file, about=np.array(about), **state)
+
+
+def load(path):
+    """Read a checkpoint: setting, state, seconds so far. Raises Stop where it is missing, damaged or foreign."""
+    if not path.exists():
+        raise Stop(2, f"{path}: no such file, so there is no run to resume")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
+        with np.load(path, allow_pickle=False) as arrays:
+            state = dict(arrays)
+        about = json.loads(str(state.pop("about")))
+    except Exception:  # noqa: BLE001 - damage makes zipfile, NumPy and json raise almost anything
+        raise Stop(2, f"{path}: is damaged, or not a checkpoint") from None
+    try:
+        options = {name: tuple(v) if isinstance(v, list) else v for name, v in about["setting"].items()}
+        c, seconds, schema = Setting(**options), float(about["seconds"]), about["schema"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        schema = None
+    if schema != SCHEMA:
+        raise Stop(2, f"{path}: is a checkpoint of another version or program")
+    kinds = [{name: (a.shape, a.dtype) for name, a in s.items()} for s in (state, metarl.initial_state(c))]
+    if kinds[0] != kinds[1] or not all(np.isfinite(a).all() for a in state.values()):
+        raise Stop(2, f"{path}: its arrays do not belong to a run of its setting")
+    return c, state, seconds
+
+
+class Record:
+    """The directory of a run: log.csv grows with every iteration, checkpoint.npz follows every few seconds."""
+
+    def __init__(self, out, c, state, seconds):
+        self.out, self.c, self.state, self.seconds = out, c, state, seconds
+        self.start, self.saved = time.perf_counter() - seconds, time.perf_counter()
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            path, t = out / "log.csv", int(state["t"])
+            old = path.read_text(errors="replace").splitlines() if path.exists() else []
+            with replacing(path) as file:  # without what was written after the checkpoint
+                header = "iteration,pre,post,env_steps,seconds"
+                file.write("".join(row + "\n" for row in [header, *old[1 : t + 1]]).encode())
+            self.log = open(path, "a")  # noqa: SIM115
+            self.checkpoint()
+
+    def keep(self, state):
+        seconds = time.perf_counter() - self.start
+        if self.out is not None:
+            values = [repr(state[name].item()) for name in ("t", "pre", "post", "env_steps")]
+            self.log.write(",".join([*values, f"{seconds:.3f}"]) + "\n")
+            self.log.flush()
+        self.state, self.seconds = state, seconds
+        if time.perf_counter() - self.saved > SAVE_EVERY:
+            self.checkpoint()
+
+    def checkpoint(self):
+        if self.out is not None:
+            os.fsync(self.log.fileno())  # the log may be ahead of the checkpoint, never behind
+            save(self.out / "checkpoint.npz", self.c, self.state, self.seconds)
+        self.saved = time.perf_counter()
+
+
+# --- A run ---
+
+
+def progress(c, first, quiet):
+    """A function of the state that reports on standard error: one line, rewritten, or one every few seconds."""
+    live, start = sys.stderr.isatty(), time.perf_counter()
+    shown = start
+
+    def show(state):
+        nonlocal shown
+        now, t = time.perf_counter(), int(state["t"])
+        if quiet or (t < c.iterations and now - shown < (0.1 if live else 5)):
+            return
+        shown, rate = now, (t - first) / (now - start)
+        line = f"{c.algo} {t}/{c.iterations}: return {state['pre']:.2f} before, {state['post']:.2f} after adaptation, "
+        line += f"{rate:.1f} iterations/s, {(c.iterations - t) / rate:.0f} s left"
+        end = "" if live and t < c.iterations else "\n"
+        print(f"\r{line}\033[K" if live else line, end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def iterate(c, state, quiet, keep=lambda state: None):
+    """Train up to c.iterations, handing each state to `keep`, and return the last. Stop where one is not finite."""
+    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state)
+    while state["t"] < c.iterations:
+        state = next(states)
+        broken = [name for name, value in state.items() if not np.isfinite(value).all()]
+        if broken:
+            raise Stop(3, f"iteration {state['t']}: not finite: {', '.join(broken)}; try smaller step sizes")
+        keep(state)
+        show(state)
+    return state
+
+
+def run(c, state, seconds, out, quiet):
+    """Train from `state`, save, test and report."""
+    record = Record(out, c, state, seconds)
+    try:
+        state = iterate(c, state, quiet, record.keep)
+        record.checkpoint()
+        result = evaluate(c, state, record.seconds, quiet)
+    except KeyboardInterrupt:
+        record.checkpoint()
+        hint = f"go on with: python metarl.py --resume {out}" if out else "without --out nothing is kept"
+        raise Stop(130, f"interrupted after {record.state['t']} iterations; {hint}") from None
+    except Stop:
+        record.checkpoint()
+        raise
+    if out is not None:
+        with replacing(out / "result.json") as file:
+            file.write(json.dumps(result, indent=1).encode())
+    print(table(result))
+
+
+# --- Results ---
+
+
+def interval(returns):
+    """The mean over tasks (rows) and the half width of its 95 % interval, by Student's t."""
+    from scipy.special import stdtrit
+
+    n = len(returns)
+    return {"mean": returns.mean(0), "ci95": stdtrit(n - 1, 0.975) * returns.std(0, ddof=1) / np.sqrt(n)}
+
+
+def evaluate(c, state, seconds, quiet):
+    """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
+    tasks, returns = metarl.meta_test(c, state["theta"])
+    held_out = {"tasks": c.test_tasks, "episodes": c.test_episodes, "adapt_episodes": c.test_episodes}
+    baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"])[1])}
+    if c.compare == "joint":
+        joint = replace(c, algo="joint", **dict.fromkeys(DEFAULTS["joint"]))
+        theta = iterate(joint, metarl.initial_state(joint), quiet)["theta"]
+        baselines["joint"] = interval(metarl.meta_test(joint, theta)[1])
+    result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}
+    result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
+    result |= {"held_out": {**held_out, **interval(returns), "returns": returns}}
+    result |= {"optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}
+    return json.loads(json.dumps(result, default=lambda x: x.tolist()))
+
+
+def table(result):
+    """The result as text: a line for the algorithm, for each baseline and for the optimum."""
+    held_out, baselines = result["held_out"], dict(result["baselines"])
+    rows = {result["algo"]: held_out, "untrained": baselines.pop("random"), **baselines}
+    lines = [
+        f"{result['env']}: mean return on {held_out['tasks']} held-out tasks (± 95 % interval) after k adaptation",
+        f"steps of {held_out['adapt_episodes']} episodes each, measured on {held_out['episodes']} fresh ones",
+        f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(held_out["mean"]))),
+    ]
+    for name, row in rows.items():
+        cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)]
+        lines.append(f"{name:10}" + "".join(f"{cell:>17}" for cell in cells))
+    lines.append(f"{'optimum':10}{result['optimal']:>17.2f}")
+    iterations, steps = result["config"]["iterations"], result["env_steps"]
+    lines.append(
+        f"{iterations} iterations, {steps:,.0f} environment steps, {result['seconds']:.1f} s of training"
+    )
+    return "\n".join(lines)
