@@ -294,7 +294,7 @@ def _conform(g, x):
     if g.shape == x.shape:
         return g
     extra = g.ndim - x.ndim
-    ones = tuple(i for i, n in enumerate(g.shape) if i < extra or (x.shape[i - extra] == 1 and n != 1))
+    ones = tuple(i for i in range(g.ndim) if i < extra or x.shape[i - extra] == 1)
     return reshape(sum(g, ones), x.shape)
 
 
@@ -368,8 +368,7 @@ def check_grads(f, x, order=2, rng=None):
     for g, a in zip(gradients, leaves, strict=True):
         assert (g.dtype, g.shape) == (a.dtype, a.shape), f"gradient {g.dtype}{g.shape}, x {a.dtype}{a.shape}"
     terms = np.concatenate([np.ravel(g.data * d) for g, d in zip(gradients, v, strict=True)])
-    doubles = [a.data.astype(float) for a in leaves]
-    steps = [[Tensor(a + h * d) for a, d in zip(doubles, v, strict=True)] for h in (1e-5, -1e-5)]
+    steps = [[Tensor(a.data + h * d) for a, d in zip(leaves, v, strict=True)] for h in (1e-5, -1e-5)]
     ahead, behind = (np.sum(w * _value(f(*step))) for step in steps)
     precision = 1e-6 if all(a.dtype == np.float64 for a in leaves) else 1e-3
     for name, value in (("differences", (ahead - behind) / 2e-5), ("create_graph", slope(*leaves).data)):
