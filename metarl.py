@@ -37,7 +37,7 @@ from policies import rollout
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
 TASKS, INNER, MEASURE = range(3)  # and further on
-CHUNK = 10  # tasks that are worked on together, whatever the number of workers
+CHUNK = 5  # tasks that are worked on together, whatever the number of workers
 
 
 def rng(seed, *address):
@@ -194,9 +194,8 @@ def initial_state(c):
 def train(c, state, each=each):
     """Iterate the algorithm from `state`, yielding the state after each iteration, without end."""
     while True:
-        state = ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), each)
-        state = {name: np.asarray(value) for name, value in state.items()} | {"t": state["t"] + 1}
-        yield state
+        state = {**ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), each), "t": state["t"] + 1}
+        yield (state := {name: np.asarray(value) for name, value in state.items()})
 
 
 def returns_by_step(c, theta, tasks, address):

@@ -1,0 +1,615 @@
+"""The tests that a learner reads too: what must be true of these algorithms, and how one knows.
+
+"The return went up" proves nothing, since broken variants learn as well. So: oracles, where the right answer is
+known in closed form; slow forms, written from the paper; invariances; and the command line as a user meets it.
+"""
+
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import autodiff as ad
+import cli
+import metarl
+from autodiff import Tensor, grad
+from metarl import DEFAULTS, INNER, Setting, adapt, each, meta_gradient, rng
+from policies import rollout
+
+SMALL = dict(hidden=(5,), tasks=3, episodes=4, iterations=3, test_tasks=3, test_episodes=4, test_steps=2)
+ADDRESS = (0, metarl.TRAIN, 0, INNER, 0)
+
+
+# --- Oracles: quadratic losses, sent through the code paths that RL uses ---
+
+
+class Quadratics:
+    """A family and a policy in one, made so that `surrogate` is the loss 1/2 (theta - c)' A (theta - c).
+
+    An episode is one step with reward 1, its log-probability is minus the loss. With several (A, c), the
+    observation tells which: a "minibatch", drawn by the generator's `integers`.
+    """
+
+    obs_dim = action_dim = horizon = task_dim = 1
+    discrete = False
+
+    def __init__(self, *losses):
+        self.A, self.c = (np.array(x, float) for x in zip(*losses, strict=True))
+
+    def sample_tasks(self, n, rng, split):
+        return np.zeros((n, 1))
+
+    def reset(self, tasks, shape, rng):
+        return np.full((*shape, 1), rng.integers(len(self.A)), float)
+
+    def observe(self, state):
+        return state
+
+    def step(self, state, action, tasks, rng):
+        return state, np.ones(state.shape[:-1]), np.zeros(state.shape[:-1], bool)
+
+    def act(self, theta, obs, rng):
+        return obs
+
+    def log_prob(self, theta, obs, action):
+        which = int(obs.flat[0])
+        d = theta - self.c[which]
+        loss = 0.5 * ad.sum(d * ad.matmul(d, self.A[which]), -1)
+        return -ad.reshape(loss, (len(obs), 1, 1)) * np.ones(obs.shape[:-1])
+
+
+def quadratic_setting(algo, problem, **options):
+    plain = dict(baseline="none", standardise=False, gamma=1.0, outer_optimizer="sgd", tasks=1, episodes=1)
+    return Setting(algo=algo, env=problem, policy=problem, **(plain | options))
+
+
+HILL = Quadratics(([[3, 1], [1, 2]], [0, 0]))
+START = np.array([1.0, -2.0])
+
+
+def outer_step(c, theta):
+    """theta before minus theta after one iteration."""
+    state = {name: np.array(0) for name in ("t", "env_steps")} | {"theta": theta}
+    return theta - metarl.ALGORITHMS[c.algo](c, state, ADDRESS, each)["theta"]
+
+
+@pytest.mark.parametrize(
+    "algo, expected", [("maml", [0.95, -2.10]), ("fomaml", [1.0, -2.5]), ("joint", [1, -3])]
+)
+def test_meta_gradient_of_a_quadratic(algo, expected):
+    """d/dtheta L(theta - alpha grad L(theta)) = (I - alpha A) A (I - alpha A) theta; the first factor is MAML's own."""
+    c = quadratic_setting(algo, HILL, alpha=0.1, beta=0.5, max_norm=1e9)
+    g, _ = meta_gradient(c, START, np.zeros((1, 1)), ADDRESS)
+    assert_allclose(g[0], expected, rtol=1e-14)
+    assert_allclose(outer_step(c, START), 0.5 * np.array(expected), rtol=1e-14)
+
+
+def test_reptile_moves_by_the_sum_of_inner_steps():
+    """theta - theta_2 = alpha (g_0 + g_1), divided neither by alpha nor by k."""
+    c = quadratic_setting("reptile", HILL, alpha=0.1, inner_steps=2, epsilon=1.0)
+    assert_allclose(outer_step(c, START), [0.2, -0.55], rtol=1e-14)
+    assert_allclose(outer_step(replace(c, epsilon=0.25), START), [0.05, -0.1375], rtol=1e-14)
+
+
+@pytest.mark.parametrize("algo", ["maml", "fomaml", "reptile"])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_nichols_expansion(algo, k, monkeypatch):
+    """Nichol et al. 2018, section 5: in expectation the step is  a AvgGrad - b alpha AvgGradInner + O(alpha^2).
+
+    k counts minibatches, of which MAML spends the last one on its outer gradient. The expectation is taken over
+    all sequences of three quadratic minibatch losses; b by Richardson extrapolation to alpha = 0.
+    """
+    noise = np.random.default_rng(3)
+    squares = noise.standard_normal((3, 2, 2))
+    A, centres, theta = (
+        squares @ squares.swapaxes(1, 2),
+        noise.standard_normal((3, 2)),
+        noise.standard_normal(2),
+    )
+    problem = Quadratics(*zip(A, centres, strict=True))
+    gradients = np.einsum("nij,nj->ni", A, theta - centres)
+    average, inner = gradients.mean(0), A.mean(0) @ gradients.mean(0)
+
+    def expected_step(alpha):
+        steps = k if algo == "reptile" else k - 1
+        c = quadratic_setting(
+            algo, problem, alpha=alpha, alpha_decay=1.0, inner_steps=steps, beta=1.0, max_norm=1e9
+        )
+        total = 0
+        for sequence in itertools.product(range(3), repeat=k):
+            monkeypatch.setattr(metarl, "rng", lambda *address, s=sequence: Minibatch(s[address[-1]]))
+            total = total + outer_step(c, theta) / (alpha if algo == "reptile" else 1)
+        return total / 3**k
+
+    class Minibatch:
+        def __init__(self, index):
+            self.integers = lambda n: index
+
+    a = k if algo == "reptile" else 1
+    slope = [(a * average - expected_step(alpha)) / alpha for alpha in (1e-4, 2e-4)]
+    b = {"maml": 2 * (k - 1), "fomaml": k - 1, "reptile": k * (k - 1) / 2}[algo]
+    assert_allclose((2 * slope[0] - slope[1]) / inner, b, atol=5e-4)
+
+
+# --- The meta-gradient of MAML against slower ways to compute it ---
+
+
+def loss_of_one_task(c, theta, D):
+    """The surrogate of one task written out for theta (P,): a loop over layers, and one over episodes and steps."""
+    x, start, widths = D.obs, 0, c.network.widths
+    for i, o in itertools.pairwise(widths):
+        x = ad.tanh(x) if start else x
+        W, b = ad.reshape(theta[start : start + i * o], (i, o)), theta[start + i * o : start + (i + 1) * o]
+        x, start = x @ W + b, start + (i + 1) * o
+    log_std = theta[start:]
+    log_p = ad.sum(-0.5 * ((D.actions - x) / ad.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi), -1)
+    K, H = D.rewards.shape
+    A = np.zeros((K, H))
+    for k, t in itertools.product(range(K), range(H)):
+        A[k, t] = sum(c.gamma ** (u - t) * D.rewards[k, u] for u in range(t, H))
+    for t in range(H):
+        running = [k for k in range(K) if D.mask[k, t]]
+        A[:, t] -= np.mean(A[running, t]) if running else 0
+    valid = A[D.mask]
+    A = np.where(D.mask, (A - valid.mean()) / (valid.std() + 1e-8), 0)
+    return -ad.sum(log_p * A) / valid.size
+
+
+def episodes_of(c, theta, tasks, address, i):
+    """Task i of the batch of episodes that the algorithm samples at `address`."""
+    D = rollout(c.family, c.network, theta, tasks, c.episodes, rng(*address))
+    return type(D)(*(x[i] for x in D))
+
+
+@pytest.fixture
+def problem():
+    c = Setting(algo="maml", alpha=0.3, hidden=(5, 4), episodes=4)
+    c = replace(c, env=replace(c.family, horizon=12, radius=0.1))
+    tasks = 0.3 * metarl.sample_tasks(c, 3, rng(7))  # so near that many episodes end before the horizon
+    return c, c.network.init(rng(5)), tasks
+
+
+def test_meta_gradient_equals_a_loop_over_tasks(problem):
+    """Algorithm 3, task by task; the second-order term as (I - alpha H) g', with a Hessian-vector product."""
+    c, theta, tasks = problem
+    g, _ = meta_gradient(c, theta, tasks, ADDRESS)
+    first_order, _ = meta_gradient(replace(c, algo="fomaml"), theta, tasks, ADDRESS)
+    thetas = np.tile(theta, (len(tasks), 1))
+    steps = []
+    for i in range(len(tasks)):
+        D = episodes_of(c, thetas, tasks, (*ADDRESS, 0), i)
+        leaf = Tensor(theta)
+        steps.append(theta - c.alpha * grad(loss_of_one_task(c, leaf, D), leaf).data)
+    for i in range(len(tasks)):
+        D = episodes_of(c, thetas, tasks, (*ADDRESS, 0), i)
+        D_prime = episodes_of(c, np.stack(steps), tasks, (*ADDRESS, 1), i)
+        assert not D.mask.all() and not D_prime.mask.all()
+        leaf = Tensor(steps[i])
+        g_prime = grad(loss_of_one_task(c, leaf, D_prime), leaf).data
+        H_g_prime = ad.hvp(lambda x, D=D: loss_of_one_task(c, x, D), theta, g_prime)
+        assert_allclose(g[i], g_prime - c.alpha * H_g_prime, rtol=1e-9, atol=1e-12)
+        assert_allclose(first_order[i], g_prime, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_meta_gradient_equals_differences(problem, inner_steps):
+    """Central differences of L_out(theta - alpha grad L_in(theta; D); D'), all episodes held fixed."""
+    c, theta, tasks = problem
+    c = replace(c, inner_steps=inner_steps, alpha_decay=0.7)
+    thetas = np.tile(theta, (len(tasks), 1))
+    theta_prime, episodes = adapt(c, Tensor(thetas), tasks, ADDRESS)
+    noise = rng(*ADDRESS, inner_steps)
+    episodes = [*episodes, rollout(c.family, c.network, theta_prime.data, tasks, c.episodes, noise)]
+
+    def outer_loss(theta):
+        for k, D in enumerate(episodes[:-1]):
+            leaf = Tensor(theta)
+            alpha = c.alpha * (1 if k == 0 else 0.7)
+            theta = theta - alpha * grad(metarl.surrogate(c, leaf, D), leaf).data
+        return metarl.surrogate(c, theta, episodes[-1])
+
+    g, _ = meta_gradient(c, theta, tasks, ADDRESS)
+    for _ in range(20):
+        v = rng(1).standard_normal(thetas.shape)
+        slope = (outer_loss(thetas + 1e-5 * v) - outer_loss(thetas - 1e-5 * v)) / 2e-5
+        assert_allclose((g * v).sum(), slope, rtol=1e-6)
+
+
+def test_only_maml_differentiates_through_the_inner_steps(problem):
+    c, theta, tasks = problem
+    leaf = Tensor(np.tile(theta, (len(tasks), 1)))
+    for create_graph in (True, False):
+        theta_prime, _ = adapt(c, leaf, tasks, ADDRESS, create_graph)
+        through = grad(ad.sum(theta_prime), leaf).data
+        assert (np.abs(through - 1).max() > 1e-3) == create_graph
+    assert metarl.ALGORITHMS["fomaml"] is metarl.ALGORITHMS["maml"]
+
+
+# --- Invariances ---
+
+
+class Tape:
+    """A generator that writes down what it draws."""
+
+    def __init__(self, generator):
+        self.generator, self.drawn = generator, []
+
+    def standard_normal(self, shape):
+        self.drawn.append(self.generator.standard_normal(shape))
+        return self.drawn[-1]
+
+
+class Replay:
+    """A generator that draws what is on a tape, for the tasks in `rows` only."""
+
+    def __init__(self, tape, rows):
+        self.drawn = iter([x[rows] for x in tape.drawn])
+
+    def standard_normal(self, shape):
+        x = next(self.drawn)
+        assert x.shape == tuple(shape)
+        return x
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    """Put all noise on tape; returns a function after which the noise of the tasks in `rows` is replayed."""
+    record = {}
+    monkeypatch.setattr(metarl, "rng", lambda *address: record.setdefault(address, Tape(rng(*address))))
+
+    def replay(rows):
+        monkeypatch.setattr(metarl, "rng", lambda *address: Replay(record[address], rows))
+
+    return replay
+
+
+def test_tasks_adapted_together_equal_each_adapted_alone(problem, tapes):
+    c, theta, tasks = problem
+    thetas = np.tile(theta, (3, 1)) + 0.1 * np.arange(3)[:, None]
+    together, _ = adapt(c, Tensor(thetas), tasks, ADDRESS)
+    for i in range(3):
+        tapes([i])
+        alone, _ = adapt(c, Tensor(thetas[[i]]), tasks[[i]], ADDRESS)
+        assert_allclose(alone.data, together.data[[i]], rtol=1e-12, atol=1e-15)
+
+
+def test_permuted_tasks_permute_their_results(problem, tapes):
+    c, theta, tasks = problem
+    g, log = meta_gradient(c, theta, tasks, ADDRESS)
+    order = [2, 0, 1]
+    tapes(order)
+    permuted, permuted_log = meta_gradient(c, theta, tasks[order], ADDRESS)
+    assert_array_equal(permuted, g[order])
+    assert_array_equal(permuted_log, log[order])
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_reptile_with_one_inner_step_is_joint_training(standardise):
+    common = dict(SMALL, alpha=0.2, standardise=standardise)
+    one = Setting(algo="reptile", inner_steps=1, epsilon=0.5, **common)
+    joint = Setting(algo="joint", beta=0.1, outer_optimizer="sgd", max_norm=1e9, **common)
+    ends = [next(metarl.train(c, metarl.initial_state(c))) for c in (one, joint)]
+    assert_allclose(ends[0]["theta"], ends[1]["theta"], rtol=1e-12, atol=1e-15)
+    assert ends[0]["env_steps"] == ends[1]["env_steps"] > 0
+
+
+def test_batched_reptile_is_the_mean_of_serial_reptile(tapes):
+    c = Setting(algo="reptile", **SMALL)
+    tasks, phi = metarl.sample_tasks(c, 3, rng(3)), c.network.init(rng(5))
+    phi_k, _ = metarl.learn(c, phi, tasks, ADDRESS)
+    for i in range(3):
+        tapes([i])
+        assert_allclose(metarl.learn(c, phi, tasks[[i]], ADDRESS)[0], phi_k[[i]], rtol=1e-12, atol=1e-15)
+
+
+def test_adam_takes_the_paper_s_steps():
+    """Against Kingma & Ba's Algorithm 1 in scalars: also through the inner loop of Reptile."""
+    c = quadratic_setting("reptile", HILL, alpha=0.1, inner_steps=3, inner_optimizer="adam", alpha_decay=0.5)
+    theta, m, v = START.copy(), np.zeros(2), np.zeros(2)
+    for t, alpha in ((1, 0.1), (2, 0.05), (3, 0.05)):
+        g = HILL.A[0] @ theta
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        theta = theta - alpha * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    assert_allclose(START - outer_step(c, START), theta, rtol=1e-13)
+
+
+def test_outer_optimisers():
+    """SGD and Adam against their formulas over three steps, and long gradients scaled down to max_norm."""
+    c = Setting(algo="maml", beta=0.1, max_norm=2.0)
+    gradients = [np.array([3.0, 4.0]), np.array([0.3, -0.1]), np.zeros(2)]
+    clipped = [np.array([1.2, 1.6]), *gradients[1:]]
+    sgd = adam = {"theta": START, "m": np.zeros(2), "v": np.zeros(2), "t": 0}
+    theta, m, v = START, np.zeros(2), np.zeros(2)
+    for t, (g, short) in enumerate(zip(gradients, clipped, strict=True)):
+        m, v = 0.9 * m + 0.1 * short, 0.999 * v + 0.001 * short**2
+        theta = theta - 0.1 * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        sgd = metarl.descend(replace(c, outer_optimizer="sgd"), {**sgd, "t": t}, g)
+        adam = metarl.descend(c, {**adam, "t": t}, g)
+        assert_allclose(adam["theta"], theta, rtol=1e-13)
+    assert_allclose(sgd["theta"], START - 0.1 * np.sum(clipped, 0), rtol=1e-14)
+
+
+# --- Noise and runs ---
+
+
+def test_noise_is_addressed():
+    draw = lambda *address: rng(*address).random(4).tolist()
+    addresses = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (256,), (0, 256)]
+    assert draw(3, 1, 4) == draw(3, 1, 4)
+    assert len({tuple(draw(*address)) for address in addresses}) == len(addresses)
+
+
+def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
+    c = Setting(**SMALL)
+    n = 2 * metarl.CHUNK + 3
+    tasks, theta = metarl.sample_tasks(c, n, rng(3)), c.network.init(rng(5))
+    g, log = each(meta_gradient, c, theta, tasks, ADDRESS)
+    with ThreadPoolExecutor(2) as pool:
+        for row, other in zip(
+            (g, log), each(meta_gradient, c, theta, tasks, ADDRESS, map=pool.map), strict=True
+        ):
+            assert_array_equal(row, other)
+    same = np.repeat(tasks[:1], n, 0)
+    thetas = np.tile(theta, (n, 1))
+    _, log = each(metarl.learn, replace(c, algo="reptile"), theta, same, ADDRESS)
+    assert len(np.unique(log[:, 0])) == n
+    rows = each(lambda c, theta, tasks, address: (theta,), c, thetas + np.arange(n)[:, None], tasks, ADDRESS)[
+        0
+    ]
+    assert_array_equal(rows, thetas + np.arange(n)[:, None])
+
+
+@pytest.mark.parametrize("algo", DEFAULTS)
+def test_the_state_is_all_that_a_run_carries(algo):
+    """From the state after two iterations, back from a plain dict of copies, the third comes out to the bit."""
+    c = Setting(algo=algo, **SMALL)
+    states = list(itertools.islice(metarl.train(c, metarl.initial_state(c)), 3))
+    again = next(metarl.train(c, {name: value.copy() for name, value in states[1].items()}))
+    assert all(isinstance(value, np.ndarray) for value in states[2].values())
+    assert again.keys() == states[2].keys() == metarl.initial_state(c).keys()
+    for name, value in again.items():
+        assert_array_equal(value, states[2][name])
+    assert [int(s["t"]) for s in states] == [1, 2, 3]
+    assert not np.array_equal(states[0]["theta"], states[1]["theta"])
+
+
+@pytest.mark.parametrize("algo", DEFAULTS)
+def test_float32_runs_stay_float32(algo, monkeypatch):
+    seen = set()
+    create = Tensor.__init__
+
+    def watch(self, *arguments):
+        create(self, *arguments)
+        seen.add(self.dtype)
+
+    monkeypatch.setattr(Tensor, "__init__", watch)
+    c = Setting(algo=algo, dtype="float32", baseline="linear", **SMALL)
+    state = next(metarl.train(c, metarl.initial_state(c)))
+    assert seen == {np.dtype("float32")}
+    assert {state[name].dtype for name in state if name in ("theta", "m", "v")} == seen
+    assert metarl.meta_test(c, state["theta"])[1].dtype == np.float32
+
+
+def test_environment_steps_are_counted_with_adaptation_and_up_to_the_end_of_each_episode():
+    c = Setting(algo="maml", inner_steps=2, **SMALL)
+    full = replace(c, env=replace(c.family, radius=0.0, horizon=7))
+    state = next(metarl.train(full, metarl.initial_state(full)))
+    assert state["env_steps"] == 3 * 4 * 7 * 3
+    early = replace(full, env=replace(full.family, radius=0.1, box=0.15))
+    assert next(metarl.train(early, metarl.initial_state(early)))["env_steps"] < 3 * 4 * 7 * 3
+
+
+def test_log_reports_returns_before_and_after_adaptation(problem):
+    c, theta, tasks = problem
+    _, log = meta_gradient(c, theta, tasks, ADDRESS)
+    thetas = np.tile(theta, (3, 1))
+    theta_prime, _ = adapt(c, Tensor(thetas), tasks, ADDRESS)
+    for column, parameters, k in ((0, thetas, 0), (1, theta_prime.data, 1)):
+        D = rollout(c.family, c.network, parameters, tasks, c.episodes, rng(*ADDRESS, k))
+        assert_allclose(log[:, column], D.rewards.sum(2).mean(1))
+
+
+def test_meta_test_measures_on_held_out_tasks_and_fresh_episodes(monkeypatch):
+    """No test task is a training task; r_k comes after k steps; no noise adapts and measures."""
+    c = Setting(algo="fomaml", alpha=0.4, **SMALL)
+    addresses = []
+    monkeypatch.setattr(metarl, "rng", lambda *address: addresses.append(address) or rng(*address))
+    theta = c.network.init(rng(5))
+    tasks, returns = metarl.meta_test(c, theta)
+    assert len(set(addresses)) == len(addresses) and returns.shape == (3, 3)
+    assert all(address[1] == metarl.TEST for address in addresses)
+    next(metarl.train(c, metarl.initial_state(c)))
+    assert len(set(addresses)) == len(addresses)
+
+    drawn = metarl.sample_tasks(c, 10_000, rng(11))
+    assert not (drawn[:, None] == tasks).all(-1).any()
+    theta_2, _ = adapt(replace(c, inner_steps=2), Tensor(np.tile(theta, (3, 1))), tasks, addresses[2][:-1])
+    where = [address for address in addresses if address[-2] == metarl.MEASURE and address[1] == metarl.TEST]
+    D = rollout(c.family, c.network, theta_2.data, tasks, 4, rng(*where[-1]))
+    assert_array_equal(returns[:, 2], D.returns)
+
+
+def test_meta_test_takes_its_own_number_of_episodes():
+    c = Setting(**(SMALL | dict(test_episodes=9)))
+    _, returns = metarl.meta_test(replace(c, env=Counting()), c.network.init(rng(5)))
+    assert (returns == 9).all()
+
+
+class Counting(type(Setting().family)):
+    """The point mass, but each episode returns the number of episodes."""
+
+    def step(self, state, action, tasks, rng):
+        state, reward, _ = super().step(state, action, tasks, rng)
+        return state, np.full(reward.shape, float(reward.shape[1])), np.ones(reward.shape, bool)
+
+
+# --- The command line ---
+
+
+def arguments(**options):
+    given = SMALL | options
+    flags = [(f"--{name.replace('_', '-')}", given[name]) for name in given]
+    return [
+        str(x) for flag, value in flags for x in (flag, *(value if isinstance(value, tuple) else (value,)))
+    ]
+
+
+@pytest.mark.parametrize("algo", DEFAULTS)
+def test_command_line_run_and_bit_identical_resume(algo, tmp_path, capsys):
+    """Three iterations at once, and one with two more after a resume: the same checkpoint, log and result."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert cli.main([*arguments(algo=algo), "--out", str(whole)]) == 0
+    out, err = capsys.readouterr()
+    assert f"\n{algo}" in out and "optimum" in out and "untrained" in out and "3/3" in err
+    assert cli.main([*arguments(algo=algo, iterations=1), "--out", str(parts), "--quiet"]) == 0
+    assert cli.main(["--resume", str(parts), "--iterations", "3", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    (c, state, _), (c2, state2, _) = (cli.load(d / "checkpoint.npz") for d in (whole, parts))
+    assert c == c2 == Setting(algo=algo, **SMALL)
+    for name, value in state.items():
+        assert_array_equal(value, state2[name])
+    results = [json.loads((d / "result.json").read_text()) for d in (whole, parts)]
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+    logs = [
+        [row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()] for d in (whole, parts)
+    ]
+    assert logs[0] == logs[1] and [row.split(",")[0] for row in logs[0]] == ["iteration", "1", "2", "3"]
+
+
+def test_result_json(tmp_path):
+    assert (
+        cli.main([*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"])
+        == 0
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    keys = "schema numpy algo env policy seed config env_steps seconds held_out optimal baselines"
+    assert list(result) == keys.split()
+    held_out = result["held_out"]
+    assert list(held_out) == ["tasks", "episodes", "adapt_episodes", "mean", "ci95", "returns"]
+    returns = np.array(held_out["returns"])
+    assert returns.shape == (3, 3)
+    assert_allclose(held_out["mean"], returns.mean(0))
+    assert_allclose(held_out["ci95"], 4.302652729911275 * returns.std(0, ddof=1) / np.sqrt(3))  # t, 2 degrees
+    c = Setting(algo="reptile", **SMALL)
+    untrained = metarl.meta_test(c, metarl.initial_state(c)["theta"])[1]
+    assert_allclose(result["baselines"]["random"]["mean"], untrained.mean(0))
+    assert list(result["baselines"]) == ["random", "joint"]
+    assert -1.5 < result["optimal"] < 0
+
+
+def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
+    joint = arguments(algo="joint"), "joint"
+    beside = arguments(algo="fomaml", compare="joint"), "fomaml"
+    means = []
+    for flags, name in (joint, beside):
+        assert cli.main([*flags, "--out", str(tmp_path / name), "--quiet"]) == 0
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        means.append((result["held_out"] if name == "joint" else result["baselines"]["joint"])["mean"])
+    assert means[0] == means[1]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--algo", "ppo"], ["--algo ppo", "maml", "reptile"]),
+        (["--alpha", "-1"], ["--alpha -1", "above 0"]),
+        (["--alpha", "nan"], ["--alpha nan", "finite"]),
+        (["--tasks", "2.5"], ["--tasks 2.5", "whole number"]),
+        (["--gamma", "1.1"], ["--gamma 1.1", "from 0 to 1"]),
+        (["--hidden", "8", "0"], ["--hidden", "above 0"]),
+        (["--algo", "joint", "--inner-steps", "2"], ["--inner-steps 2", "joint"]),
+        (["--inner-steps", "0"], ["--inner-steps 0", "at least 1"]),
+        (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
+        (["--iter", "5"], ["--iter"]),
+        (["--seed"], ["--seed"]),
+    ],
+)
+def test_bad_input_ends_in_one_line(flags, words, tmp_path, capsys):
+    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert all(word in err for word in words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch):
+    """At once, by name, with exit status 3, and the checkpoint of the iteration before is kept."""
+    real = metarl.ALGORITHMS["maml"]
+
+    def broken(c, state, address, each):
+        new = real(c, state, address, each)
+        return {**new, "v": new["v"] * np.nan} if state["t"] == 1 else new
+
+    monkeypatch.setitem(metarl.ALGORITHMS, "maml", broken)
+    assert cli.main([*arguments(), "--out", str(tmp_path / "run"), "--quiet"]) == 3
+    err = capsys.readouterr().err
+    assert "iteration 2" in err and " v" in err and err.count("\n") == 1
+    assert cli.load(tmp_path / "run" / "checkpoint.npz")[1]["t"] == 1
+
+
+def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    real = metarl.ALGORITHMS["maml"]
+
+    def interrupted(c, state, address, each):
+        if state["t"] == 2:
+            raise KeyboardInterrupt
+        return real(c, state, address, each)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setitem(metarl.ALGORITHMS, "maml", interrupted)
+        assert cli.main([*arguments(), "--out", str(run), "--quiet"]) == 130
+    assert f"python metarl.py --resume {run}" in capsys.readouterr().err
+    assert cli.load(run / "checkpoint.npz")[1]["t"] == 2
+    assert cli.main(["--resume", str(run), "--quiet"]) == 0
+
+
+def test_resume_refuses_what_it_cannot_go_on_with(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main([*arguments(), "--out", str(run), "--quiet"]) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "checkpoint.npz").write_bytes(before["checkpoint.npz"][:-100])
+    capsys.readouterr()
+    for flags, words in [
+        (["--resume", str(run)], "has done 3 iterations"),
+        (["--resume", str(run), "--iterations", "2"], "has done 3 iterations"),
+        (["--resume", str(run), "--alpha", "0.1"], "--alpha: cannot change"),
+        (["--resume", str(run), "--out", str(tmp_path / "other")], "--out: cannot change"),
+        (["--out", str(run)], "holds a run"),
+        (["--resume", str(tmp_path / "none")], "no such file"),
+        (["--resume", str(damaged)], "damaged"),
+    ]:
+        assert cli.main(flags) == 2
+        err = capsys.readouterr().err
+        assert words in err and err.count("\n") == 1
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+def test_learning_to_adapt():
+    """Not a proof, but the point of it all: MAML's first steps already make one adaptation step worth more."""
+    c = Setting(
+        algo="fomaml", hidden=(16,), tasks=10, test_tasks=10, test_episodes=10, test_steps=1, beta=0.01
+    )
+    state = next(itertools.islice(metarl.train(c, metarl.initial_state(c)), 29, None))
+    gains = [
+        np.diff(metarl.meta_test(c, theta)[1], axis=1)
+        for theta in (metarl.initial_state(c)["theta"], state["theta"])
+    ]
+    assert metarl.meta_test(c, state["theta"])[1].mean(0)[1] > -25
+    assert gains[1].mean() > 10
+
+
+def test_partial_each_is_what_train_hands_on():
+    c, calls = Setting(**SMALL), []
+    counting = lambda f, *chunks: calls.append(f.__name__) or map(f, *chunks)
+    next(metarl.train(c, metarl.initial_state(c), partial(each, map=counting)))
+    assert calls == ["meta_gradient"]
