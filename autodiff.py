@@ -5,8 +5,8 @@ How to read it, from top to bottom:
 1. `Tensor` holds an array and remembers the NumPy function and the inputs that made it: the graph.
 2. `apply` calls a NumPy function and, if one of its inputs is a Tensor, records the call. All operations go
    through it. Plain arrays are constants: arrays in, array out, no graph.
-3. `VJPS` is the whole of calculus here: one line per function and argument, `(g, out, *inputs)` to the adjoint
-   of that argument, where `g` is the adjoint of `out` (a vector-Jacobian product).
+3. `VJPS` is the whole of calculus here: one line per function and argument, `(g, out, *inputs)` to the
+   adjoint of that argument, where `g` is the adjoint of `out` (a vector-Jacobian product).
 4. `grad` walks the graph backwards and looks each step up in the table.
 
 The lines of the table are written in the operations of this module. Given arrays they compute a number, given
@@ -14,8 +14,8 @@ Tensors they record themselves; so `grad(..., create_graph=True)` returns gradie
 again, and MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph holds no reference to itself and nothing is stored on the inputs: it is freed as soon as it is let go.
 
-Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and `max` share the
-adjoint equally among ties; `clip` has slope 1 at its bounds.
+Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and `max` share
+the adjoint equally among ties; `clip` has slope 1 at its bounds.
 """
 
 import math
@@ -271,7 +271,7 @@ VJPS = {
 
 
 def _between(output, inputs):
-    """The Tensors through which `output` depends on `inputs`, both included, each after what it is made of."""
+    """The Tensors through which `output` depends on `inputs`, both included, each after its own inputs."""
     order, needed, seen = [], {id(x) for x in inputs}, set()
     stack = [(output, False)]
     while stack:
@@ -301,7 +301,7 @@ def _conform(g, x):
 def grad(output, inputs, grad_output=None, create_graph=False):
     """The gradient of `output` with respect to `inputs`.
 
-    output: Tensor, scalar unless grad_output (an array or Tensor of its shape) gives the adjoint to start from.
+    output: Tensor, scalar unless grad_output (array or Tensor of its shape) gives the adjoint to start from.
     inputs: a Tensor, or a list of them; one that `output` does not depend on gets zeros.
     create_graph: record the backward pass, so that the result can be differentiated again.
     Returns a list of Tensors of the inputs' shapes and dtypes; for a single Tensor, a single one.
@@ -351,7 +351,7 @@ def check_grads(f, x, order=2, rng=None):
     """Hold the derivatives of f at x, up to `order`, against central differences in a random direction.
 
     f: function of Tensors to a Tensor of any shape; x: an array, or a tuple of arrays for several arguments.
-    The differences are taken in float64 also for float32 arguments. Raises AssertionError where they disagree.
+    The differences are taken in float64 also for float32 arguments. Raises AssertionError if they disagree.
     """
     rng = rng or np.random.default_rng(0)
     leaves = [Tensor(a) for a in (x if isinstance(x, tuple) else (x,))]

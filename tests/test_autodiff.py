@@ -1,8 +1,8 @@
 """Tests of autodiff.py.
 
-How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of the file's work
-is done by the few tests that run over that list. What one list cannot say follows, by theme: values, derivatives
-at the edges and at ties, `grad` itself, memory, threads, errors, and `check_grads` on derivatives that are wrong.
+How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of the work is
+done by the few tests that run over that list. What one list cannot say follows, by theme: values, edges and
+ties, `grad` itself, memory, threads, errors, and `check_grads` on derivatives that are wrong.
 """
 
 import gc
@@ -64,7 +64,7 @@ def positive(rng, shape):
 
 
 def apart(rng, shape):
-    """Numbers of both signs, far enough from each other, from 0 and from 0.5 and -0.5, where functions have kinks."""
+    """Numbers of both signs, apart from each other and from 0 and +-0.5, where some functions have kinks."""
     n = math.prod(shape)
     return ((rng.permutation(n) - n // 2) * 0.25 + rng.choice([0.03, 0.05, 0.07])).reshape(shape)
 
@@ -238,7 +238,7 @@ CASES = {
 
 
 def arguments(case, dtype):
-    """The function of a case, cubed, lest its second and third derivatives be zero; and a tuple of arrays for it."""
+    """The function of a case, cubed, lest its higher derivatives be zero; and a tuple of arrays for it."""
     f, domain, *shapes = CASES[case]
     rng = np.random.default_rng(1)
     return lambda *xs: f(*xs) ** 3, tuple(np.asarray(domain(rng, shape), dtype) for shape in shapes)
@@ -369,7 +369,7 @@ def test_operators_on_either_side_of_arrays_and_numbers(symbol, dtype):
         t = Tensor(x)
         for result, expected in [(f(t, other), f(x, other)), (f(other, t), f(other, x)), (f(t, t), f(x, x))]:
             assert isinstance(result, Tensor) and result.dtype == expected.dtype
-            assert_array_equal(result.data, expected)
+            assert_allclose(result.data, expected, rtol=4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("b", MATMULS, ids=str)
@@ -906,7 +906,7 @@ WRONG_SECOND_ORDER = {
 
 
 def with_tanh(x):
-    """A function that shows a wrong derivative of tanh, also one that is wrong only where g is differentiated."""
+    """A function that shows wrong derivatives of tanh, also those wrong only where g is differentiated."""
     return x * ad.tanh(x * x)
 
 
