@@ -219,11 +219,11 @@ def meta_test(c, theta, each=each):
 # --- Every option of a run ---
 
 
-DEFAULTS = {
-    "maml": {"alpha": 0.5, "alpha_decay": 0.5, "inner_steps": 1},
-    "fomaml": {"alpha": 0.5, "alpha_decay": 0.5, "inner_steps": 1},
-    "reptile": {"alpha": 0.5, "alpha_decay": 1.0, "inner_steps": 3},
-    "joint": {"alpha": 0.5, "alpha_decay": 1.0, "inner_steps": 0},
+DEFAULTS = {  # where the algorithms differ
+    "maml": {"inner_steps": 1},
+    "fomaml": {"inner_steps": 1},
+    "reptile": {"inner_steps": 3},
+    "joint": {"inner_steps": 0},
 }
 
 
@@ -263,8 +263,8 @@ class Setting:
     policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
     hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
-    alpha: float = option(None, "inner step size", POSITIVE)
-    alpha_decay: float = option(None, "factor on alpha in inner steps after the first", POSITIVE)
+    alpha: float = option(0.5, "inner step size", POSITIVE)
+    alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
     beta: float = option(0.003, "outer step size of maml, fomaml and joint", POSITIVE)
     epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
     tasks: int = option(20, "tasks in an iteration", whole(1))

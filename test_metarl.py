@@ -64,7 +64,8 @@ class Quadratics:
 
 
 def quadratic_setting(algo, problem, **options):
-    plain = dict(baseline="none", standardise=False, gamma=1.0, outer_optimizer="sgd", tasks=1, episodes=1)
+    plain = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0)
+    plain |= dict(outer_optimizer="sgd", tasks=1, episodes=1)
     return Setting(algo=algo, env=problem, policy=problem, **(plain | options))
 
 

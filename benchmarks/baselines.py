@@ -19,7 +19,7 @@ import metarl
 from cli import interval
 from metarl import DEFAULTS, Setting
 
-GRID = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0)
 
 
 def train(c):
