@@ -415,24 +415,46 @@ def test_log_reports_returns_before_and_after_adaptation(problem):
         assert_allclose(log[:, column], D.rewards.sum(2).mean(1))
 
 
-def test_meta_test_measures_on_held_out_tasks_and_fresh_episodes(monkeypatch):
-    """No test task is a training task; r_k comes after k steps; no noise adapts and measures."""
-    c = Setting(algo="fomaml", alpha=0.4, **SMALL)
+def test_no_noise_is_used_twice(monkeypatch):
+    """Initialisation, two iterations, meta-test, with two seeds: each generator is asked for once."""
     addresses = []
     monkeypatch.setattr(metarl, "rng", lambda *address: addresses.append(address) or rng(*address))
-    theta = c.network.init(rng(5))
-    tasks, returns = metarl.meta_test(c, theta)
-    assert len(set(addresses)) == len(addresses) and returns.shape == (3, 3)
-    assert all(address[1] == metarl.TEST for address in addresses)
-    next(metarl.train(c, metarl.initial_state(c)))
+    for seed in (0, 1):
+        c = Setting(algo="maml", seed=seed, **SMALL)
+        first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
+        metarl.meta_test(c, second["theta"])
     assert len(set(addresses)) == len(addresses)
+    assert {address[:2] for address in addresses} == set(
+        itertools.product((0, 1), (metarl.INIT, metarl.TRAIN, metarl.TEST))
+    )
+    assert_allclose(second["env_steps"] / first["env_steps"], 2, rtol=0.02)
 
-    drawn = metarl.sample_tasks(c, 10_000, rng(11))
-    assert not (drawn[:, None] == tasks).all(-1).any()
-    theta_2, _ = adapt(replace(c, inner_steps=2), Tensor(np.tile(theta, (3, 1))), tasks, addresses[2][:-1])
-    where = [address for address in addresses if address[-2] == metarl.MEASURE and address[1] == metarl.TEST]
-    D = rollout(c.family, c.network, theta_2.data, tasks, 4, rng(*where[-1]))
-    assert_array_equal(returns[:, 2], D.returns)
+
+def test_training_tasks_are_never_tested_on():
+    asked = []
+
+    class Asking(type(Setting().family)):
+        def sample_tasks(self, n, rng, split="train"):
+            asked.append((n, split))
+            return super().sample_tasks(n, rng, split)
+
+    c = Setting(algo="reptile", env=Asking(), **SMALL)
+    next(metarl.train(c, metarl.initial_state(c)))
+    metarl.meta_test(replace(c, test_tasks=5), metarl.initial_state(c)["theta"])
+    assert asked == [(3, "train"), (5, "test")]
+
+
+def test_meta_test_measures_each_step_on_fresh_episodes():
+    c = Setting(algo="fomaml", alpha=0.4, **SMALL)
+    theta, address = c.network.init(rng(5)), (0, metarl.TEST, INNER, 0)
+    tasks, returns = metarl.meta_test(c, theta)
+    assert returns.shape == (3, 3)
+    for k in range(3):
+        theta_k = np.tile(theta, (3, 1))
+        if k:
+            theta_k = adapt(replace(c, inner_steps=k), Tensor(theta_k), tasks, (*address, INNER))[0].data
+        D = rollout(c.family, c.network, theta_k, tasks, 4, rng(*address, metarl.MEASURE, k))
+        assert_array_equal(returns[:, k], D.returns)
 
 
 def test_meta_test_takes_its_own_number_of_episodes():

@@ -144,6 +144,9 @@ def test_categorical_sampling_inverts_the_cumulative_distribution():
     policy, u = Policy(1, 4, discrete=True, hidden=()), [0, 0.2499, 0.25, 0.4999, 0.75, np.nextafter(1, 0)]
     actions = policy.act(np.zeros(8), np.zeros((6, 1)), Fixed(u))
     assert_array_equal(actions, [0, 0, 1, 1, 3, 3])
+    for seed in range(20):
+        theta = np.append(rng(seed).standard_normal(4), np.zeros(4)).astype("f4")
+        assert policy.act(theta, np.zeros((1, 1), "f4") + 1, Fixed([np.nextafter(1, 0)])) < 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
