@@ -286,7 +286,7 @@ def evaluate(c, state, seconds, quiet):
     if c.compare == "joint":
         joint = replace(c, algo="joint", **dict.fromkeys(DEFAULTS["joint"]))
         theta = iterate(joint, metarl.initial_state(joint), quiet)["theta"]
-        baselines["joint"] = interval(metarl.meta_test(joint, theta)[1])
+        baselines["joint"] = interval(metarl.meta_test(c, theta)[1])
     result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}
     result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
     result |= {"held_out": {**held_out, **interval(returns), "returns": returns}}

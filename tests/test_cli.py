@@ -122,6 +122,17 @@ def test_foreign_checkpoints_are_refused_by_name(run, changes, words, capsys):
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
+def test_pickles_are_not_loaded(run, tmp_path):
+    class Mine:
+        def __reduce__(self):
+            return (tmp_path / "executed").write_text, ("",)
+
+    rewritten(run / "checkpoint.npz", about=np.array([Mine()]))
+    with pytest.raises(cli.Stop, match="not a checkpoint"):
+        cli.load(run / "checkpoint.npz")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_flipped_bit_is_refused_or_changes_nothing(run, tmp_path):
     good = (run / "checkpoint.npz").read_bytes()
     _, state, _ = cli.load(run / "checkpoint.npz")
