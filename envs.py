@@ -15,11 +15,19 @@ and states of shape (T, K, ...) one call steps K episodes of each of T tasks. A 
 observations take the dtype of the tasks.
 """
 
+import ast
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 CELLS = 50  # per axis, even
+
+
+def check_sample(n, split):
+    if split not in ("train", "test"):
+        raise ValueError(f"split {split!r}: must be 'train' or 'test'")
+    if n < 1:
+        raise ValueError(f"{n} tasks: must be at least 1")
 
 
 def checkerboard(n, rng, split, dims):
@@ -28,10 +36,7 @@ def checkerboard(n, rng, split, dims):
     So the two splits have the same distribution up to the size of a cell and never share a task. A hundredth of
     a cell is left out at each border, lest rounding carry a point over. Returns (n, dims).
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r}: must be 'train' or 'test'")
-    if n < 1:
-        raise ValueError(f"{n} tasks: must be at least 1")
+    check_sample(n, split)
     cells = rng.integers(CELLS, size=(n, dims))
     cells[:, 0] ^= (
         cells.sum(1) + (split == "test")
@@ -39,29 +44,26 @@ def checkerboard(n, rng, split, dims):
     return (cells + rng.uniform(0.01, 0.99, (n, dims))) / CELLS
 
 
-@dataclass(frozen=True)
-class PointMass:
-    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the reward knows.
+def require(holds, name, value, allowed):
+    if not holds:
+        raise ValueError(f"{name} {value!r}: must be {allowed}")
 
-    The point starts at the origin; action 1 moves it by 0.1, at most 0.1 per axis and step. The reward is minus
-    the distance to the goal after the move; closer than `radius` in both axes, the episode ends.
-    Task: the goal, uniform in [-box, box]^2. Observation: the position.
-    """
 
-    horizon: int = 100
-    box: float = 0.5
-    radius: float = 0.01  # 0: an episode never ends before the horizon
+def require_whole(name, value, least):
+    require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
+
+
+# --- Point masses: position (2,), the origin at first; action 1 moves by 0.1, at most 0.1 per axis and step ---
+
+
+class Point:
+    """What the point masses share. Observation: the position."""
 
     obs_dim = action_dim = task_dim = 2
     discrete = splits_coincide = False
 
     def __post_init__(self):
-        _require(self.horizon >= 1, "horizon", self.horizon, "at least 1")
-        _require(0 < self.box < np.inf, "box", self.box, "above 0 and finite")
-        _require(0 <= self.radius <= 0.1, "radius", self.radius, "in [0, 0.1], no more than a step")
-
-    def sample_tasks(self, n, rng, split="train"):
-        return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
+        require_whole("horizon", self.horizon, 1)
 
     def reset(self, tasks, shape, rng):
         return np.zeros((*shape, 2), tasks.dtype)
@@ -69,32 +71,268 @@ class PointMass:
     def observe(self, state):
         return state
 
+
+def move(action):
+    return 0.1 * np.clip(action, -1, 1)
+
+
+def distance(offset):
+    return np.sqrt((offset**2).sum(-1))
+
+
+def fastest(goals, horizon):
+    """(..., horizon): the distances to goals (..., 2) after each step straight there, each axis at full speed.
+
+    No path is closer at any time, so a reward that falls with the distance has its optimum here.
+    """
+    t = np.arange(1, horizon + 1)[:, None]
+    return distance(np.maximum(np.abs(goals[..., None, :]) - 0.1 * t, 0))
+
+
+@dataclass(frozen=True)
+class PointMass(Point):
+    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the reward knows.
+
+    The reward is minus the distance to the goal after the move; closer than `radius` in both axes, the episode
+    ends. Task: the goal, uniform in [-box, box]^2.
+    """
+
+    horizon: int = 100
+    box: float = 0.5
+    radius: float = 0.01  # 0: an episode never ends before the horizon
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(0 < self.box < np.inf, "box", self.box, "above 0 and finite")
+        require(0 <= self.radius <= 0.1, "radius", self.radius, "in [0, 0.1], no more than a step")
+
+    def sample_tasks(self, n, rng, split="train"):
+        return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
+
     def step(self, state, action, tasks, rng):
-        state = state + 0.1 * np.clip(action, -1, 1)
+        state = state + move(action)
         offset = state - tasks
-        return state, -np.sqrt((offset**2).sum(-1)), (np.abs(offset) < self.radius).all(-1)
+        return state, -distance(offset), (np.abs(offset) < self.radius).all(-1)
 
     def optimal_return(self, tasks):
-        """Straight to the goal, each axis at full speed: -sum_t |max(|goal| - 0.1 t, 0)|."""
-        t = np.arange(1, self.horizon + 1)[:, None]
-        left = np.maximum(np.abs(tasks[..., None, :]) - 0.1 * t, 0)
-        return -np.sqrt((left**2).sum(-1)).sum(-1)
+        return -fastest(tasks, self.horizon).sum(-1)
 
 
-FAMILIES = {"pointmass": PointMass}
+@dataclass(frozen=True)
+class SparsePointMass(Point):
+    """A reward only near the goal: 1 - distance after the move within 0.2 of it, else 0. Never done.
+
+    Task: the goal, uniform on the unit half-circle, y >= 0. The horizon of 50 steps of 0.1 is enough to walk to
+    the circle and along all of the arc, 1 + pi < 5.
+    """
+
+    horizon: int = 50
+
+    def sample_tasks(self, n, rng, split="train"):
+        angle = np.pi * checkerboard(n, rng, split, 1)
+        return np.concatenate([np.cos(angle), np.sin(angle)], 1)
+
+    def reward(self, d):
+        return np.where(d < 0.2, 1 - d, 0)
+
+    def step(self, state, action, tasks, rng):
+        state = state + move(action)
+        return state, self.reward(distance(state - tasks)), np.zeros(state.shape[:-1], bool)
+
+    def optimal_return(self, tasks):
+        return self.reward(fastest(tasks, self.horizon)).sum(-1)
+
+
+@dataclass(frozen=True)
+class TurnedPointMass(Point):
+    """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
+
+    The reward is minus the distance to the goal after the move; never done. Task: the angle, uniform in [-pi, pi].
+    """
+
+    horizon: int = 100
+
+    task_dim = 1
+    goal = (0.5, 0.0)
+
+    def sample_tasks(self, n, rng, split="train"):
+        return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
+
+    def turn(self, x, angle):
+        """x (..., 2) turned anticlockwise by angle (..., 1)."""
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.concatenate([cos * x[..., :1] - sin * x[..., 1:], sin * x[..., :1] + cos * x[..., 1:]], -1)
+
+    def step(self, state, action, tasks, rng):
+        state = state + self.turn(move(action), tasks)
+        return state, -distance(state - np.array(self.goal, state.dtype)), np.zeros(state.shape[:-1], bool)
+
+    def optimal_return(self, tasks):
+        """In the agent's own frame the moves are straight and the goal is turned back."""
+        goals = self.turn(np.broadcast_to(np.array(self.goal), (*tasks.shape[:-1], 2)), -tasks)
+        return -fastest(goals, self.horizon).sum(-1)
+
+
+@dataclass(frozen=True)
+class FourCorners(Point):
+    """Four goals, (+-2, +-2), of which a policy without adaptation can serve one (Song et al. 2020).
+
+    The position is kept within [-5, 5]^2. The reward after the move is -4 + max(0, 4 - distance^2), so that
+    nothing tells where the goal is before one is within 2 of it; never done. Task: the goal. There are only these
+    four, so training and test tasks coincide, as in the published protocol.
+    """
+
+    horizon: int = 100
+
+    splits_coincide = True
+
+    def sample_tasks(self, n, rng, split="train"):
+        check_sample(n, split)
+        corner = (rng.permutation(n) + rng.integers(4)) % 4  # each as often as the others, or once more
+        return np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])[corner]
+
+    def reward(self, d):
+        return -4 + np.maximum(0, 4 - d**2)
+
+    def step(self, state, action, tasks, rng):
+        state = np.clip(state + move(action), -5, 5)
+        return state, self.reward(distance(state - tasks)), np.zeros(state.shape[:-1], bool)
+
+    def optimal_return(self, tasks):
+        return self.reward(fastest(tasks, self.horizon)).sum(-1)
+
+
+# --- Bandits: an episode is `horizon` pulls, the observation the constant 1 and no memory of them ---
+
+
+class Arms:
+    """What the bandits share."""
+
+    obs_dim = 1
+    discrete, splits_coincide = True, False
+
+    def __post_init__(self):
+        require_whole("horizon", self.horizon, 1)
+        require_whole("arms", self.arms, 2)
+
+    action_dim = property(lambda self: self.arms)
+
+    def reset(self, tasks, shape, rng):
+        return np.ones((*shape, 1), tasks.dtype)
+
+    def observe(self, state):
+        return state
+
+    def pulled(self, values, action):
+        """The value of the arm pulled: values (..., arms), broadcast against action (...)."""
+        values = np.broadcast_to(values, (*action.shape, self.arms))
+        return np.take_along_axis(values, action[..., None], -1)[..., 0]
+
+
+@dataclass(frozen=True)
+class Bandit(Arms):
+    """Bernoulli arms: reward 1 with the probability of the arm, else 0 (Duan et al. 2016).
+
+    Task: the probabilities (arms,). Each is uniform in [0, 1], or Beta(a, b) with prior = ((a, b) for each arm).
+    """
+
+    arms: int = 5
+    horizon: int = 10
+    prior: tuple = ()
+
+    task_dim = property(lambda self: self.arms)
+
+    def __post_init__(self):
+        super().__post_init__()
+        pairs = len(self.prior) in (0, self.arms) and all(len(ab) == 2 and min(ab) > 0 for ab in self.prior)
+        require(pairs, "prior", self.prior, f"() or {self.arms} pairs of numbers above 0")
+
+    def sample_tasks(self, n, rng, split="train"):
+        u = checkerboard(n, rng, split, self.arms)
+        if not self.prior:
+            return u
+        from scipy.special import betaincinv
+
+        a, b = np.array(self.prior, float).T
+        return betaincinv(a, b, u)  # the inverse of the cumulative distribution keeps the splits apart
+
+    def step(self, state, action, tasks, rng):
+        hit = rng.random(action.shape) < self.pulled(tasks, action)
+        return state, hit.astype(state.dtype), np.zeros(action.shape, bool)
+
+    def optimal_return(self, tasks):
+        return self.horizon * tasks.max(-1)
+
+
+@dataclass(frozen=True)
+class LinearBandit(Arms):
+    """The parametric bandit: arm a pays x_a . w plus Gaussian noise of deviation `noise`.
+
+    The features x_a, standard normal from the seed `features`, are the same for all tasks. Task: the hidden
+    weights w (dims,), each normal with mean 1 and deviation 1.
+    """
+
+    arms: int = 5
+    horizon: int = 10
+    dims: int = 3
+    noise: float = 0.5
+    features: int = 0
+
+    task_dim = property(lambda self: self.dims)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_whole("dims", self.dims, 1)
+        require_whole("features", self.features, 0)
+        require(0 <= self.noise < np.inf, "noise", self.noise, "at least 0 and finite")
+
+    def sample_tasks(self, n, rng, split="train"):
+        from scipy.special import ndtri
+
+        return 1 + ndtri(checkerboard(n, rng, split, self.dims))
+
+    def means(self, tasks):
+        """(..., arms): the mean reward of each arm."""
+        x = np.random.default_rng(self.features).standard_normal((self.arms, self.dims))
+        return tasks @ x.T.astype(tasks.dtype)
+
+    def step(self, state, action, tasks, rng):
+        noise = self.noise * rng.standard_normal(action.shape).astype(state.dtype)
+        return state, self.pulled(self.means(tasks), action) + noise, np.zeros(action.shape, bool)
+
+    def optimal_return(self, tasks):
+        return self.horizon * self.means(tasks).max(-1)
+
+
+FAMILIES = {
+    "pointmass": PointMass,
+    "sparse-pointmass": SparsePointMass,
+    "turned-pointmass": TurnedPointMass,
+    "fourcorners": FourCorners,
+    "bandit": Bandit,
+    "linear-bandit": LinearBandit,
+}
 
 
 def make(name, **options):
-    """The family called `name`, with its dataclass fields as options; ValueError for a name or option unknown."""
+    """The family called `name`, with its dataclass fields as options; ValueError for a name or option unknown.
+
+    The name can carry options of its own, as Python writes keyword arguments: "bandit:arms=10,horizon=100".
+    """
+    name, _, text = name.partition(":")
     if name not in FAMILIES:
         raise ValueError(f"environment {name!r}: must be one of {', '.join(FAMILIES)}")
     known = [f.name for f in fields(FAMILIES[name])]
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        options |= {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        require(not call.args, "options", text, "named")
+    except (AttributeError, SyntaxError, ValueError):
+        raise ValueError(f"options {text!r} of environment {name}: must be like horizon=10,arms=5") from None
     for option in options:
         if option not in known:
             raise ValueError(f"option {option!r} of environment {name}: must be one of {', '.join(known)}")
-    return FAMILIES[name](**options)
-
-
-def _require(holds, name, value, allowed):
-    if not holds:
-        raise ValueError(f"{name} {value!r}: must be {allowed}")
+    try:
+        return FAMILIES[name](**options)
+    except TypeError:
+        raise ValueError(f"options {options} of environment {name}: one is of the wrong type") from None

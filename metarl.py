@@ -247,6 +247,7 @@ def whole(least):
 POSITIVE = lambda x: type(x) in (int, float) and 0 < x < math.inf, "a finite number above 0"
 FRACTION = lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1"
 WIDTHS = lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns), "whole numbers above 0"
+FAMILY = lambda name: name.partition(":")[0] in envs.FAMILIES, ", ".join(envs.FAMILIES)
 TRUTH = lambda value: type(value) is bool, "True or False"
 
 
@@ -259,7 +260,7 @@ class Setting:
     """
 
     algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
-    env: str = option("pointmass", "task family", one_of(*envs.FAMILIES))
+    env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
     policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
     hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
@@ -293,6 +294,7 @@ class Setting:
             plain = isinstance(value, str) or f.name not in ("env", "policy")
             if plain and not f.metadata["holds"](value):
                 raise ValueError(f"{flag(f)} {value}: must be {f.metadata['allowed']}")
+        self.family  # noqa: B018 - refuses options that the family does not have
         if (self.algo == "joint") != (self.inner_steps == 0):
             raise ValueError(
                 f"--inner-steps {self.inner_steps}: must be 0 for joint, at least 1 for the others"

@@ -5,14 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.stats import kstest
+from scipy.stats import beta, kstest, norm
 
 import envs
-from envs import PointMass
+from envs import Bandit, FourCorners, LinearBandit, PointMass, SparsePointMass, TurnedPointMass
 from metarl import rng
 from policies import Policy, rollout
 
-ENVS = [PointMass()]
+ENVS = [
+    PointMass(),
+    SparsePointMass(),
+    TurnedPointMass(),
+    FourCorners(),
+    Bandit(),
+    Bandit(arms=2, prior=((2, 5), (5, 2))),
+    LinearBandit(),
+]
 
 
 def goals(n, split="test"):
@@ -71,16 +79,82 @@ def test_bad_arguments_are_refused(env):
         env.sample_tasks(3, rng(0), "valid")
     with pytest.raises(ValueError, match="0 tasks: must be at least 1"):
         env.sample_tasks(0, rng(0))
-    with pytest.raises(ValueError, match="horizon 0: must be at least 1"):
+    with pytest.raises(ValueError, match="horizon 0: must be a whole number of at least 1"):
         replace(env, horizon=0)
 
 
+@pytest.mark.parametrize("env", ENVS, ids=repr)
+def test_a_batch_equals_each_episode_alone(env):
+    """T tasks, K episodes and some steps at once, and the same episodes one by one with the same noise."""
+    tasks, noise = env.sample_tasks(3, rng(3)), rng(5)
+    state = env.reset(tasks[:, None], (3, 4), rng(4))
+    alone = {index: env.reset(tasks[index[0]], (), rng(4)) for index in np.ndindex(3, 4)}
+    for t in range(5):
+        action = noise.integers(env.action_dim, size=(3, 4)) if env.discrete else noise.normal(size=(3, 4, 2))
+        state, reward, done = env.step(state, action, tasks[:, None], rng(6, t))
+        drawn = Draws(rng(6, t), (3, 4))
+        for index in np.ndindex(3, 4):
+            alone[index], r, d = env.step(alone[index], action[index], tasks[index[0]], drawn.at(index))
+            assert_allclose((r, d), (reward[index], done[index]), rtol=1e-12)
+            assert_allclose(env.observe(alone[index]), env.observe(state)[index], rtol=1e-12, atol=1e-15)
+
+
+class Draws:
+    """The noise that a batch draws in one step, handed out episode by episode."""
+
+    def __init__(self, generator, shape):
+        self.generator, self.shape = generator, shape
+
+    def at(self, index):
+        uniform, normal = (
+            Once(self.generator, kind, self.shape, index) for kind in ("random", "standard_normal")
+        )
+        return type("Noise", (), {"random": uniform, "standard_normal": normal})
+
+
+class Once:
+    def __init__(self, generator, kind, shape, index):
+        self.generator, self.kind, self.shape, self.index = generator, kind, shape, index
+
+    def __call__(self, shape):
+        assert shape == ()
+        state = self.generator.bit_generator.state
+        value = getattr(self.generator, self.kind)(self.shape)[self.index]
+        self.generator.bit_generator.state = state
+        return value
+
+
 def test_make():
-    assert envs.make("pointmass", horizon=7) == PointMass(horizon=7)
-    with pytest.raises(ValueError, match="environment 'maze': must be one of .*pointmass"):
-        envs.make("maze")
-    with pytest.raises(ValueError, match="option 'size' of environment pointmass: must be one of horizon"):
-        envs.make("pointmass", size=3)
+    assert envs.make("pointmass", horizon=7) == envs.make("pointmass:horizon=7") == PointMass(horizon=7)
+    prior = ((1, 9), (5, 5))
+    assert envs.make("bandit:arms=2,prior=((1, 9), (5, 5))") == Bandit(arms=2, prior=prior)
+    assert {name: type(envs.make(name)) for name in envs.FAMILIES} == envs.FAMILIES
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("maze", {}, "environment 'maze': must be one of pointmass"),
+        ("pointmass", {"size": 3}, "option 'size' of environment pointmass: must be one of horizon"),
+        ("pointmass:size=3", {}, "option 'size' of environment pointmass: must be one of horizon"),
+        ("bandit:arms", {}, "options 'arms' of environment bandit"),
+        ("bandit:arms=", {}, "options 'arms=' of environment bandit"),
+        ("bandit:arms=f(3)", {}, "options 'arms=f"),
+        ("bandit:**{}", {}, "option None of environment bandit"),
+        ("bandit:arms='x'", {}, "arms 'x': must be a whole number"),
+        ("bandit:arms=2.5", {}, "arms 2.5: must be a whole number of at least 2"),
+        ("bandit:arms=1", {}, "arms 1: must be a whole number of at least 2"),
+        ("bandit:horizon=0", {}, "horizon 0: must be a whole number of at least 1"),
+        ("bandit:prior=((1,2),)", {}, "prior"),
+        ("bandit:prior=3", {}, "wrong type"),
+        ("linear-bandit:dims=0", {}, "dims 0"),
+        ("linear-bandit:noise=-1", {}, "noise -1"),
+        ("linear-bandit:features=-1", {}, "features -1"),
+    ],
+)
+def test_make_refuses(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        envs.make(name, **options)
 
 
 # --- The checkerboard ---
@@ -182,6 +256,127 @@ def test_pointmass_box_and_limits():
     for option, value in [("box", 0.0), ("box", np.inf), ("radius", 0.2), ("radius", -1.0)]:
         with pytest.raises(ValueError, match=option):
             PointMass(**{option: value})
+
+
+# --- The other families ---
+
+
+def test_sparse_pointmass():
+    """Goals on the half-circle; 1 - distance within 0.2 of the goal, else 0; the horizon allows a sweep of the arc."""
+    env = SparsePointMass()
+    tasks = env.sample_tasks(20_000, rng(1))
+    assert_allclose(np.hypot(*tasks.T), 1)
+    angle = np.arctan2(tasks[:, 1], tasks[:, 0])
+    assert kstest(angle / np.pi, "uniform").statistic < 1.5 / envs.CELLS
+    goal = np.array([0.6, 0.8])
+    for offset, expected in [
+        ([0, 0.1], 0.9),
+        ([0.12, 0.16001], 0),
+        ([0.12, 0.1599], 1 - np.hypot(0.12, 0.1599)),
+    ]:
+        _, reward, done = env.step(goal + offset, np.zeros(2), goal, rng(0))
+        assert_allclose(reward, expected) and not done
+    assert 0.1 * env.horizon >= 1 + np.pi
+    state, _, _ = env.step(np.zeros(2), np.array([3.0, -0.4]), goal, rng(0))
+    assert_allclose(state, [0.1, -0.04])
+
+
+def rotation(angle):
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def test_turned_pointmass():
+    """The clipped move is turned by the angle; the goal stays at (0.5, 0)."""
+    env = TurnedPointMass()
+    angles = env.sample_tasks(20_000, rng(1))
+    assert angles.shape == (20_000, 1) and -np.pi < angles.min() < -3.1 and 3 < angles.max() < np.pi
+    for angle in (0.0, 1.0, -2.5):
+        state, reward, done = env.step(np.array([0.1, 0.2]), np.array([5.0, -0.5]), np.array([angle]), rng(0))
+        expected = np.array([0.1, 0.2]) + rotation(angle) @ [0.1, -0.05]
+        assert_allclose(state, expected, rtol=1e-12)
+        assert_allclose(reward, -np.hypot(*(expected - [0.5, 0])), rtol=1e-12) and not done
+
+
+def test_four_corners():
+    """Song et al. 2020: -4 + max(0, 4 - d^2); -400 standing still; -40.3 straight; -310.1 committed to one corner."""
+    env = FourCorners()
+    tasks = env.sample_tasks(4, rng(1))
+    assert sorted(map(tuple, tasks)) == [(-2, -2), (-2, 2), (2, -2), (2, 2)] and env.splits_coincide
+    assert len({tuple(env.sample_tasks(1, rng(seed))[0]) for seed in range(40)}) == 4
+    assert np.unique(env.sample_tasks(10, rng(2)), axis=0, return_counts=True)[1].tolist() in (
+        [2, 2, 3, 3],
+        [2, 3, 3, 2],
+        [3, 3, 2, 2],
+        [3, 2, 2, 3],
+        [2, 3, 2, 3],
+        [3, 2, 3, 2],
+    )
+    assert (follow(env, tasks, lambda s, g: np.zeros(2)) == -400).all()
+    assert_allclose(env.optimal_return(tasks).mean(), -40.3, atol=0.05)
+    first = tasks[0]
+    committed = follow(env, tasks, lambda s, g: (first - s) / 0.1).mean()
+    assert_allclose(committed, -310.1, atol=0.05)
+    state = np.array([4.95, -4.95])
+    state, reward, done = env.step(state, np.array([1.0, -1.0]), np.array([2.0, 2.0]), rng(0))
+    assert_allclose(state, [5, -5]) and reward == -4 and not done
+    _, reward, _ = env.step(np.array([2.0, 1.0]), np.array([0.0, 1.0]), np.array([2.0, 2.0]), rng(0))
+    assert_allclose(reward, -4 + 4 - 0.9**2)
+
+
+@pytest.mark.parametrize("env", [SparsePointMass(), TurnedPointMass(), FourCorners()], ids=repr)
+def test_point_mass_optima_are_reached_and_never_exceeded(env):
+    """Each axis at full speed straight to the goal, in the agent's own frame; noise never does better."""
+    tasks = env.sample_tasks(40, rng(1))
+
+    def greedy(state, task, noise=0.0, jitter=rng(8)):  # noqa: B008
+        offset = np.array([0.5, 0]) - state if env.task_dim == 1 else task - state
+        offset = rotation(-task[0]) @ offset if env.task_dim == 1 else offset
+        return offset / 0.1 + noise * jitter.standard_normal(2)
+
+    best = env.optimal_return(tasks)
+    assert_allclose(follow(env, tasks, greedy), best, atol=1e-11)
+    for noise in (0.2, 1.0):
+        assert (follow(env, tasks, lambda s, g, noise=noise: greedy(s, g, noise)) <= best + 1e-11).all()
+
+
+def test_bandit():
+    """Rewards 0 and 1 with the probability of the arm pulled; the best arm is the optimum."""
+    env, p = Bandit(arms=3, horizon=7), np.array([0.2, 0.9, 0.5])
+    state, n = env.reset(p, (30_000,), rng(0)), 30_000
+    assert (env.observe(state) == 1).all()
+    for arm in range(3):
+        _, reward, done = env.step(state, np.full(n, arm), p, rng(1, arm))
+        assert set(np.unique(reward)) == {0, 1} and not done.any()
+        assert abs(reward.mean() - p[arm]) < 4 * np.sqrt(p[arm] * (1 - p[arm]) / n)
+    assert env.optimal_return(p) == 7 * 0.9
+    tasks = env.sample_tasks(20_000, rng(1))
+    for arm in range(3):
+        assert kstest(tasks[:, arm], "uniform").pvalue > 1e-3
+
+
+def test_bandit_prior():
+    env = Bandit(arms=2, prior=((2, 5), (5, 1)))
+    for split in ("train", "test"):
+        tasks = env.sample_tasks(20_000, rng(1), split)
+        for arm, (a, b) in enumerate(env.prior):
+            assert kstest(tasks[:, arm], beta(a, b).cdf).pvalue > 1e-3
+
+
+def test_linear_bandit():
+    """Mean x_a . w with features that all tasks share, plus noise of the given deviation; w is N(1, I)."""
+    env, w = LinearBandit(arms=4, dims=2, noise=0.3, features=5), np.array([0.5, -1.0])
+    x = np.random.default_rng(5).standard_normal((4, 2))
+    state = env.reset(w, (20_000,), rng(0))
+    for arm in range(4):
+        _, reward, done = env.step(state, np.full(20_000, arm), w, rng(1, arm))
+        assert kstest(reward, norm(x[arm] @ w, 0.3).cdf).pvalue > 1e-3 and not done.any()
+    assert_allclose(env.optimal_return(w), 10 * max(x @ w))
+    tasks = env.sample_tasks(20_000, rng(1), "test")
+    for axis in range(2):
+        assert kstest(tasks[:, axis], norm(1, 1).cdf).pvalue > 1e-3
+    assert abs(np.corrcoef(tasks.T)[0, 1]) < 0.03
+    silent = replace(env, noise=0.0)
+    assert_allclose(silent.step(state[0], np.array(2), w, rng(0))[1], x[2] @ w)
 
 
 # --- Rollouts: what becomes of the end of an episode ---
