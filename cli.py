@@ -38,9 +38,14 @@ def main(argv=None):
         with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
             run(*prepare(argv))
         return 0
-    except (Stop, OSError) as stop:
-        print(f"metarl: {stop}", file=sys.stderr)
-        return getattr(stop, "status", 2)
+    except Stop as stop:
+        status, line = stop.status, str(stop)
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted"
+    except (OSError, MemoryError) as error:
+        status, line = 2, str(error) or "not enough memory for a run of this size"
+    print("metarl:", " ".join(line.split()), file=sys.stderr)
+    return status
 
 
 # --- Options ---
@@ -95,15 +100,6 @@ def parser():
     return p
 
 
-@contextlib.contextmanager
-def refusing():
-    """A ValueError, as Setting raises it for bad input, ends the program."""
-    try:
-        yield
-    except ValueError as error:
-        raise Stop(2, error) from None
-
-
 def prepare(argv):
     """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet.
 
@@ -112,24 +108,30 @@ def prepare(argv):
     given = vars(parser().parse_args(argv))
     out, resume, quiet = given.pop("out"), given.pop("resume"), given.pop("quiet")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if resume is None:
-        with refusing():
-            c = Setting(**given)
+    try:
+        if resume is not None:
+            return *resumed(resume, out, given), resume, quiet
+        c = Setting(**given)
         if out is not None and any((out / name).exists() for name in FILES):
             raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
         return c, metarl.initial_state(c), 0.0, out, quiet
+    except ValueError as error:
+        raise Stop(2, error) from None
+
+
+def resumed(resume, out, given):
+    """The setting, state and seconds of the run in the directory `resume`."""
     fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
     if fixed or out is not None:
         refused = ", ".join([*fixed, "--out"] if out is not None else fixed)
         raise Stop(2, f"{refused}: cannot change in a run that is resumed; only --iterations and --quiet can")
     c, state, seconds = load(resume / "checkpoint.npz")
-    with refusing():
-        c = replace(c, **given)
+    c = replace(c, **given)
     if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
         raise Stop(
             2, f"--resume {resume}: has done {state['t']} iterations; give --iterations above that to go on"
         )
-    return c, state, seconds, resume, quiet
+    return c, state, seconds
 
 
 # --- Files ---
@@ -187,20 +189,21 @@ class Record:
         self.start, self.saved = time.perf_counter() - seconds, time.perf_counter()
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            path, t = out / "log.csv", int(state["t"])
-            old = path.read_text(errors="replace").splitlines() if path.exists() else []
-            with replacing(path) as file:  # without what was written after the checkpoint
-                header = "iteration,pre,post,env_steps,seconds"
-                file.write("".join(row + "\n" for row in [header, *old[1 : t + 1]]).encode())
-            self.log = open(path, "a")  # noqa: SIM115
-            self.checkpoint()
+            save(out / "checkpoint.npz", c, state, seconds)
+            self.log = self.open_log(out / "log.csv", int(state["t"]))
+
+    def open_log(self, path, t):
+        """log.csv up to iteration t, without what was written after the checkpoint; unbuffered, to append to."""
+        old = path.read_bytes().splitlines(keepends=True)[1 : t + 1] if path.exists() else []
+        with replacing(path) as file:
+            file.writelines([b"iteration,pre,post,env_steps,seconds\n", *old])
+        return open(path, "ab", buffering=0)
 
     def keep(self, state):
         seconds = time.perf_counter() - self.start
         if self.out is not None:
             values = [repr(state[name].item()) for name in ("t", "pre", "post", "env_steps")]
-            self.log.write(",".join([*values, f"{seconds:.3f}"]) + "\n")
-            self.log.flush()
+            self.log.write(",".join([*values, f"{seconds:.3f}\n"]).encode())
         self.state, self.seconds = state, seconds
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.checkpoint()

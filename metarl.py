@@ -294,7 +294,8 @@ class Setting:
             plain = isinstance(value, str) or f.name not in ("env", "policy")
             if plain and not f.metadata["holds"](value):
                 raise ValueError(f"{flag(f)} {value}: must be {f.metadata['allowed']}")
-        self.family  # noqa: B018 - refuses options that the family does not have
+        if isinstance(self.policy, str) and self.network.size > 10**7:
+            raise ValueError(f"--hidden {self.hidden}: must give at most ten million parameters")
         if (self.algo == "joint") != (self.inner_steps == 0):
             raise ValueError(
                 f"--inner-steps {self.inner_steps}: must be 0 for joint, at least 1 for the others"

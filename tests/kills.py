@@ -1,0 +1,103 @@
+"""Kill real runs at random moments, resume them, and compare with a run that was left alone.
+
+    python -m tests.kills --times 1000
+
+Each trial starts a run in a process of its own, kills it without warning (SIGKILL) after a random time, resumes and
+kills it again until it gets to its end, and then holds its checkpoint, log and result against those of an
+undisturbed run: all the same, to the last bit, but for the seconds.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import cli
+
+ROOT = Path(cli.__file__).parent
+SMALL = [
+    "--hidden",
+    "4",
+    "--tasks",
+    "2",
+    "--episodes",
+    "2",
+    "--iterations",
+    "60",
+    "--test-tasks",
+    "2",
+    "--test-episodes",
+    "2",
+    "--quiet",
+]
+PROGRAM = "import sys, cli; cli.SAVE_EVERY = 0.02; sys.exit(cli.main())"
+
+
+def start(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, flags)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def contents(directory):
+    """All that a run leaves behind, without its seconds."""
+    c, state, _ = cli.load(directory / "checkpoint.npz")
+    rows = [row.rsplit(",", 1)[0] for row in (directory / "log.csv").read_text().splitlines()]
+    result = json.loads((directory / "result.json").read_text())
+    result.pop("seconds")
+    return c, {name: value.tobytes() for name, value in state.items()}, rows, result
+
+
+def undisturbed(algo, directory):
+    """The contents of a run that nothing happens to, and the seconds that it takes."""
+    began = time.perf_counter()
+    assert start("--algo", algo, *SMALL, "--out", directory).wait() == 0
+    return contents(directory), time.perf_counter() - began
+
+
+def trial(algo, expected, seconds, directory, seed):
+    """One run, killed until it ends by itself; returns how often it was killed. AssertionError where it differs."""
+    noise, kills = np.random.default_rng(seed), 0
+    while True:
+        fresh = not (directory / "checkpoint.npz").exists()
+        process = start(*(["--algo", algo, *SMALL, "--out", directory] if fresh else ["--resume", directory]))
+        try:
+            process.wait(noise.uniform(0.2, 1.2) * seconds if kills < 4 else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        finally:
+            complaint = process.communicate()[1]
+        over = b"has done" in complaint  # it was killed after its result was written
+        assert process.returncode == (2 if over else 0), complaint
+        assert contents(directory) == expected, f"seed {seed}"
+        return kills
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--times", type=int, default=1000, help="runs, each killed up to four times")
+    times = p.parse_args().times
+    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
+        kills = 0
+        for algo in ("maml", "reptile"):
+            expected, seconds = undisturbed(algo, Path(work) / algo)
+            places = [Path(work) / f"{algo}-{seed}" for seed in range(times // 2)]
+            kills += sum(pool.map(partial(trial, algo, expected, seconds), places, range(times // 2)))
+    print(f"{times} runs, killed {kills} times, all ended with the bits of an undisturbed run")
+
+
+if __name__ == "__main__":
+    main()
