@@ -68,12 +68,11 @@ def number(kind):
 
 
 def default(f):
-    """The default of an option as text, by algorithm where it differs."""
-    if f.default is not None:
-        return " ".join(map(str, f.default)) if f.type is tuple else str(f.default)
-    values = [values[f.name] for values in DEFAULTS.values()]
-    groups = {v: "/".join(algo for algo in DEFAULTS if DEFAULTS[algo][f.name] == v) for v in values}
-    return ", ".join(f"{v} {algos}" for v, algos in groups.items()) if len(groups) > 1 else str(values[0])
+    """The default of an option as text, with what differs by algorithm or family."""
+    values = {name: values[f.name] for name, values in DEFAULTS.items() if f.name in values}
+    first = values.pop("all", f.default)
+    first = [] if first is None else [" ".join(map(str, first)) if f.type is tuple else str(first)]
+    return ", ".join([*first, *(f"{name} {value}" for name, value in values.items())])
 
 
 def parser():
@@ -284,10 +283,10 @@ def interval(returns):
 def evaluate(c, state, seconds, quiet):
     """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
     tasks, returns = metarl.meta_test(c, state["theta"])
-    held_out = {"tasks": c.test_tasks, "episodes": c.test_episodes, "adapt_episodes": c.test_episodes}
+    held_out = {"tasks": c.test_tasks, "episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
     baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"])[1])}
     if c.compare == "joint":
-        joint = replace(c, algo="joint", **dict.fromkeys(DEFAULTS["joint"]))
+        joint = replace(c, algo="joint", inner_steps=0)
         theta = iterate(joint, metarl.initial_state(joint), quiet)["theta"]
         baselines["joint"] = interval(metarl.meta_test(c, theta)[1])
     result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}

@@ -204,7 +204,7 @@ def returns_by_step(c, theta, tasks, address):
     adapted = chain([theta], (theta for theta, _ in inner_loop(c, theta, tasks, (*address, INNER))))
     columns = []
     for k, theta in enumerate(islice(adapted, c.test_steps + 1)):
-        D = rollout(c.family, c.network, theta.data, tasks, c.episodes, rng(*address, MEASURE, k))
+        D = rollout(c.family, c.network, theta.data, tasks, c.test_episodes, rng(*address, MEASURE, k))
         columns.append(D.returns)
     return (np.stack(columns, 1),)
 
@@ -212,14 +212,27 @@ def returns_by_step(c, theta, tasks, address):
 def meta_test(c, theta, each=each):
     """Adapt theta (P,) to held-out tasks. Returns the tasks (n, D) and the returns after each step (n, steps + 1)."""
     tasks = sample_tasks(c, c.test_tasks, rng(c.seed, TEST, TASKS), "test")
-    c = replace(c, episodes=c.test_episodes)
+    c = replace(c, episodes=c.adapt_episodes)
     return tasks, each(returns_by_step, c, theta, tasks, (c.seed, TEST, INNER))[0]
 
 
 # --- Every option of a run ---
 
 
-DEFAULTS = {  # where the algorithms differ
+DEFAULTS = {  # of what is None in Setting: for all runs, then by family, by algorithm, and by both; the later wins
+    "all": {
+        "policy": "mlp",
+        "alpha": 0.5,
+        "beta": 0.003,
+        "epsilon": 1.0,
+        "tasks": 20,
+        "episodes": 20,
+        "gamma": 0.99,
+        "baseline": "time",
+        "iterations": 100,
+        "test_tasks": 40,
+        "adapt_episodes": 40,
+    },
     "maml": {"inner_steps": 1},
     "fomaml": {"inner_steps": 1},
     "reptile": {"inner_steps": 3},
@@ -261,35 +274,40 @@ class Setting:
 
     algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
     env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
-    policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
+    policy: str = option(None, "policy network; linear has no hidden layers", one_of("linear", "mlp"))
     hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
-    alpha: float = option(0.5, "inner step size", POSITIVE)
+    alpha: float = option(None, "inner step size", POSITIVE)
     alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
-    beta: float = option(0.003, "outer step size of maml, fomaml and joint", POSITIVE)
-    epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
-    tasks: int = option(20, "tasks in an iteration", whole(1))
-    episodes: int = option(20, "K, episodes of a task for one gradient", whole(1))
+    beta: float = option(None, "outer step size of maml, fomaml and joint", POSITIVE)
+    epsilon: float = option(None, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
+    tasks: int = option(None, "tasks in an iteration", whole(1))
+    episodes: int = option(None, "K, episodes of a task for one gradient", whole(1))
     inner_steps: int = option(None, "k, inner steps in training; joint has none", whole(0))
     inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
     outer_optimizer: str = option("adam", "of maml, fomaml and joint", one_of("sgd", "adam"))
     max_norm: float = option(10.0, "length to which a longer outer gradient is scaled down", POSITIVE)
-    gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
+    gamma: float = option(None, "discount of rewards, per time step", FRACTION)
     lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
-    baseline: str = option("time", "what returns-to-go are compared with", one_of(*policies.BASELINES))
+    baseline: str = option(None, "what returns-to-go are compared with", one_of(*policies.BASELINES))
     standardise: bool = option(True, "scale the advantages of a task to mean 0, deviation 1", TRUTH)
-    iterations: int = option(100, "outer steps", whole(1))
+    iterations: int = option(None, "outer steps", whole(1))
     seed: int = option(0, "of all noise", whole(0))
     dtype: str = option("float64", "of all numbers", one_of("float32", "float64"))
-    test_tasks: int = option(40, "held-out tasks", whole(2))
-    test_episodes: int = option(40, "episodes of a held-out task, to adapt and again to measure", whole(1))
+    test_tasks: int = option(None, "held-out tasks", whole(2))
+    test_episodes: int = option(40, "episodes that measure the return on a held-out task", whole(1))
+    adapt_episodes: int = option(None, "episodes for one adaptation step on a held-out task", whole(1))
     test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
     compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
 
     def __post_init__(self):
+        family = self.env.partition(":")[0] if isinstance(self.env, str) else None
+        defaults = {}
+        for layer in ("all", family, self.algo, f"{self.algo} {family}"):
+            defaults |= DEFAULTS.get(layer, {})
         for f in fields(self):
-            if getattr(self, f.name) is None and self.algo in DEFAULTS:
-                object.__setattr__(self, f.name, DEFAULTS[self.algo][f.name])
+            if getattr(self, f.name) is None and f.name in defaults:
+                object.__setattr__(self, f.name, defaults[f.name])
             value = getattr(self, f.name)
             plain = isinstance(value, str) or f.name not in ("env", "policy")
             if plain and not f.metadata["holds"](value):

@@ -18,10 +18,11 @@ import autodiff as ad
 import cli
 import metarl
 from autodiff import Tensor, grad
-from metarl import DEFAULTS, INNER, Setting, adapt, each, meta_gradient, rng
+from metarl import ALGORITHMS, INNER, Setting, adapt, each, meta_gradient, rng
 from policies import rollout
 
-SMALL = dict(hidden=(5,), tasks=3, episodes=4, iterations=3, test_tasks=3, test_episodes=4, test_steps=2)
+SMALL = dict(hidden=(5,), tasks=3, episodes=4, iterations=3, test_tasks=3, test_steps=2)
+SMALL |= dict(test_episodes=4, adapt_episodes=5)
 ADDRESS = (0, metarl.TRAIN, 0, INNER, 0)
 
 
@@ -76,7 +77,7 @@ START = np.array([1.0, -2.0])
 def outer_step(c, theta):
     """theta before minus theta after one iteration."""
     state = {name: np.array(0) for name in ("t", "env_steps")} | {"theta": theta}
-    return theta - metarl.ALGORITHMS[c.algo](c, state, ADDRESS, each)["theta"]
+    return theta - ALGORITHMS[c.algo](c, state, ADDRESS, each)["theta"]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_only_maml_differentiates_through_the_inner_steps(problem):
         theta_prime, _ = adapt(c, leaf, tasks, ADDRESS, create_graph)
         through = grad(ad.sum(theta_prime), leaf).data
         assert (np.abs(through - 1).max() > 1e-3) == create_graph
-    assert metarl.ALGORITHMS["fomaml"] is metarl.ALGORITHMS["maml"]
+    assert ALGORITHMS["fomaml"] is ALGORITHMS["maml"]
 
 
 # --- Invariances ---
@@ -365,7 +366,7 @@ def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     assert_array_equal(rows, thetas + np.arange(n)[:, None])
 
 
-@pytest.mark.parametrize("algo", DEFAULTS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_state_is_all_that_a_run_carries(algo):
     """From the state after two iterations, back from a plain dict of copies, the third comes out to the bit."""
     c = Setting(algo=algo, **SMALL)
@@ -379,7 +380,7 @@ def test_the_state_is_all_that_a_run_carries(algo):
     assert not np.array_equal(states[0]["theta"], states[1]["theta"])
 
 
-@pytest.mark.parametrize("algo", DEFAULTS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_float32_runs_stay_float32(algo, monkeypatch):
     seen = set()
     create = Tensor.__init__
@@ -452,7 +453,9 @@ def test_meta_test_measures_each_step_on_fresh_episodes():
     for k in range(3):
         theta_k = np.tile(theta, (3, 1))
         if k:
-            theta_k = adapt(replace(c, inner_steps=k), Tensor(theta_k), tasks, (*address, INNER))[0].data
+            theta_k = adapt(replace(c, inner_steps=k, episodes=5), Tensor(theta_k), tasks, (*address, INNER))[
+                0
+            ].data
         D = rollout(c.family, c.network, theta_k, tasks, 4, rng(*address, metarl.MEASURE, k))
         assert_array_equal(returns[:, k], D.returns)
 
@@ -482,7 +485,7 @@ def arguments(**options):
     ]
 
 
-@pytest.mark.parametrize("algo", DEFAULTS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_command_line_run_and_bit_identical_resume(algo, tmp_path, capsys):
     """Three iterations at once, and one with two more after a resume: the same checkpoint, log and result."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -564,13 +567,13 @@ def test_bad_input_ends_in_one_line(flags, words, tmp_path, capsys):
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch):
     """At once, by name, with exit status 3, and the checkpoint of the iteration before is kept."""
-    real = metarl.ALGORITHMS["maml"]
+    real = ALGORITHMS["maml"]
 
     def broken(c, state, address, each):
         new = real(c, state, address, each)
         return {**new, "v": new["v"] * np.nan} if state["t"] == 1 else new
 
-    monkeypatch.setitem(metarl.ALGORITHMS, "maml", broken)
+    monkeypatch.setitem(ALGORITHMS, "maml", broken)
     assert cli.main([*arguments(), "--out", str(tmp_path / "run"), "--quiet"]) == 3
     err = capsys.readouterr().err
     assert "iteration 2" in err and " v" in err and err.count("\n") == 1
@@ -578,7 +581,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch)
 
 
 def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    real = metarl.ALGORITHMS["maml"]
+    real = ALGORITHMS["maml"]
 
     def interrupted(c, state, address, each):
         if state["t"] == 2:
@@ -587,7 +590,7 @@ def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setitem(metarl.ALGORITHMS, "maml", interrupted)
+        patch.setitem(ALGORITHMS, "maml", interrupted)
         assert cli.main([*arguments(), "--out", str(run), "--quiet"]) == 130
     assert f"python metarl.py --resume {run}" in capsys.readouterr().err
     assert cli.load(run / "checkpoint.npz")[1]["t"] == 2

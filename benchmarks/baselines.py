@@ -17,7 +17,7 @@ import numpy as np
 
 import metarl
 from cli import interval
-from metarl import DEFAULTS, Setting
+from metarl import Setting
 
 GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0)
 
@@ -45,7 +45,7 @@ def paired(difference):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--env", default="pointmass")
-    p.add_argument("--algos", nargs="+", default=[a for a in DEFAULTS if a != "joint"])
+    p.add_argument("--algos", nargs="+", default=["maml", "fomaml", "reptile"])
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     names = [*a.algos, "joint", "untrained"]

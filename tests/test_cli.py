@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import cli
 import metarl
-from metarl import DEFAULTS, Setting
+from metarl import ALGORITHMS, Setting
 from test_metarl import SMALL, arguments
 
 
@@ -55,7 +55,7 @@ def test_seconds_go_on_over_a_resume(run):
     assert float((run / "log.csv").read_text().splitlines()[-1].rsplit(",", 1)[1]) > 100
 
 
-@pytest.mark.parametrize("algo", DEFAULTS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_save_and_load_keep_every_bit(algo, dtype, tmp_path):
     c = Setting(algo=algo, dtype=dtype, hidden=(3, 2), compare="joint")
@@ -158,7 +158,7 @@ def test_options_have_help_with_their_defaults(capsys):
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  --")}
     assert set(lines) >= {cli.flag(f) for f in cli.fields(Setting)} - {"--standardise"}
     assert lines["--alpha"].endswith("[0.5]") and lines["--hidden"].endswith("[64 64]")
-    assert "[1 maml/fomaml, 3 reptile, 0 joint]" in lines["--inner-steps"]
+    assert "[maml 1, fomaml 1, reptile 3, joint 0]" in lines["--inner-steps"]
 
 
 def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
