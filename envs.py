@@ -53,11 +53,19 @@ def require_whole(name, value, least):
     require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
 
 
-# --- Point masses: position (2,), the origin at first; action 1 moves by 0.1, at most 0.1 per axis and step ---
+# --- Point masses ---
+
+
+def distance(offset):
+    return np.sqrt((offset**2).sum(-1))
 
 
 class Point:
-    """What the point masses share. Observation: the position."""
+    """What the point masses share. State and observation: the position (2,), at first the origin.
+
+    Action 1 moves by 0.1, at most 0.1 per axis and step. The reward depends on the distance to the goal after the
+    move; unless a family says otherwise, the task is the goal and an episode ends with the horizon.
+    """
 
     obs_dim = action_dim = task_dim = 2
     discrete = splits_coincide = False
@@ -71,30 +79,36 @@ class Point:
     def observe(self, state):
         return state
 
+    def move(self, action, tasks):
+        return 0.1 * np.clip(action, -1, 1)
 
-def move(action):
-    return 0.1 * np.clip(action, -1, 1)
+    def goals(self, tasks):
+        return tasks
 
+    def ended(self, offset):
+        return np.zeros(offset.shape[:-1], bool)
 
-def distance(offset):
-    return np.sqrt((offset**2).sum(-1))
+    def step(self, state, action, tasks, rng):
+        state = state + self.move(action, tasks)
+        offset = state - self.goals(tasks)
+        return state, self.reward(distance(offset)), self.ended(offset)
 
+    def optimal_return(self, tasks):
+        """Straight to the goal, each axis at full speed: at no time can any path be closer."""
+        t = np.arange(1, self.horizon + 1)[:, None]
+        left = np.maximum(np.abs(self.own_frame(tasks)[..., None, :]) - 0.1 * t, 0)
+        return self.reward(distance(left)).sum(-1)
 
-def fastest(goals, horizon):
-    """(..., horizon): the distances to goals (..., 2) after each step straight there, each axis at full speed.
-
-    No path is closer at any time, so a reward that falls with the distance has its optimum here.
-    """
-    t = np.arange(1, horizon + 1)[:, None]
-    return distance(np.maximum(np.abs(goals[..., None, :]) - 0.1 * t, 0))
+    def own_frame(self, tasks):
+        """(..., 2): the goals as the agent has to aim at them."""
+        return self.goals(tasks)
 
 
 @dataclass(frozen=True)
 class PointMass(Point):
-    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the reward knows.
+    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): minus the distance to a goal that only rewards tell.
 
-    The reward is minus the distance to the goal after the move; closer than `radius` in both axes, the episode
-    ends. Task: the goal, uniform in [-box, box]^2.
+    Closer to it than `radius` in both axes, the episode ends. Goals: uniform in [-box, box]^2.
     """
 
     horizon: int = 100
@@ -109,21 +123,18 @@ class PointMass(Point):
     def sample_tasks(self, n, rng, split="train"):
         return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
 
-    def step(self, state, action, tasks, rng):
-        state = state + move(action)
-        offset = state - tasks
-        return state, -distance(offset), (np.abs(offset) < self.radius).all(-1)
+    def reward(self, d):
+        return -d
 
-    def optimal_return(self, tasks):
-        return -fastest(tasks, self.horizon).sum(-1)
+    def ended(self, offset):
+        return (np.abs(offset) < self.radius).all(-1)
 
 
 @dataclass(frozen=True)
 class SparsePointMass(Point):
-    """A reward only near the goal: 1 - distance after the move within 0.2 of it, else 0. Never done.
+    """1 - distance within 0.2 of the goal, else 0. Goals: uniform on the unit half-circle, y >= 0.
 
-    Task: the goal, uniform on the unit half-circle, y >= 0. The horizon of 50 steps of 0.1 is enough to walk to
-    the circle and along all of the arc, 1 + pi < 5.
+    The horizon of 50 steps of 0.1 is enough to walk to the circle and along all of its arc: 1 + pi < 5.
     """
 
     horizon: int = 50
@@ -135,50 +146,12 @@ class SparsePointMass(Point):
     def reward(self, d):
         return np.where(d < 0.2, 1 - d, 0)
 
-    def step(self, state, action, tasks, rng):
-        state = state + move(action)
-        return state, self.reward(distance(state - tasks)), np.zeros(state.shape[:-1], bool)
-
-    def optimal_return(self, tasks):
-        return self.reward(fastest(tasks, self.horizon)).sum(-1)
-
-
-@dataclass(frozen=True)
-class TurnedPointMass(Point):
-    """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
-
-    The reward is minus the distance to the goal after the move; never done. Task: the angle, uniform in [-pi, pi].
-    """
-
-    horizon: int = 100
-
-    task_dim = 1
-    goal = (0.5, 0.0)
-
-    def sample_tasks(self, n, rng, split="train"):
-        return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
-
-    def turn(self, x, angle):
-        """x (..., 2) turned anticlockwise by angle (..., 1)."""
-        cos, sin = np.cos(angle), np.sin(angle)
-        return np.concatenate([cos * x[..., :1] - sin * x[..., 1:], sin * x[..., :1] + cos * x[..., 1:]], -1)
-
-    def step(self, state, action, tasks, rng):
-        state = state + self.turn(move(action), tasks)
-        return state, -distance(state - np.array(self.goal, state.dtype)), np.zeros(state.shape[:-1], bool)
-
-    def optimal_return(self, tasks):
-        """In the agent's own frame the moves are straight and the goal is turned back."""
-        goals = self.turn(np.broadcast_to(np.array(self.goal), (*tasks.shape[:-1], 2)), -tasks)
-        return -fastest(goals, self.horizon).sum(-1)
-
 
 @dataclass(frozen=True)
 class FourCorners(Point):
-    """Four goals, (+-2, +-2), of which a policy without adaptation can serve one (Song et al. 2020).
+    """-4 + max(0, 4 - distance^2) in [-5, 5]^2: nothing tells where the goal is before one is within 2 of it.
 
-    The position is kept within [-5, 5]^2. The reward after the move is -4 + max(0, 4 - distance^2), so that
-    nothing tells where the goal is before one is within 2 of it; never done. Task: the goal. There are only these
+    Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There are only these
     four, so training and test tasks coincide, as in the published protocol.
     """
 
@@ -191,31 +164,59 @@ class FourCorners(Point):
         corner = (rng.permutation(n) + rng.integers(4)) % 4  # each as often as the others, or once more
         return np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])[corner]
 
+    def step(self, state, action, tasks, rng):
+        inside = np.clip(state + self.move(action, tasks), -5, 5) - self.move(action, tasks)
+        return super().step(inside, action, tasks, rng)
+
     def reward(self, d):
         return -4 + np.maximum(0, 4 - d**2)
 
-    def step(self, state, action, tasks, rng):
-        state = np.clip(state + move(action), -5, 5)
-        return state, self.reward(distance(state - tasks)), np.zeros(state.shape[:-1], bool)
 
-    def optimal_return(self, tasks):
-        return self.reward(fastest(tasks, self.horizon)).sum(-1)
+@dataclass(frozen=True)
+class TurnedPointMass(Point):
+    """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
+
+    The reward is minus the distance. Task: the angle, uniform in [-pi, pi].
+    """
+
+    horizon: int = 20
+
+    task_dim = 1
+
+    def sample_tasks(self, n, rng, split="train"):
+        return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
+
+    def goals(self, tasks):
+        return np.broadcast_to(np.array([0.5, 0], tasks.dtype), (*tasks.shape[:-1], 2))
+
+    def turn(self, x, angle):
+        """x (..., 2) turned anticlockwise by angle (..., 1)."""
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.concatenate([cos * x[..., :1] - sin * x[..., 1:], sin * x[..., :1] + cos * x[..., 1:]], -1)
+
+    def move(self, action, tasks):
+        return self.turn(super().move(action, tasks), tasks)
+
+    def own_frame(self, tasks):
+        return self.turn(self.goals(tasks), -tasks)
+
+    def reward(self, d):
+        return -d
 
 
-# --- Bandits: an episode is `horizon` pulls, the observation the constant 1 and no memory of them ---
+# --- Bandits ---
 
 
 class Arms:
-    """What the bandits share."""
+    """What the bandits share. An episode is `horizon` pulls; the observation is the constant 1, without memory."""
 
     obs_dim = 1
     discrete, splits_coincide = True, False
+    action_dim = property(lambda self: self.arms)
 
     def __post_init__(self):
         require_whole("horizon", self.horizon, 1)
         require_whole("arms", self.arms, 2)
-
-    action_dim = property(lambda self: self.arms)
 
     def reset(self, tasks, shape, rng):
         return np.ones((*shape, 1), tasks.dtype)
@@ -223,17 +224,20 @@ class Arms:
     def observe(self, state):
         return state
 
-    def pulled(self, values, action):
-        """The value of the arm pulled: values (..., arms), broadcast against action (...)."""
-        values = np.broadcast_to(values, (*action.shape, self.arms))
-        return np.take_along_axis(values, action[..., None], -1)[..., 0]
+    def step(self, state, action, tasks, rng):
+        means = np.broadcast_to(self.means(tasks), (*action.shape, self.arms))
+        mean = np.take_along_axis(means, action[..., None], -1)[..., 0]
+        return state, self.reward(mean, rng).astype(tasks.dtype), np.zeros(action.shape, bool)
+
+    def optimal_return(self, tasks):
+        return self.horizon * self.means(tasks).max(-1)
 
 
 @dataclass(frozen=True)
 class Bandit(Arms):
     """Bernoulli arms: reward 1 with the probability of the arm, else 0 (Duan et al. 2016).
 
-    Task: the probabilities (arms,). Each is uniform in [0, 1], or Beta(a, b) with prior = ((a, b) for each arm).
+    Task: the probabilities (arms,), each uniform in [0, 1], or Beta(a, b) with prior = ((a, b) for each arm).
     """
 
     arms: int = 5
@@ -248,20 +252,16 @@ class Bandit(Arms):
         require(pairs, "prior", self.prior, f"() or {self.arms} pairs of numbers above 0")
 
     def sample_tasks(self, n, rng, split="train"):
-        u = checkerboard(n, rng, split, self.arms)
-        if not self.prior:
-            return u
         from scipy.special import betaincinv
 
-        a, b = np.array(self.prior, float).T
-        return betaincinv(a, b, u)  # the inverse of the cumulative distribution keeps the splits apart
+        a, b = np.array(self.prior or self.arms * [(1, 1)], float).T
+        return betaincinv(a, b, checkerboard(n, rng, split, self.arms))  # increasing: the splits stay apart
 
-    def step(self, state, action, tasks, rng):
-        hit = rng.random(action.shape) < self.pulled(tasks, action)
-        return state, hit.astype(state.dtype), np.zeros(action.shape, bool)
+    def means(self, tasks):
+        return tasks
 
-    def optimal_return(self, tasks):
-        return self.horizon * tasks.max(-1)
+    def reward(self, mean, rng):
+        return rng.random(mean.shape) < mean
 
 
 @dataclass(frozen=True)
@@ -292,16 +292,11 @@ class LinearBandit(Arms):
         return 1 + ndtri(checkerboard(n, rng, split, self.dims))
 
     def means(self, tasks):
-        """(..., arms): the mean reward of each arm."""
         x = np.random.default_rng(self.features).standard_normal((self.arms, self.dims))
         return tasks @ x.T.astype(tasks.dtype)
 
-    def step(self, state, action, tasks, rng):
-        noise = self.noise * rng.standard_normal(action.shape).astype(state.dtype)
-        return state, self.pulled(self.means(tasks), action) + noise, np.zeros(action.shape, bool)
-
-    def optimal_return(self, tasks):
-        return self.horizon * self.means(tasks).max(-1)
+    def reward(self, mean, rng):
+        return mean + self.noise * rng.standard_normal(mean.shape)
 
 
 FAMILIES = {
@@ -315,24 +310,21 @@ FAMILIES = {
 
 
 def make(name, **options):
-    """The family called `name`, with its dataclass fields as options; ValueError for a name or option unknown.
+    """The family called `name`, with its dataclass fields as options; ValueError for what it does not know.
 
     The name can carry options of its own, as Python writes keyword arguments: "bandit:arms=10,horizon=100".
     """
     name, _, text = name.partition(":")
-    if name not in FAMILIES:
-        raise ValueError(f"environment {name!r}: must be one of {', '.join(FAMILIES)}")
-    known = [f.name for f in fields(FAMILIES[name])]
+    require(name in FAMILIES, "environment", name, f"one of {', '.join(FAMILIES)}")
+    known = ", ".join(f"{f.name}={f.default}" for f in fields(FAMILIES[name]))
     try:
         call = ast.parse(f"dict({text})", mode="eval").body
         options |= {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        require(not call.args, "options", text, "named")
+        unknown = call.args or options.keys() - {f.name for f in fields(FAMILIES[name])}
     except (AttributeError, SyntaxError, ValueError):
-        raise ValueError(f"options {text!r} of environment {name}: must be like horizon=10,arms=5") from None
-    for option in options:
-        if option not in known:
-            raise ValueError(f"option {option!r} of environment {name}: must be one of {', '.join(known)}")
+        unknown = True
+    require(not unknown, f"options of environment {name}", text or options, f"among {known}")
     try:
         return FAMILIES[name](**options)
     except TypeError:
-        raise ValueError(f"options {options} of environment {name}: one is of the wrong type") from None
+        raise ValueError(f"options of environment {name} {options}: must be like {known}") from None
