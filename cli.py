@@ -68,11 +68,10 @@ def number(kind):
 
 
 def default(f):
-    """The default of an option as text, with what differs by algorithm or family."""
-    values = {name: values[f.name] for name, values in DEFAULTS.items() if f.name in values}
-    first = values.pop("all", f.default)
-    first = [] if first is None else [" ".join(map(str, first)) if f.type is tuple else str(first)]
-    return ", ".join([*first, *(f"{name} {value}" for name, value in values.items())])
+    """The default of an option as text, with what differs by algorithm and family."""
+    text = lambda value: " ".join(map(str, value)) if f.type is tuple else str(value)
+    special = [f"{name} {text(values[f.name])}" for name, values in DEFAULTS.items() if f.name in values]
+    return "; ".join([text(f.metadata["default"]), *special])
 
 
 def parser():

@@ -53,43 +53,38 @@ def require_whole(name, value, least):
     require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
 
 
-# --- Point masses ---
-
-
 def distance(offset):
     return np.sqrt((offset**2).sum(-1))
+
+
+# fmt: off
+# --- Point masses. A method that is one expression is one line. ---
 
 
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
-    Action 1 moves by 0.1, at most 0.1 per axis and step. The reward depends on the distance to the goal after the
-    move; unless a family says otherwise, the task is the goal and an episode ends with the horizon.
+    Action 1 moves by 0.1, at most 0.1 per axis and step. Unless a family says otherwise, the task is the goal, the
+    reward minus the distance to it after the move, and an episode ends with the horizon.
     """
 
     obs_dim = action_dim = task_dim = 2
     discrete = splits_coincide = False
+    wall = np.inf  # the position is kept within [-wall, wall]^2
 
     def __post_init__(self):
         require_whole("horizon", self.horizon, 1)
 
-    def reset(self, tasks, shape, rng):
-        return np.zeros((*shape, 2), tasks.dtype)
-
-    def observe(self, state):
-        return state
-
-    def move(self, action, tasks):
-        return 0.1 * np.clip(action, -1, 1)
-
-    def goals(self, tasks):
-        return tasks
-
-    def ended(self, offset):
-        return np.zeros(offset.shape[:-1], bool)
+    def reset(self, tasks, shape, rng): return np.zeros((*shape, 2), tasks.dtype)
+    def observe(self, state): return state
+    def move(self, action, tasks): return 0.1 * np.clip(action, -1, 1)
+    def goals(self, tasks): return tasks
+    def own_frame(self, tasks): return self.goals(tasks)  # as the agent has to aim at them
+    def reward(self, d): return -d
+    def ended(self, offset): return np.zeros(offset.shape[:-1], bool)
 
     def step(self, state, action, tasks, rng):
-        state = state + self.move(action, tasks)
+        state = np.clip(state + self.move(action, tasks), -self.wall, self.wall)
         offset = state - self.goals(tasks)
         return state, self.reward(distance(offset)), self.ended(offset)
 
@@ -99,14 +94,10 @@ class Point:
         left = np.maximum(np.abs(self.own_frame(tasks)[..., None, :]) - 0.1 * t, 0)
         return self.reward(distance(left)).sum(-1)
 
-    def own_frame(self, tasks):
-        """(..., 2): the goals as the agent has to aim at them."""
-        return self.goals(tasks)
-
 
 @dataclass(frozen=True)
 class PointMass(Point):
-    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): minus the distance to a goal that only rewards tell.
+    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the rewards tell.
 
     Closer to it than `radius` in both axes, the episode ends. Goals: uniform in [-box, box]^2.
     """
@@ -120,14 +111,8 @@ class PointMass(Point):
         require(0 < self.box < np.inf, "box", self.box, "above 0 and finite")
         require(0 <= self.radius <= 0.1, "radius", self.radius, "in [0, 0.1], no more than a step")
 
-    def sample_tasks(self, n, rng, split="train"):
-        return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
-
-    def reward(self, d):
-        return -d
-
-    def ended(self, offset):
-        return (np.abs(offset) < self.radius).all(-1)
+    def sample_tasks(self, n, rng, split="train"): return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
+    def ended(self, offset): return (np.abs(offset) < self.radius).all(-1)
 
 
 @dataclass(frozen=True)
@@ -143,8 +128,7 @@ class SparsePointMass(Point):
         angle = np.pi * checkerboard(n, rng, split, 1)
         return np.concatenate([np.cos(angle), np.sin(angle)], 1)
 
-    def reward(self, d):
-        return np.where(d < 0.2, 1 - d, 0)
+    def reward(self, d): return np.where(d < 0.2, 1 - d, 0)
 
 
 @dataclass(frozen=True)
@@ -158,50 +142,37 @@ class FourCorners(Point):
     horizon: int = 100
 
     splits_coincide = True
+    wall = 5.0
 
     def sample_tasks(self, n, rng, split="train"):
         check_sample(n, split)
         corner = (rng.permutation(n) + rng.integers(4)) % 4  # each as often as the others, or once more
         return np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])[corner]
 
-    def step(self, state, action, tasks, rng):
-        inside = np.clip(state + self.move(action, tasks), -5, 5) - self.move(action, tasks)
-        return super().step(inside, action, tasks, rng)
-
-    def reward(self, d):
-        return -4 + np.maximum(0, 4 - d**2)
+    def reward(self, d): return -4 + np.maximum(0, 4 - d**2)
 
 
 @dataclass(frozen=True)
 class TurnedPointMass(Point):
     """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
 
-    The reward is minus the distance. Task: the angle, uniform in [-pi, pi].
+    Task: the angle, uniform in [-pi, pi].
     """
 
     horizon: int = 20
 
     task_dim = 1
 
-    def sample_tasks(self, n, rng, split="train"):
-        return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
-
-    def goals(self, tasks):
-        return np.broadcast_to(np.array([0.5, 0], tasks.dtype), (*tasks.shape[:-1], 2))
+    def sample_tasks(self, n, rng, split="train"): return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
+    def goals(self, tasks): return np.broadcast_to(np.array([0.5, 0], tasks.dtype), (*tasks.shape[:-1], 2))
 
     def turn(self, x, angle):
         """x (..., 2) turned anticlockwise by angle (..., 1)."""
         cos, sin = np.cos(angle), np.sin(angle)
         return np.concatenate([cos * x[..., :1] - sin * x[..., 1:], sin * x[..., :1] + cos * x[..., 1:]], -1)
 
-    def move(self, action, tasks):
-        return self.turn(super().move(action, tasks), tasks)
-
-    def own_frame(self, tasks):
-        return self.turn(self.goals(tasks), -tasks)
-
-    def reward(self, d):
-        return -d
+    def move(self, action, tasks): return self.turn(super().move(action, tasks), tasks)
+    def own_frame(self, tasks): return self.turn(self.goals(tasks), -tasks)
 
 
 # --- Bandits ---
@@ -218,19 +189,15 @@ class Arms:
         require_whole("horizon", self.horizon, 1)
         require_whole("arms", self.arms, 2)
 
-    def reset(self, tasks, shape, rng):
-        return np.ones((*shape, 1), tasks.dtype)
-
-    def observe(self, state):
-        return state
+    def reset(self, tasks, shape, rng): return np.ones((*shape, 1), tasks.dtype)
+    def observe(self, state): return state
 
     def step(self, state, action, tasks, rng):
         means = np.broadcast_to(self.means(tasks), (*action.shape, self.arms))
         mean = np.take_along_axis(means, action[..., None], -1)[..., 0]
         return state, self.reward(mean, rng).astype(tasks.dtype), np.zeros(action.shape, bool)
 
-    def optimal_return(self, tasks):
-        return self.horizon * self.means(tasks).max(-1)
+    def optimal_return(self, tasks): return self.horizon * self.means(tasks).max(-1)
 
 
 @dataclass(frozen=True)
@@ -257,11 +224,8 @@ class Bandit(Arms):
         a, b = np.array(self.prior or self.arms * [(1, 1)], float).T
         return betaincinv(a, b, checkerboard(n, rng, split, self.arms))  # increasing: the splits stay apart
 
-    def means(self, tasks):
-        return tasks
-
-    def reward(self, mean, rng):
-        return rng.random(mean.shape) < mean
+    def means(self, tasks): return tasks
+    def reward(self, mean, rng): return rng.random(mean.shape) < mean
 
 
 @dataclass(frozen=True)
@@ -295,8 +259,9 @@ class LinearBandit(Arms):
         x = np.random.default_rng(self.features).standard_normal((self.arms, self.dims))
         return tasks @ x.T.astype(tasks.dtype)
 
-    def reward(self, mean, rng):
-        return mean + self.noise * rng.standard_normal(mean.shape)
+    def reward(self, mean, rng): return mean + self.noise * rng.standard_normal(mean.shape)
+
+# fmt: on
 
 
 FAMILIES = {

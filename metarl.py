@@ -219,34 +219,37 @@ def meta_test(c, theta, each=each):
 # --- Every option of a run ---
 
 
-DEFAULTS = {  # of what is None in Setting: for all runs, then by family, by algorithm, and by both; the later wins
-    "all": {
-        "policy": "mlp",
-        "alpha": 0.5,
-        "beta": 0.003,
-        "epsilon": 1.0,
-        "tasks": 20,
-        "episodes": 20,
-        "gamma": 0.99,
-        "baseline": "time",
-        "iterations": 100,
-        "test_tasks": 40,
-        "adapt_episodes": 40,
-    },
-    "maml": {"inner_steps": 1},
-    "fomaml": {"inner_steps": 1},
+BANDITS = {"policy": "linear", "gamma": 0.0, "baseline": "none", "alpha": 8.0, "beta": 0.03, "tasks": 40}
+BANDITS |= {"episodes": 1, "test_tasks": 400, "adapt_episodes": 1}
+DEFAULTS = {  # what differs from Setting by algorithm, by family, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
+    "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
+    "fourcorners": {"hidden": (32,), "iterations": 150, "test_tasks": 80},
+    "bandit": BANDITS,
+    "linear-bandit": BANDITS,
+    "maml turned-pointmass": {"alpha": 1.0},
+    "reptile fourcorners": {"alpha": 1.0},
+    "reptile bandit": {"alpha": 1.0, "epsilon": 0.03},
+    "reptile linear-bandit": {"alpha": 1.0, "epsilon": 0.03},
 }
 
 
 def option(default, help, allowed):
-    """A field with its one-line help and what is allowed: a predicate and its description."""
-    return field(default=default, metadata={"help": help, "holds": allowed[0], "allowed": allowed[1]})
+    """A field with its default, its one-line help, and what is allowed: a predicate and its description."""
+    holds, allowed = allowed
+    return field(
+        default=None, metadata={"default": default, "help": help, "holds": holds, "allowed": allowed}
+    )
 
 
 def flag(f):
     return "--" + f.name.replace("_", "-")
+
+
+def require(holds, f, value, allowed):
+    if not holds:
+        raise ValueError(f"{flag(f)} {value}: must be {allowed}")
 
 
 def one_of(*names):
@@ -268,58 +271,56 @@ TRUTH = lambda value: type(value) is bool, "True or False"
 class Setting:
     """All options of a run, each a plain value; ValueError for one that is not allowed.
 
-    What is None takes the algorithm's value in DEFAULTS. In Python `env` and `policy` may also be objects that
+    What is None takes its default, or that of algorithm and family in DEFAULTS. In Python `env` and `policy` may also be objects that
     behave like a family of envs.py and like Policy.
     """
 
     algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
     env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
-    policy: str = option(None, "policy network; linear has no hidden layers", one_of("linear", "mlp"))
+    policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
     hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
-    alpha: float = option(None, "inner step size", POSITIVE)
+    alpha: float = option(0.5, "inner step size", POSITIVE)
     alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
-    beta: float = option(None, "outer step size of maml, fomaml and joint", POSITIVE)
-    epsilon: float = option(None, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
-    tasks: int = option(None, "tasks in an iteration", whole(1))
-    episodes: int = option(None, "K, episodes of a task for one gradient", whole(1))
-    inner_steps: int = option(None, "k, inner steps in training; joint has none", whole(0))
+    beta: float = option(0.003, "outer step size of maml, fomaml and joint", POSITIVE)
+    epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
+    tasks: int = option(20, "tasks in an iteration", whole(1))
+    episodes: int = option(20, "K, episodes of a task for one gradient", whole(1))
+    inner_steps: int = option(1, "k, inner steps in training; joint has none", whole(0))
     inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
     outer_optimizer: str = option("adam", "of maml, fomaml and joint", one_of("sgd", "adam"))
     max_norm: float = option(10.0, "length to which a longer outer gradient is scaled down", POSITIVE)
-    gamma: float = option(None, "discount of rewards, per time step", FRACTION)
+    gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
     lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
-    baseline: str = option(None, "what returns-to-go are compared with", one_of(*policies.BASELINES))
+    baseline: str = option("time", "what returns-to-go are compared with", one_of(*policies.BASELINES))
     standardise: bool = option(True, "scale the advantages of a task to mean 0, deviation 1", TRUTH)
-    iterations: int = option(None, "outer steps", whole(1))
+    iterations: int = option(100, "outer steps", whole(1))
     seed: int = option(0, "of all noise", whole(0))
     dtype: str = option("float64", "of all numbers", one_of("float32", "float64"))
-    test_tasks: int = option(None, "held-out tasks", whole(2))
+    test_tasks: int = option(40, "held-out tasks", whole(2))
     test_episodes: int = option(40, "episodes that measure the return on a held-out task", whole(1))
-    adapt_episodes: int = option(None, "episodes for one adaptation step on a held-out task", whole(1))
+    adapt_episodes: int = option(40, "episodes for one adaptation step on a held-out task", whole(1))
     test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
     compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
 
     def __post_init__(self):
-        family = self.env.partition(":")[0] if isinstance(self.env, str) else None
-        defaults = {}
-        for layer in ("all", family, self.algo, f"{self.algo} {family}"):
-            defaults |= DEFAULTS.get(layer, {})
+        algo, family = self.algo or "maml", str(self.env or "pointmass").partition(":")[0]
+        special = {
+            k: v for layer in (algo, family, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()
+        }
         for f in fields(self):
-            if getattr(self, f.name) is None and f.name in defaults:
-                object.__setattr__(self, f.name, defaults[f.name])
+            if getattr(self, f.name) is None:
+                object.__setattr__(self, f.name, special.get(f.name, f.metadata["default"]))
             value = getattr(self, f.name)
             plain = isinstance(value, str) or f.name not in ("env", "policy")
-            if plain and not f.metadata["holds"](value):
-                raise ValueError(f"{flag(f)} {value}: must be {f.metadata['allowed']}")
-        if isinstance(self.policy, str) and self.network.size > 10**7:
-            raise ValueError(f"--hidden {self.hidden}: must give at most ten million parameters")
-        if (self.algo == "joint") != (self.inner_steps == 0):
-            raise ValueError(
-                f"--inner-steps {self.inner_steps}: must be 0 for joint, at least 1 for the others"
-            )
-        if self.algo == "maml" and self.inner_optimizer != "sgd":
-            raise ValueError("--inner-optimizer adam: must be sgd for maml, adam's root has no slope at 0")
+            require(not plain or f.metadata["holds"](value), f, value, f.metadata["allowed"])
+        options = {f.name: f for f in fields(self)}
+        small = not isinstance(self.policy, str) or self.network.size <= 10**7
+        require(small, options["hidden"], self.hidden, "at most ten million parameters")
+        loops = (self.algo == "joint") == (self.inner_steps == 0)
+        require(loops, options["inner_steps"], self.inner_steps, "0 for joint, at least 1 for the others")
+        smooth = self.algo != "maml" or self.inner_optimizer == "sgd"
+        require(smooth, options["inner_optimizer"], "adam", "sgd for maml: adam's root has no slope at 0")
 
     @cached_property
     def family(self):

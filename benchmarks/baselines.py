@@ -19,7 +19,7 @@ import metarl
 from cli import interval
 from metarl import Setting
 
-GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0)
+GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def train(c):
@@ -53,12 +53,12 @@ def main():
         found = pool.map(returns_over_grid, names, [a.env] * len(names), [a.seed] * len(names))
         results = dict(zip(names, found, strict=True))
     print(f"{a.env}, seed {a.seed}: mean return after 3 steps, by alpha")
-    print(f"{'alpha':10}" + "".join(f"{alpha:>9}" for alpha in GRID))
+    print(f"{'alpha':10}" + "".join(f"{alpha:>8}" for alpha in GRID))
     best = {}
     for name, by_alpha in results.items():
         r3 = [by_alpha[alpha][:, -1] for alpha in GRID]
         best[name] = r3[int(np.nanargmax([r.mean() for r in r3]))]
-        print(f"{name:10}" + "".join(f"{r.mean():9.2f}" for r in r3))
+        print(f"{name:10}" + "".join(f"{r.mean():8.2f}" for r in r3))
     for algo in a.algos:
         own = results[algo][None]
         print(f"{algo}, default alpha: adaptation r_3 - r_0    {paired(own[:, -1] - own[:, 0])}")

@@ -157,8 +157,8 @@ def test_options_have_help_with_their_defaults(capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  --")}
     assert set(lines) >= {cli.flag(f) for f in cli.fields(Setting)} - {"--standardise"}
-    assert lines["--alpha"].endswith("[0.5]") and lines["--hidden"].endswith("[64 64]")
-    assert "[maml 1, fomaml 1, reptile 3, joint 0]" in lines["--inner-steps"]
+    assert "[0.5; bandit 8.0" in lines["--alpha"] and lines["--hidden"].endswith("[64 64; fourcorners 32]")
+    assert "[1; reptile 3; joint 0]" in lines["--inner-steps"]
 
 
 def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
