@@ -57,11 +57,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind):
-    """Text to int or float; what is neither stays text, for Setting to refuse with its own words."""
+    """A function from text to float or, for an int or tuple of them, int; other text stays, for Setting to refuse."""
 
     def convert(text):
         with contextlib.suppress(ValueError):
-            return kind(text)
+            return int(text) if kind is tuple else kind(text)
         return text
 
     return convert
@@ -83,17 +83,12 @@ def parser():
         options = {"default": argparse.SUPPRESS, "help": f"{f.metadata['help']}{names} [{default(f)}]"}
         if f.type is bool:
             p.add_argument(flag(f), action=argparse.BooleanOptionalAction, **options)
-        elif f.type is tuple:
-            p.add_argument(flag(f), nargs="*", type=number(int), metavar="N", **options)
         else:
-            metavar = {int: "N", float: "X", str: "NAME"}[f.type]
+            options |= {"nargs": "*"} if f.type is tuple else {}
+            metavar = {float: "X", str: "NAME"}.get(f.type, "N")
             p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
-    p.add_argument(
-        "--out", type=Path, metavar="DIR", help="write result.json, log.csv and checkpoint.npz there"
-    )
-    p.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the run in DIR; may change --iterations"
-    )
+    p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
+    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
     p.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return p
 
@@ -120,14 +115,14 @@ def prepare(argv):
 def resumed(resume, out, given):
     """The setting, state and seconds of the run in the directory `resume`."""
     fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
-    if fixed or out is not None:
-        refused = ", ".join([*fixed, "--out"] if out is not None else fixed)
-        raise Stop(2, f"{refused}: cannot change in a run that is resumed; only --iterations and --quiet can")
+    fixed += ["--out"] if out is not None else []
+    if fixed:
+        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations and --quiet can")
     c, state, seconds = load(resume / "checkpoint.npz")
     c = replace(c, **given)
     if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
         raise Stop(
-            2, f"--resume {resume}: has done {state['t']} iterations; give --iterations above that to go on"
+            2, f"--resume {resume}: has done {state['t']} iterations; to go on, give --iterations above"
         )
     return c, state, seconds
 
@@ -282,34 +277,34 @@ def interval(returns):
 def evaluate(c, state, seconds, quiet):
     """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
     tasks, returns = metarl.meta_test(c, state["theta"])
-    held_out = {"tasks": c.test_tasks, "episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
     baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"])[1])}
     if c.compare == "joint":
         joint = replace(c, algo="joint", inner_steps=0)
         theta = iterate(joint, metarl.initial_state(joint), quiet)["theta"]
         baselines["joint"] = interval(metarl.meta_test(c, theta)[1])
+    held_out = {
+        "tasks": c.test_tasks,
+        "splits_coincide": c.family.splits_coincide,
+        "episodes": c.test_episodes,
+    }
+    held_out |= {"adapt_episodes": c.adapt_episodes, **interval(returns), "returns": returns}
     result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}
     result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
-    result |= {"held_out": {**held_out, **interval(returns), "returns": returns}}
-    result |= {"optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}
+    result |= {"held_out": held_out, "optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}
     return json.loads(json.dumps(result, default=lambda x: x.tolist()))
 
 
 def table(result):
     """The result as text: a line for the algorithm, for each baseline and for the optimum."""
-    held_out, baselines = result["held_out"], dict(result["baselines"])
-    rows = {result["algo"]: held_out, "untrained": baselines.pop("random"), **baselines}
-    lines = [
-        f"{result['env']}: mean return on {held_out['tasks']} held-out tasks (± 95 % interval) after k adaptation",
-        f"steps of {held_out['adapt_episodes']} episodes each, measured on {held_out['episodes']} fresh ones",
-        f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(held_out["mean"]))),
-    ]
+    test, baselines = result["held_out"], dict(result["baselines"])
+    rows = {result["algo"]: test, "untrained": baselines.pop("random"), **baselines}
+    kind = "tasks (the training tasks themselves)" if test["splits_coincide"] else "held-out tasks"
+    text = f"{result['env']}: mean return on {test['tasks']} {kind}, with 95 % interval, after k adaptation\n"
+    text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh ones\n"
+    text += f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(test["mean"])))
     for name, row in rows.items():
         cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)]
-        lines.append(f"{name:10}" + "".join(f"{cell:>17}" for cell in cells))
-    lines.append(f"{'optimum':10}{result['optimal']:>17.2f}")
-    iterations, steps = result["config"]["iterations"], result["env_steps"]
-    lines.append(
-        f"{iterations} iterations, {steps:,.0f} environment steps, {result['seconds']:.1f} s of training"
-    )
-    return "\n".join(lines)
+        text += f"\n{name:10}" + "".join(f"{cell:>17}" for cell in cells)
+    iterations, steps, seconds = result["config"]["iterations"], result["env_steps"], result["seconds"]
+    text += f"\n{'optimum':10}{result['optimal']:>17.2f}\n"
+    return text + f"{iterations} iterations, {steps:,.0f} environment steps, {seconds:.1f} s of training"

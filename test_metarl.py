@@ -518,7 +518,15 @@ def test_result_json(tmp_path):
     keys = "schema numpy algo env policy seed config env_steps seconds held_out optimal baselines"
     assert list(result) == keys.split()
     held_out = result["held_out"]
-    assert list(held_out) == ["tasks", "episodes", "adapt_episodes", "mean", "ci95", "returns"]
+    assert list(held_out) == [
+        "tasks",
+        "splits_coincide",
+        "episodes",
+        "adapt_episodes",
+        "mean",
+        "ci95",
+        "returns",
+    ]
     returns = np.array(held_out["returns"])
     assert returns.shape == (3, 3)
     assert_allclose(held_out["mean"], returns.mean(0))

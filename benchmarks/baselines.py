@@ -15,6 +15,7 @@ from itertools import islice
 
 import numpy as np
 
+import envs
 import metarl
 from cli import interval
 from metarl import Setting
@@ -52,7 +53,8 @@ def main():
     with ProcessPoolExecutor(2) as pool:
         found = pool.map(returns_over_grid, names, [a.env] * len(names), [a.seed] * len(names))
         results = dict(zip(names, found, strict=True))
-    print(f"{a.env}, seed {a.seed}: mean return after 3 steps, by alpha")
+    coincide = " on the training tasks themselves" if envs.make(a.env).splits_coincide else ""
+    print(f"{a.env}, seed {a.seed}: mean return after 3 steps{coincide}, by alpha")
     print(f"{'alpha':10}" + "".join(f"{alpha:>8}" for alpha in GRID))
     best = {}
     for name, by_alpha in results.items():

@@ -157,8 +157,18 @@ def test_options_have_help_with_their_defaults(capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  --")}
     assert set(lines) >= {cli.flag(f) for f in cli.fields(Setting)} - {"--standardise"}
-    assert "[0.5; bandit 8.0" in lines["--alpha"] and lines["--hidden"].endswith("[64 64; fourcorners 32]")
+    assert "[0.5; sparse-pointmass 0.25; " in lines["--alpha"] and lines["--hidden"].endswith(
+        "[64 64; fourcorners 32]"
+    )
     assert "[1; reptile 3; joint 0]" in lines["--inner-steps"]
+
+
+def test_a_family_whose_splits_coincide_is_said_to_be_one(tmp_path, capsys):
+    for env, said in (("fourcorners:horizon=3", True), ("pointmass:horizon=3", False)):
+        run = tmp_path / env.partition(":")[0]
+        assert cli.main([*arguments(env=env), "--out", str(run), "--quiet"]) == 0
+        assert ("the training tasks themselves" in capsys.readouterr().out) == said
+        assert json.loads((run / "result.json").read_text())["held_out"]["splits_coincide"] == said
 
 
 def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
