@@ -1,0 +1,390 @@
+"""Evolution strategies: OpenAI-ES, SNES, xNES and CMA-ES, in NumPy. All of them minimise.
+
+Each one keeps a normal distribution over x, and repeats three steps ("ask and tell"):
+
+    x = strategy.ask()              sample a population, one point a row                       (popsize, n)
+    f = [fitness(p) for p in x]     evaluate it, smaller is better                             (popsize,)
+    strategy.tell(x, f)             use the fitness to move the distribution
+
+Read in this order:
+    OpenAIES    a gradient estimate for the mean alone             Salimans et al. 2017, arXiv 1703.03864v2
+    SNES        natural gradient, one step size per coordinate     Wierstra et al. 2014, JMLR 15, 949-980
+    XNES        natural gradient, full covariance                  the same
+    CMAES       full covariance, evolution paths                   Hansen, arXiv 1604.00772v2
+    Strategy    what they share: checks, the best point, saving, when to stop
+    minimize    the loop above, called as scipy.optimize.minimize is
+
+`tell` takes all it needs from its arguments and the state; nothing else passes from `ask` to `tell`. So it
+accepts points that were never asked for, and `state()` rebuilds a strategy after any generation, bit for bit.
+
+    in code           shape             in the papers
+    mean              (n,)              theta, mu, m      mean of the distribution
+    sigma             scalar or (n,)    sigma             step size, a standard deviation
+    popsize           integer           n, lambda         points per generation
+    eps, s, z         (popsize, n)      epsilon, s, z     standard normal noise of each point
+    u, w              (popsize,)        u, w              utility or weight of each rank, best first
+"""
+
+import numpy as np
+
+
+class Strategy:
+    """What the four strategies share, whatever moves their distribution.
+
+    x0, sigma0    first mean (n,) and standard deviation > 0
+    popsize       points per generation, at least 2; 4 + floor(3 ln n) unless given
+    rng           numpy.random.Generator, or a seed for one; `ask` alone draws from it
+    Each adds ask() -> x (popsize, n), and tell(x, f) with f (popsize,). Bad arguments raise ValueError.
+    """
+
+    RECORD = ("t", "best_x", "best_f", "history")
+    MOVING = ("mean", "sigma")
+
+    def __init__(self, x0, sigma0, popsize=None, rng=None):
+        x0 = np.array(x0, float)
+        if x0.ndim != 1 or x0.size == 0 or not np.isfinite(x0).all():
+            raise ValueError(f"x0 must be a vector of finite numbers, not {x0!r}")
+        if np.ndim(sigma0) or not 0 < sigma0 < np.inf:
+            raise ValueError(f"sigma0 must be a positive number, not {sigma0!r}")
+        if popsize is not None and not (popsize >= 2 and popsize % 1 == 0):
+            raise ValueError(f"popsize must be an integer of at least 2, not {popsize!r}")
+        self.n, self.sigma0, self.rng = x0.size, float(sigma0), np.random.default_rng(rng)
+        self.popsize = int(popsize or 4 + np.floor(3 * np.log(self.n)))
+        self.t, self.mean, self.sigma = np.int64(0), x0, np.float64(sigma0)
+        self.best_x, self.best_f = x0, np.float64(np.inf)
+        self.history = np.empty((3, 0))  # best, median and worst fitness of the latest generations
+
+    @property
+    def best(self):
+        """(x, f) of the best point ever told; (x0, inf) before the first."""
+        return self.best_x, self.best_f
+
+    def state(self):
+        """Everything that changes from one generation to the next, except the generator: {name: array}."""
+        return {name: np.array(getattr(self, name)) for name in self.RECORD + self.MOVING}
+
+    def restore(self, state):
+        """Continue from what `state()` returned; entries of other names are ignored. Returns self."""
+        for name in self.RECORD + self.MOVING:
+            value, shape = np.array(state[name]), np.shape(getattr(self, name))
+            if (value.ndim, value.shape[:1]) != (len(shape), shape[:1]):  # history grows along its last axis
+                raise ValueError(f"state: {name} must have shape {shape}, not {value.shape}")
+            setattr(self, name, value[()])  # [()] turns 0-d arrays into scalars: one type, same bits
+        return self
+
+    def told(self, x, f):
+        """Check one generation and record it. Returns x (popsize, n) and f (popsize,), with inf for NaN."""
+        x, f = np.array(x, float), np.array(f, float)
+        shape = self.popsize, self.n
+        if x.shape != shape or f.shape != shape[:1]:
+            raise ValueError(f"x and f must have shapes {shape} and {shape[:1]}, not {x.shape} and {f.shape}")
+        if not np.isfinite(x).all():
+            raise ValueError("x must be finite")
+        nan = np.isnan(f)
+        if nan.all():
+            raise ValueError("f is NaN at every point: there is nothing to rank")
+        f[nan] = np.inf
+        ranked = np.sort(f)
+        if ranked[0] < self.best_f:
+            self.best_x, self.best_f = x[f.argmin()], ranked[0]
+        self.t = self.t + 1
+        window = min(max(self.recent + 110, int(self.t) // 5), 20000)
+        self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[:, -window:]
+        return x, f
+
+    @property
+    def recent(self):
+        """Number of generations within which the best fitness has to change."""
+        return 10 + int(np.ceil(30 * self.n / self.popsize))
+
+    def axes(self):
+        """Lengths (n,) of the principal axes, and directions (n, n), one a column; None: the coordinates'."""
+        return np.broadcast_to(self.sigma, self.n), None
+
+    def stop(self):
+        """{reason: value} of every reason to stop, {} while there is none.
+
+        Criteria and limits: Hansen's tutorial, Sec. B.3 (tolx without its condition on p_c), and "nonfinite".
+        """
+        broken = [name for name in self.MOVING if not np.isfinite(getattr(self, name)).all()]
+        if broken:
+            return {"nonfinite": broken}
+        reasons, i = {}, int(self.t) % self.n  # one axis a generation is tested for its effect
+        length, direction = self.axes()
+        axis = length * (np.arange(self.n) == i) if direction is None else length[i] * direction[:, i]
+        std = length if direction is None else np.sqrt(((direction * length) ** 2).sum(1))
+        if std.max() < 1e-12 * self.sigma0:
+            reasons["tolx"] = std.max()
+        if length.max() > 1e4 * self.sigma0:
+            reasons["tolxup"] = length.max()
+        if length.min() < 1e-7 * length.max():
+            with np.errstate(divide="ignore", over="ignore"):
+                reasons["conditioncov"] = (length.max() / length.min()) ** 2  # above 1e14
+        if (self.mean + 0.1 * axis == self.mean).all():
+            reasons["noeffectaxis"] = i
+        if (stuck := self.mean + 0.2 * std == self.mean).any():
+            reasons["noeffectcoord"] = np.flatnonzero(stuck).tolist()
+        best, median, worst = self.history
+        if self.t >= self.recent:
+            low, high = best[-self.recent :].min(), max(best[-self.recent :].max(), worst[-1])
+            if high <= low + 1e-12:
+                reasons["tolfun"] = high - low if high > low else 0.0  # inf - inf is not a number
+        if best.size >= self.recent + 110:
+            part = int(0.3 * best.size)
+            if all(np.median(h[-part:]) >= np.median(h[:part]) for h in (best, median)):
+                reasons["stagnation"] = best.size
+        return reasons
+
+
+def by_rank(u, f):
+    """Weight of each point: u[k] for the point of rank k in f (smallest first), less the mean of u.
+
+    Ties share the mean of their weights, so equal fitness weighs exactly nothing.
+    """
+    _, group, size = np.unique(f, return_inverse=True, return_counts=True)
+    shared = np.add.reduceat(u, np.cumsum(size) - size) / size
+    return (shared - np.add.reduceat(u, [0]) / u.size)[group]
+
+
+def eigh(a):
+    """Eigenvalues and -vectors of a symmetric matrix; NaN, which stop() reports, where NumPy would raise."""
+    return np.linalg.eigh(a) if np.isfinite(a).all() else (np.full(len(a), np.nan), np.full_like(a, np.nan))
+
+
+class OpenAIES(Strategy):
+    """Gradient descent on E f(mean + sigma eps), estimated from antithetic pairs.
+
+    popsize         even: rows i and i + popsize/2 of `ask` are a pair; sigma stays sigma0
+    fitness         "ranks" (centred, -1/2 to 1/2), "standardised" or "raw" (less the mean: pairs cancel it)
+    optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; momentum goes on under equal fitness)
+    lr              learning rate; sigma0^2 unless given: under "ranks" a step is then a fraction of sigma
+    weight_decay    the gradient of weight_decay/2 |mean|^2 is added
+    Salimans et al. 2017, Algorithm 1 (which maximises), with the antithetic sampling of Sec. 2.1.
+    """
+
+    MOVING = ("mean", "sigma", "m", "v")
+
+    def __init__(
+        self, x0, sigma0, popsize=None, rng=None, fitness="ranks", optimizer="sgd", lr=None, weight_decay=0.0
+    ):
+        super().__init__(x0, sigma0, popsize, rng)
+        if fitness not in ("ranks", "standardised", "raw"):
+            raise ValueError(f"fitness must be ranks, standardised or raw, not {fitness!r}")
+        if optimizer not in ("sgd", "adam"):
+            raise ValueError(f"optimizer must be sgd or adam, not {optimizer!r}")
+        if popsize is None:
+            self.popsize += self.popsize % 2
+        if self.popsize % 2:
+            raise ValueError(f"popsize must be even, for antithetic pairs, not {popsize!r}")
+        self.fitness, self.optimizer, self.weight_decay = fitness, optimizer, weight_decay
+        self.lr = self.sigma0**2 if lr is None else lr
+        self.m, self.v = np.zeros(self.n), np.zeros(self.n)
+
+    def ask(self):
+        eps = self.rng.standard_normal((self.popsize // 2, self.n))  # l.3
+        return self.mean + self.sigma * np.concatenate([eps, -eps])  # l.4
+
+    def tell(self, x, f):
+        x, f = self.told(x, f)
+        g = self.gradient(x, f) + self.weight_decay * self.mean
+        if self.optimizer == "adam":
+            self.m = 0.9 * self.m + (1 - 0.9) * g
+            self.v = 0.999 * self.v + (1 - 0.999) * g**2
+            m_hat, v_hat = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
+            g = m_hat / (np.sqrt(v_hat) + 1e-8)
+        self.mean = self.mean - self.lr * g  # l.5
+
+    def gradient(self, x, f):
+        """Gradient estimate (n,) at the mean: sum_i F_i eps_i / (popsize sigma), F the shaped fitness."""
+        eps = (x - self.mean) / self.sigma
+        return self.shaped(f) @ eps / (self.popsize * self.sigma)  # l.5
+
+    def shaped(self, f):
+        """f (popsize,) as the option `fitness` asks; equal fitness gives zeros."""
+        if self.fitness == "ranks":
+            return by_rank(np.arange(f.size) / (f.size - 1), f)
+        finite = f[np.isfinite(f)]
+        if finite.size == 0:
+            return np.zeros(f.size)
+        f = np.clip(f, finite.min(), finite.max()) - finite.min()  # inf counts as the worst finite value
+        f = f - f.mean()
+        return f / (f.std() or 1.0) if self.fitness == "standardised" else f
+
+
+def utilities(popsize):
+    """u_k = max(0, ln(popsize/2 + 1) - ln k) / (their sum), k = 1 the best; `by_rank` subtracts 1/popsize."""
+    u = np.maximum(0, np.log(popsize / 2 + 1) - np.log(np.arange(1, popsize + 1)))
+    return u / u.sum()
+
+
+class SNES(Strategy):
+    """Separable natural evolution strategy: one step size per coordinate, so sigma has shape (n,).
+
+    Wierstra et al. 2014, Algorithm 6; utilities and learning rates of Table 1.
+    """
+
+    def __init__(self, x0, sigma0, popsize=None, rng=None):
+        super().__init__(x0, sigma0, popsize, rng)
+        self.sigma, self.u = np.full(self.n, self.sigma0), utilities(self.popsize)
+        self.eta_mu, self.eta_sigma = 1.0, (3 + np.log(self.n)) / (5 * np.sqrt(self.n))
+
+    def ask(self):
+        s = self.rng.standard_normal((self.popsize, self.n))
+        return self.mean + self.sigma * s  # z_k = mu + sigma s_k
+
+    def tell(self, x, f):
+        x, f = self.told(x, f)
+        s, u = (x - self.mean) / self.sigma, by_rank(self.u, f)
+        grad_mu = u @ s  # sum_k u_k s_k
+        grad_sigma = u @ (s**2 - 1)  # sum_k u_k (s_k^2 - 1)
+        self.mean = self.mean + self.eta_mu * self.sigma * grad_mu
+        self.sigma = self.sigma * np.exp(self.eta_sigma / 2 * grad_sigma)
+
+
+class XNES(Strategy):
+    """Exponential natural evolution strategy: the covariance is sigma^2 B B^T, and det B = 1.
+
+    Wierstra et al. 2014, Algorithm 5; utilities and learning rates of Table 1. The paper samples with B^T; B,
+    as in Glasmachers et al. 2010, is what the updates of mean and B take for granted.
+    """
+
+    MOVING = ("mean", "sigma", "B")
+
+    def __init__(self, x0, sigma0, popsize=None, rng=None):
+        super().__init__(x0, sigma0, popsize, rng)
+        self.B, self.u = np.eye(self.n), utilities(self.popsize)
+        self.eta_mu, self.eta_sigma = 1.0, (9 + 3 * np.log(self.n)) / (5 * self.n * np.sqrt(self.n))
+        self.eta_B = self.eta_sigma
+
+    def ask(self):
+        s = self.rng.standard_normal((self.popsize, self.n))
+        return self.mean + self.sigma * (s @ self.B.T)  # z_k = mu + sigma B s_k
+
+    def tell(self, x, f):
+        x, f = self.told(x, f)
+        s = np.linalg.solve(self.B, (x - self.mean).T / self.sigma).T
+        u = by_rank(self.u, f)
+        grad_mu = u @ s  # sum_k u_k s_k
+        grad_M = (s.T * u) @ s - u.sum() * np.eye(self.n)  # sum_k u_k (s_k s_k^T - I)
+        grad_sigma = np.trace(grad_M) / self.n
+        grad_B = grad_M - grad_sigma * np.eye(self.n)
+        self.mean = self.mean + self.eta_mu * self.sigma * (self.B @ grad_mu)
+        self.sigma = self.sigma * np.exp(self.eta_sigma / 2 * grad_sigma)
+        values, V = eigh(self.eta_B / 2 * grad_B)
+        self.B = self.B @ (V * np.exp(values)) @ V.T  # B exp(eta_B/2 grad_B), as exp(V L V^T) = V exp(L) V^T
+
+    def axes(self):
+        direction, length, _ = np.linalg.svd(self.B)
+        return self.sigma * length, direction
+
+
+class CMAES(Strategy):
+    """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T; the worse half has negative weights.
+
+    diagonal    sep-CMA-ES (Ros & Hansen 2008): C is diagonal; C and D are vectors (n,), there is no B, and
+                c_1 and c_mu are (n + 2)/3 times as large
+    Equations of Hansen's tutorial, arXiv 1604.00772v2: Fig. 6 for the algorithm, Table 1 for the constants.
+    """
+
+    def __init__(self, x0, sigma0, popsize=None, rng=None, diagonal=False):
+        super().__init__(x0, sigma0, popsize, rng)
+        n, faster = self.n, (self.n + 2) / 3 if diagonal else 1.0
+        w = np.log((self.popsize + 1) / 2) - np.log(np.arange(1, self.popsize + 1))  # (eq. 49)
+        self.mu = self.popsize // 2
+        plus, minus = w[: self.mu], w[self.mu :]
+        mu_eff = plus.sum() ** 2 / (plus**2).sum()  # (eq. 8)
+        mu_eff_minus = minus.sum() ** 2 / (minus**2).sum()
+        c_1 = 2 * faster / ((n + 1.3) ** 2 + mu_eff)  # (eq. 57)
+        c_mu = 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
+        c_mu = min(1 - c_1, c_mu)  # (eq. 58)
+        alpha = min(
+            1 + c_1 / c_mu,  # (eq. 50)
+            1 + 2 * mu_eff_minus / (mu_eff + 2),  # (eq. 51)
+            (1 - c_1 - c_mu) / (n * c_mu),  # (eq. 52)
+        )
+        self.w = np.where(w >= 0, w / plus.sum(), alpha * w / -minus.sum())  # (eq. 53)
+        self.c_m = 1.0  # (eq. 54)
+        self.c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (eq. 55)
+        self.d_sigma = 1 + 2 * max(0.0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + self.c_sigma  # (eq. 55)
+        self.c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)  # (eq. 56)
+        self.mu_eff, self.c_1, self.c_mu = mu_eff, c_1, c_mu
+        self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
+        self.gap = int(np.ceil(1 / (10 * n * (c_1 + c_mu))))  # generations that B and D serve: App. C, l.80
+        self.diagonal, self.p_sigma, self.p_c, self.D = diagonal, np.zeros(n), np.zeros(n), np.ones(n)
+        self.C, self.B = (np.ones(n), None) if diagonal else (np.eye(n), np.eye(n))
+        self.MOVING += ("p_sigma", "p_c", "C", "D") if diagonal else ("p_sigma", "p_c", "C", "D", "B")
+
+    def ask(self):
+        z = self.rng.standard_normal((self.popsize, self.n))  # (eq. 38)
+        y = z * self.D if self.diagonal else (z * self.D) @ self.B.T  # (eq. 39)
+        return self.mean + self.sigma * y  # (eq. 40)
+
+    def tell(self, x, f):
+        x, f = self.told(x, f)
+        n, mu, mu_eff, w, c_s, c_c = self.n, self.mu, self.mu_eff, self.w, self.c_sigma, self.c_c
+
+        # Selection and recombination; the sort is stable, so that ties keep sampling order
+        y = (x[np.argsort(f, kind="stable")] - self.mean) / self.sigma
+        z = y / self.D if self.diagonal else (y @ self.B / self.D) @ self.B.T  # C^(-1/2) y
+        y_w, z_w = w[:mu] @ y[:mu], w[:mu] @ z[:mu]  # (eq. 41) and C^(-1/2) of it
+        self.mean = self.mean + self.c_m * self.sigma * y_w  # (eq. 42)
+
+        # Step-size control
+        self.p_sigma = (1 - c_s) * self.p_sigma + np.sqrt(c_s * (2 - c_s) * mu_eff) * z_w  # (eq. 43)
+        norm = np.sqrt(self.p_sigma @ self.p_sigma)
+        self.sigma = self.sigma * np.exp(c_s / self.d_sigma * (norm / self.chi_n - 1))  # (eq. 44)
+
+        # Covariance matrix adaptation; h_sigma stalls p_c while sigma is far too small. t counts this update
+        h_sigma = float(norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n)
+        self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(c_c * (2 - c_c) * mu_eff) * y_w  # (eq. 45)
+        z2 = np.maximum((z * z).sum(1), 1e-300)  # not 0 for a point told at the mean
+        w_o = np.where(w >= 0, w, w * n / z2)  # (eq. 46)
+        keep = 1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()
+        # keep C + c_1 p_c p_c^T + c_mu sum_i w_o_i y_i y_i^T, with the rank-one term as one more row
+        weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])
+        self.C = keep * self.C + self.outer(weights, rows)  # (eq. 47)
+        if self.t % self.gap == 0:
+            D2, self.B = (self.C, None) if self.diagonal else eigh(self.C)
+            self.D = np.sqrt(np.maximum(D2, 1e-20 * D2.max()))  # rounding can leave eigenvalues at or below 0
+
+    def outer(self, w, y):
+        """sum_i w_i y_i y_i^T, (n, n), or its diagonal, (n,), for w (k,) and y (k, n)."""
+        return w @ (y * y) if self.diagonal else (y.T * w) @ y
+
+    def axes(self):
+        return self.sigma * self.D, self.B
+
+
+METHODS = {"cma-es": CMAES, "xnes": XNES, "snes": SNES, "openai-es": OpenAIES}
+
+
+def minimize(
+    f, x0, sigma0, method="cma-es", popsize=None, rng=None, target=-np.inf, max_evaluations=None, **options
+):
+    """Minimise f, which takes one point (n,) and returns a number; `options` go to the strategy.
+
+    Ends after the generation in which stop() has a reason, f <= target, or max_evaluations (1e4 n) are spent.
+    Returns a scipy.optimize.OptimizeResult: x and fun (the best evaluation), nfev, nit, message, stop, and
+    status: 0 (success) for the target, or points or fitness as good as equal; 1 max_evaluations; 2 otherwise.
+    """
+    from scipy.optimize import OptimizeResult
+
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    strategy = METHODS[method](x0, sigma0, popsize, rng, **options)
+    max_evaluations = 10_000 * strategy.n if max_evaluations is None else max_evaluations
+    why = {}
+    while not why:
+        x = strategy.ask()
+        strategy.tell(x, [f(p) for p in x.copy()])
+        nit, nfev, why = int(strategy.t), int(strategy.t) * strategy.popsize, strategy.stop()
+        if strategy.best_f <= target:
+            why["target"] = strategy.best_f
+        if nfev >= max_evaluations:
+            why["max_evaluations"] = nfev
+    status = 0 if why.keys() & {"target", "tolx", "tolfun"} else 1 if "max_evaluations" in why else 2
+    message = ", ".join(f"{reason}: {value}" for reason, value in why.items())
+    (x, fun), success = strategy.best, status == 0
+    return OptimizeResult(
+        x=x, fun=fun, nfev=nfev, nit=nit, success=success, status=status, message=message, stop=why
+    )
