@@ -3,22 +3,20 @@
 How to read it, from top to bottom:
 
 1. `Tensor` holds an array and remembers the NumPy function and the inputs that made it: the graph.
-2. `apply` calls a NumPy function and, if one of its inputs is a Tensor, records the call. All operations go
-   through it. Plain arrays are constants: arrays in, array out, no graph.
+2. `apply`, through which all operations go, calls a NumPy function, and records the call if an input is a
+   Tensor. Plain arrays are constants: arrays in, array out, no graph.
 3. `VJPS` is the whole of calculus here: one line per function and argument, `(g, out, *inputs)` to the
    adjoint of that argument, where `g` is the adjoint of `out` (a vector-Jacobian product).
 4. `grad` walks the graph backwards and looks each step up in the table.
 
-The lines of the table are written in the operations of this module. Given arrays they compute a number, given
-Tensors they record themselves; so `grad(..., create_graph=True)` returns gradients that can be differentiated
-again, and MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
+The table is written in the operations of this module: given arrays it computes, given Tensors it records. So
+`grad(..., create_graph=True)` returns gradients that can be differentiated again, and MAML's second-order term
+needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph holds no reference to itself and nothing is stored on the inputs: it is freed as soon as it is let go.
 
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and `max` share
 the adjoint equally among ties; `clip` has slope 1 at its bounds.
 """
-
-import math
 
 import numpy as np
 
@@ -35,9 +33,8 @@ class Tensor:
 
     def __init__(self, data, function=None, inputs=(), options=None):
         data = np.asarray(_value(data))
-        if data.dtype.kind in "biu":
-            data = data.astype(float)
-        elif data.dtype.kind != "f":
+        data = data.astype(float) if data.dtype.kind in "biu" else data
+        if data.dtype.kind != "f":
             raise TypeError(f"a Tensor holds real floating-point numbers, not {data.dtype}")
         self.data, self.function, self.inputs, self.options = data, function, inputs, options
 
@@ -72,14 +69,10 @@ def apply(function, *inputs, **options):
     except (ValueError, IndexError) as error:
         name, shapes = function.__name__.strip("_"), " and ".join(str(np.shape(x)) for x in values)
         raise type(error)(f"{name} of {shapes}: {error}") from None
-    if any(isinstance(x, Tensor) for x in inputs):
-        return Tensor(out, function, inputs, options)
-    return out
+    return Tensor(out, function, inputs, options) if any(isinstance(x, Tensor) for x in inputs) else out
 
 
 # --- Operations. What has no docstring is NumPy's function of the same name. ---
-
-
 # fmt: off
 def exp(x): return apply(np.exp, x)
 def log(x): return apply(np.log, x)
@@ -102,6 +95,18 @@ def concatenate(xs, axis=0): return apply(_concatenate, *xs, axis=axis)
 def stack(xs, axis=0): return apply(_stack, *xs, axis=axis)
 def take_along_axis(x, indices, axis): return apply(np.take_along_axis, x, indices=indices, axis=axis)
 def stop_gradient(x): return Tensor(x.data) if isinstance(x, Tensor) else x  # the same value, without history
+
+# Values, and forward functions that NumPy does not have, or not with these keywords
+def _value(x): return x.data if isinstance(x, Tensor) else x
+def _operand(x): return x if isinstance(x, Tensor) else np.asarray(x)
+def _getitem(x, index): return x[index]
+def _where(a, b, condition): return np.where(condition, a, b)
+def _reshape(x, shape): return np.reshape(x, shape)
+def _concatenate(*xs, axis): return np.concatenate(xs, axis)
+def _stack(*xs, axis): return np.stack(xs, axis)
+def _relu(x): return np.maximum(x, 0)
+def _softplus(x): return np.logaddexp(x, 0)
+def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
 # fmt: on
 
 
@@ -126,32 +131,12 @@ def matmul(a, b):
     if a.shape[-1:] != b.shape[-2:][:1]:
         raise ValueError(f"matmul of {a.shape} and {b.shape}: the axis to sum over has two lengths")
     if b.ndim == 1:
-        product = matmul(a, reshape(b, (-1, 1)))
-        return reshape(product, product.shape[:-1])
+        return matmul(a, b[:, None])[..., 0]
     if a.ndim == 1:
-        product = matmul(reshape(a, (1, -1)), b)
-        return reshape(product, (*product.shape[:-2], product.shape[-1]))
-    if a.ndim > 2 and b.ndim == 2:  # one large product, and no batch of adjoints of b to sum afterwards
-        rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
-        return reshape(matmul(rows, b), (*a.shape[:-1], b.shape[1]))
+        return matmul(a[None], b)[..., 0, :]
+    if a.ndim > 2 and b.ndim == 2 and b.shape[0]:  # one large product: no batch of adjoints of b to sum
+        return reshape(matmul(reshape(a, (-1, b.shape[0])), b), (*a.shape[:-1], b.shape[1]))
     return apply(np.matmul, a, b)
-
-
-# --- Forward functions that NumPy does not have, finite wherever their result is. ---
-
-
-# fmt: off
-def _value(x): return x.data if isinstance(x, Tensor) else x
-def _operand(x): return x if isinstance(x, Tensor) else np.asarray(x)
-def _getitem(x, index): return x[index]
-def _where(a, b, condition): return np.where(condition, a, b)
-def _reshape(x, shape): return np.reshape(x, shape)
-def _concatenate(*xs, axis): return np.concatenate(xs, axis)
-def _stack(*xs, axis): return np.stack(xs, axis)
-def _relu(x): return np.maximum(x, 0)
-def _softplus(x): return np.logaddexp(x, 0)
-def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
-# fmt: on
 
 
 def _logsumexp(x, axis, keepdims):
@@ -177,15 +162,11 @@ def _scatter(g, index, shape):
     return out
 
 
-# --- The table: for each function and argument, the adjoint of the argument from g, the adjoint of out. ---
-
-
 def _keepdims(g, x, axis):
     """Give g, reduced from x over `axis`, the reduced axes back with length 1."""
-    shape = list(np.shape(x))
-    for a in range(len(shape)) if axis is None or not shape else np.atleast_1d(axis):
-        shape[a] = 1
-    return reshape(g, shape)
+    shape = np.array(np.shape(x), int)
+    shape[... if axis is None or shape.size == 0 else np.array(axis)] = 1
+    return reshape(g, tuple(shape))
 
 
 def _max_vjp(g, out, x, axis, keepdims):
@@ -194,25 +175,10 @@ def _max_vjp(g, out, x, axis, keepdims):
     return where(ties, share, 0)
 
 
-def _larger(g, a, b):
-    a, b = _value(a), _value(b)
-    return where(a > b, g, where(a == b, 0.5 * g, 0))
-
-
-def _exponent_less_one(y):
-    """y - 1, but 0 for a constant y = 0: its factor y is 0 too, and 0 * x**-1 would be NaN at x = 0."""
-    return y - 1 if isinstance(y, Tensor) else y - 1 + (y == 0)
-
-
 def _piece(g, xs, i, axis):
     """The part of g, the adjoint of the concatenation of xs, that belongs to xs[i]."""
     stop = np.cumsum([np.shape(x)[axis] for x in xs])[i]
     return _along(g, slice(stop - np.shape(xs[i])[axis], stop), axis)
-
-
-def _along(x, index, axis):
-    """x[..., index, ...] with the index on the given axis."""
-    return x[(slice(None),) * (axis % x.ndim) + (index,)]
 
 
 def _take_vjp(g, out, x, indices, axis):
@@ -221,7 +187,14 @@ def _take_vjp(g, out, x, indices, axis):
     return apply(_scatter, g, index=tuple(index), shape=x.shape)
 
 
+# --- The table: for each function and argument, the adjoint of the argument from g, the adjoint of out. ---
 # fmt: off
+def _along(x, index, axis): return x[(slice(None),) * (axis % x.ndim) + (index,)]  # x[..., index, ...]
+# The part of g, the adjoint of max(a, b), that belongs to a
+def _larger(g, a, b): return where(_value(a) > _value(b), g, where(_value(a) == _value(b), 0.5 * g, 0))
+# y - 1, but 0 for a constant y = 0: its factor y is 0 too, and 0 * x**-1 would be NaN at x = 0
+def _exponent_less_one(y): return y - 1 if isinstance(y, Tensor) else y - 1 + (y == 0)
+
 VJPS = {
     np.negative:    (lambda g, out, x: -g,),
     np.add:         (lambda g, out, a, b: g,
@@ -268,23 +241,19 @@ VJPS = {
 
 
 # --- The backward pass ---
-
-
-def _between(output, inputs):
-    """The Tensors through which `output` depends on `inputs`, both included, each after its own inputs."""
-    order, needed, seen = [], {id(x) for x in inputs}, set()
-    stack = [(output, False)]
+def _between(output, wanted):
+    """{id: Tensor} on the ways from the `wanted` ids to `output`, ends included, each after its own inputs."""
+    found, seen, stack = {}, set(), [(output, False)]
     while stack:
         node, inputs_are_done = stack.pop()
         if inputs_are_done:
-            if id(node) in needed or any(id(x) in needed for x in node.inputs):
-                needed.add(id(node))
-                order.append(node)
+            if id(node) in wanted or any(id(x) in found for x in node.inputs):
+                found[id(node)] = node
         elif id(node) not in seen:
             seen.add(id(node))
             stack.append((node, True))
             stack.extend((x, False) for x in node.inputs if isinstance(x, Tensor))
-    return order
+    return found
 
 
 def _conform(g, x):
@@ -320,13 +289,13 @@ def grad(output, inputs, grad_output=None, create_graph=False):
         raise ValueError(f"grad_output has shape {g.shape}, the output has shape {output.shape}")
 
     recorded = (lambda x: x) if create_graph else _value
-    order, wanted = _between(output, inputs), {id(x) for x in inputs}
-    needed, adjoints = {id(node) for node in order}, {id(output): _conform(recorded(g), output)}
-    for node in reversed(order):
-        g = adjoints[id(node)] if id(node) in wanted else adjoints.pop(id(node))
+    adjoints, wanted = {id(output): _conform(recorded(g), output)}, {id(x) for x in inputs}
+    between = _between(output, wanted)
+    for key, node in reversed(between.items()):
+        g = adjoints[key] if key in wanted else adjoints.pop(key)
         out, values = recorded(node), [recorded(x) for x in node.inputs]
         for i, x in enumerate(node.inputs):
-            if isinstance(x, Tensor) and id(x) in needed:
+            if id(x) in between:
                 vjps = VJPS[node.function]
                 vjp = vjps[i] if isinstance(vjps, tuple) else vjps(i)
                 adjoint = _conform(vjp(g, out, *values, **node.options), x)
@@ -356,11 +325,9 @@ def check_grads(f, x, order=2, rng=None):
     rng = rng or np.random.default_rng(0)
     leaves = [Tensor(a) for a in (x if isinstance(x, tuple) else (x,))]
     out = f(*leaves)
-    w = rng.standard_normal(out.shape)
-    v = [rng.standard_normal(a.shape) for a in leaves]
+    w, v = rng.standard_normal(out.shape), [rng.standard_normal(a.shape) for a in leaves]
 
-    def slope(*tensors):
-        """The derivative of sum(w * f) along v, itself a function that can be checked."""
+    def slope(*tensors):  # the derivative of sum(w * f) along v, itself a function that can be checked
         gradients = grad(f(*tensors), tensors, grad_output=w, create_graph=True)
         return sum(stack([sum(g * d) for g, d in zip(gradients, v, strict=True)]))
 
