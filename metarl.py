@@ -25,18 +25,19 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VEC
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import chain, count, islice
+from itertools import count, islice
 
 import numpy as np
 
 import autodiff as ad
 import envs
+import es
 import policies
 from autodiff import Tensor, grad
 from policies import rollout
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
-TASKS, INNER, MEASURE = range(3)  # and further on
+TASKS, INNER, MEASURE, ASK = range(4)  # and further on
 CHUNK = 5  # tasks that are worked on together, whatever the number of workers
 
 
@@ -46,14 +47,15 @@ def rng(seed, *address):
 
 
 def each(f, c, theta, tasks, address, map=map):
-    """f(c, theta, tasks, address) in chunks of tasks (and of theta, if it has a row per task).
+    """f(c, theta, tasks, address) in chunks of tasks (and of theta, unless all tasks share it, (P,)).
 
     f returns arrays with a row per task; so does `each`. A chunk's noise is addressed by its first row.
-    map: the builtin, or that of any concurrent.futures executor.
+    map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
     """
-    starts = range(0, len(tasks), CHUNK)
-    rows = [slice(i, i + CHUNK) for i in starts]
-    thetas = [theta[r] if theta.ndim == 2 else theta for r in rows]
+    size = CHUNK if theta.ndim < 3 else max(1, 100 // theta.shape[1])  # (T, n, P): n members for each task
+    starts = range(0, len(tasks), size)
+    rows = [slice(i, i + size) for i in starts]
+    thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]
     chunks = map(f, [c] * len(rows), thetas, [tasks[r] for r in rows], [(*address, i) for i in starts])
     return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
@@ -147,9 +149,6 @@ def reptile(c, state, address, each):
     return {**record(state, log), "theta": phi + c.epsilon * (phi_k - phi).mean(0)}  # l.5
 
 
-ALGORITHMS = {"maml": maml, "fomaml": maml, "joint": maml, "reptile": reptile}
-
-
 def descend(c, state, g):
     """One step of the outer optimiser against the gradient g (P,), scaled down to the length c.max_norm."""
     norm = np.sqrt((g * g).sum())
@@ -165,6 +164,125 @@ def record(state, log):
     return {**state, "pre": pre, "post": post, "env_steps": state["env_steps"] + log[:, 2].sum()}
 
 
+# --- Without meta-gradients: the return after adaptation takes the place of the loss ---
+
+
+class Common:
+    """A generator of common random numbers: what it draws for one task serves all n members judged on it."""
+
+    def __init__(self, noise, n):
+        self.noise, self.n = noise, n
+
+    def standard_normal(self, shape):
+        return np.repeat(self.noise.standard_normal((shape[0] // self.n, *shape[1:])), self.n, 0)
+
+    def random(self, shape):
+        return np.repeat(self.noise.random((shape[0] // self.n, *shape[1:])), self.n, 0)
+
+
+def hill_climb(c, theta, scale, tasks, noise):
+    """hc: of K queries the first is theta, each other a step at random from the best so far (Song et al. 2020)."""
+    D = rollout(c.family, c.network, theta, tasks, 1, noise)
+    best, episodes = D.returns, [D]
+    for _ in range(c.episodes - 1):
+        trial = theta + c.inner_sigma * scale * noise.standard_normal(theta.shape).astype(theta.dtype)
+        D = rollout(c.family, c.network, trial, tasks, 1, noise)
+        better = D.returns > best
+        theta, best = np.where(better[:, None], trial, theta), np.where(better, D.returns, best)
+        episodes.append(D)
+    return theta, episodes
+
+
+def es_gradient(c, theta, scale, tasks, noise):
+    """es: ascent along an ES gradient from K / 2 antithetic pairs of queries, of returns over their deviation."""
+    episodes, g = [], 0
+    for _ in range(c.episodes // 2):
+        eps = noise.standard_normal(theta.shape).astype(theta.dtype)
+        step = c.inner_sigma * scale * eps
+        pair = [rollout(c.family, c.network, x, tasks, 1, noise) for x in (theta + step, theta - step)]
+        g = g + (pair[0].returns - pair[1].returns)[:, None] * eps
+        episodes += pair
+    deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8
+    return theta + c.alpha * scale * g / (len(episodes) * deviation), episodes
+
+
+def policy_gradient(c, theta, scale, tasks, noise):
+    """pg: the inner step of MAML, with alpha times `scale` for step size."""
+    leaf = Tensor(theta)
+    D = rollout(c.family, c.network, theta, tasks, c.episodes, noise)
+    return theta - c.alpha * scale * grad(surrogate(c, leaf, D), leaf).data, [D]
+
+
+INNER_LOOPS = {"pg": policy_gradient, "es": es_gradient, "hc": hill_climb}
+
+
+def unpack(c, x):
+    """From meta-parameters (T, P or 2P): theta (T, P), and the scale of noise or step of each, the exp of the rest."""
+    theta, rest = np.split(x.astype(c.dtype), [c.network.size], -1)
+    return theta, np.exp(rest) if c.learn_scale else np.ones_like(theta)
+
+
+def fitness(c, x, tasks, address):
+    """v = f^T(U(x, T)) of n members on each of T tasks, all under the same noise (Song et al. 2020, l.4).
+
+    x: (T, n, P or 2P). Returns the values (T, n) and the summary of the episodes (T, 3).
+    """
+    T, n, _ = x.shape
+    (theta, scale), tasks, episodes = unpack(c, x.reshape(T * n, -1)), np.repeat(tasks, n, 0), []
+    for k in range(c.inner_steps):
+        theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))
+        episodes += taken
+    noise = Common(rng(*address, c.inner_steps), n)  # not the noise that it adapted to
+    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise)
+    log = summary([*episodes, D]).reshape(T, n, 3)
+    return D.returns.reshape(T, n), np.stack([*log.mean(1).T[:2], log[..., 2].sum(1)], 1)
+
+
+def strategy(c, state, noise):
+    """The evolution strategy of the algorithm, where the last iteration left it."""
+    if c.algo == "es-maml":
+        s = es.OpenAIES(state["theta"], c.sigma, c.population, noise, c.fitness, c.outer_optimizer, c.beta)
+    elif c.algo == "nes":
+        s = NES[c.nes](state["theta"], c.sigma, c.population, noise)
+    else:
+        s = es.CMAES(state["theta"], c.sigma, c.population, noise, diagonal=state["theta"].size > 500)
+    return s.restore({**s.state(), **state, "mean": state["theta"]})
+
+
+def moved(state, s):
+    """The state with what the strategy s has moved."""
+    return {**state, **{name: getattr(s, name) for name in s.MOVING if name != "mean"}, "theta": s.mean}
+
+
+def es_maml(c, state, address, each):
+    """One iteration of zero-order ES-MAML (Song et al. 2020, Algorithm 2) from antithetic pairs, n counting both.
+
+    With c.fitness "raw" and SGD to the letter; ranks and Adam take the place of values and step size otherwise.
+    """
+    s = strategy(c, state, rng(*address, ASK))
+    x = s.ask()  # l.2, theta + sigma g: rows i and i + n/2 are a pair
+    tasks = sample_tasks(c, c.population // 2, rng(*address, TASKS))  # l.2, one for each pair
+    v, log = each(fitness, c, np.stack(np.split(x, 2), 1), tasks, (*address, INNER))  # l.3-5
+    s.tell(x, -v.T.ravel())  # l.6
+    return moved(record(state, log), s)
+
+
+def distribution(c, state, address, each):
+    """One generation of NES or CMA-ES on the mean return after adaptation, all members on the same tasks."""
+    s = strategy(c, state, rng(*address, ASK))
+    x = s.ask()
+    tasks = sample_tasks(c, c.tasks, rng(*address, TASKS))
+    v, log = each(fitness, c, np.broadcast_to(x, (len(tasks), *x.shape)), tasks, (*address, INNER))
+    s.tell(x, -v.mean(0))
+    return moved(record(state, log), s)
+
+
+ALGORITHMS = {"maml": maml, "fomaml": maml, "joint": maml, "reptile": reptile}
+BLACK_BOXES = {"es-maml": es_maml, "nes": distribution, "cma-es": distribution}
+ALGORITHMS |= BLACK_BOXES
+NES = {"snes": es.SNES, "xnes": es.XNES}
+
+
 # --- A run ---
 
 
@@ -175,20 +293,17 @@ def sample_tasks(c, n, rng, split="train"):
 def initial_state(c):
     """Everything that a run carries from one iteration to the next: a flat dict of arrays.
 
-    theta (P,); Adam's moments m, v (P,) where the algorithm has them; t, the number of iterations done; env_steps,
-    taken so far; pre and post, the mean return in the first and last episodes of the latest iteration.
+    theta (P,), with meta-learned scales (2P,); Adam's moments m, v or the shape of the strategy's distribution, if
+    there are any; t, the number of iterations done; env_steps, taken so far; pre and post, the mean return in the
+    first and last episodes of the latest iteration.
     """
     theta = c.network.init(rng(c.seed, INIT)).astype(c.dtype)
-    state = {
-        "theta": theta,
-        "t": np.array(0),
-        "env_steps": np.array(0.0),
-        "pre": np.array(0.0),
-        "post": np.array(0.0),
-    }
-    if c.algo != "reptile" and c.outer_optimizer == "adam":
-        state |= {"m": np.zeros_like(theta), "v": np.zeros_like(theta)}
-    return state
+    state = {"t": np.array(0), "env_steps": np.array(0.0), "pre": np.array(0.0), "post": np.array(0.0)}
+    if c.algo in BLACK_BOXES:
+        x = np.append(theta, np.zeros(c.network.size * c.learn_scale)).astype(float)
+        return moved(state, strategy(c, {"theta": x}, None))
+    adam = c.algo != "reptile" and c.outer_optimizer == "adam"
+    return {**state, "theta": theta, **({"m": 0 * theta, "v": 0 * theta} if adam else {})}
 
 
 def train(c, state, each=each):
@@ -198,13 +313,24 @@ def train(c, state, each=each):
         yield (state := {name: np.asarray(value) for name, value in state.items()})
 
 
+def adaptation(c, theta, tasks, address):
+    """From meta-parameters (P,) to theta (T, P) after 0, 1, 2, ... adaptations to each task, without end."""
+    x = np.tile(theta, (len(tasks), 1))
+    if c.algo in BLACK_BOXES:
+        theta, scale = unpack(c, x)
+        for k in count():
+            yield theta
+            theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, rng(*address, k))
+    yield x
+    for theta, _ in inner_loop(c, Tensor(x), tasks, address):
+        yield theta.data
+
+
 def returns_by_step(c, theta, tasks, address):
     """(T, test_steps + 1): the mean return of each task after 0, 1, ... adaptation steps, on episodes of its own."""
-    theta = Tensor(np.tile(theta, (len(tasks), 1)))
-    adapted = chain([theta], (theta for theta, _ in inner_loop(c, theta, tasks, (*address, INNER))))
     columns = []
-    for k, theta in enumerate(islice(adapted, c.test_steps + 1)):
-        D = rollout(c.family, c.network, theta.data, tasks, c.test_episodes, rng(*address, MEASURE, k))
+    for k, adapted in enumerate(islice(adaptation(c, theta, tasks, (*address, INNER)), c.test_steps + 1)):
+        D = rollout(c.family, c.network, adapted, tasks, c.test_episodes, rng(*address, MEASURE, k))
         columns.append(D.returns)
     return (np.stack(columns, 1),)
 
@@ -221,9 +347,20 @@ def meta_test(c, theta, each=each):
 
 BANDITS = {"policy": "linear", "gamma": 0.0, "baseline": "none", "alpha": 8.0, "beta": 0.03, "tasks": 40}
 BANDITS |= {"episodes": 1, "test_tasks": 400, "adapt_episodes": 1}
+BLACK_BOX = {
+    "policy": "linear",
+    "inner": "hc",
+    "learn_scale": True,
+    "deterministic": True,
+    "adapt_episodes": 20,
+}
+BLACK_BOX |= {"test_tasks": 400}
 DEFAULTS = {  # what differs from Setting by algorithm, by family, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
+    "es-maml": BLACK_BOX | {"population": 200, "beta": 0.05, "iterations": 200},
+    "nes": BLACK_BOX,
+    "cma-es": BLACK_BOX,
     "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
     "fourcorners": {"hidden": (32,), "iterations": 150, "test_tasks": 80},
     "bandit": BANDITS,
@@ -236,35 +373,21 @@ DEFAULTS = {  # what differs from Setting by algorithm, by family, and by both; 
 
 
 def option(default, help, allowed):
-    """A field with its default, its one-line help, and what is allowed: a predicate and its description."""
-    holds, allowed = allowed
-    return field(
-        default=None, metadata={"default": default, "help": help, "holds": holds, "allowed": allowed}
-    )
+    """A field with its default, its one-line help, and what is allowed: in words, and as a predicate."""
+    words, holds = allowed
+    return field(default=None, metadata={"default": default, "help": help, "allowed": words, "holds": holds})
 
 
-def flag(f):
-    return "--" + f.name.replace("_", "-")
-
-
-def require(holds, f, value, allowed):
-    if not holds:
-        raise ValueError(f"{flag(f)} {value}: must be {allowed}")
-
-
-def one_of(*names):
-    return lambda value: value in names, ", ".join(names)
-
-
-def whole(least):
-    return lambda n: type(n) is int and n >= least, f"a whole number of at least {least}"
-
-
-POSITIVE = lambda x: type(x) in (int, float) and 0 < x < math.inf, "a finite number above 0"
-FRACTION = lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1"
-WIDTHS = lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns), "whole numbers above 0"
-FAMILY = lambda name: name.partition(":")[0] in envs.FAMILIES, ", ".join(envs.FAMILIES)
-TRUTH = lambda value: type(value) is bool, "True or False"
+# fmt: off
+def flag(f): return "--" + f.name.replace("_", "-")
+def one_of(*names): return ", ".join(names), lambda value: value in names
+def whole(least): return f"a whole number of at least {least}", lambda n: type(n) is int and n >= least
+POSITIVE = "a finite number above 0", lambda x: type(x) in (int, float) and 0 < x < math.inf
+FRACTION = "a number from 0 to 1", lambda x: type(x) in (int, float) and 0 <= x <= 1
+WIDTHS = "whole numbers above 0", lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns)
+FAMILY = ", ".join(envs.FAMILIES), lambda name: name.partition(":")[0] in envs.FAMILIES
+TRUTH = "True or False", lambda value: type(value) is bool
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -301,6 +424,16 @@ class Setting:
     test_episodes: int = option(40, "episodes that measure the return on a held-out task", whole(1))
     adapt_episodes: int = option(40, "episodes for one adaptation step on a held-out task", whole(1))
     test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
+    inner: str = option("pg", "inner loop of es-maml, nes and cma-es", one_of(*INNER_LOOPS))
+    inner_sigma: float = option(0.3, "noise of the queries of the inner loops es and hc", POSITIVE)
+    learn_scale: bool = option(False, "meta-learn the inner noise or step of each parameter", TRUTH)
+    deterministic: bool = option(False, "act by the mode of the policy; not with policy gradients", TRUTH)
+    population: int = option(24, "n, points in a generation of es-maml, nes and cma-es", whole(2))
+    sigma: float = option(0.1, "their first standard deviation", POSITIVE)
+    fitness: str = option(
+        "ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks")
+    )
+    nes: str = option("snes", "the strategy of nes", one_of(*NES))
     compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
 
     def __post_init__(self):
@@ -312,15 +445,26 @@ class Setting:
             if getattr(self, f.name) is None:
                 object.__setattr__(self, f.name, special.get(f.name, f.metadata["default"]))
             value = getattr(self, f.name)
-            plain = isinstance(value, str) or f.name not in ("env", "policy")
-            require(not plain or f.metadata["holds"](value), f, value, f.metadata["allowed"])
-        options = {f.name: f for f in fields(self)}
-        small = not isinstance(self.policy, str) or self.network.size <= 10**7
-        require(small, options["hidden"], self.hidden, "at most ten million parameters")
-        loops = (self.algo == "joint") == (self.inner_steps == 0)
-        require(loops, options["inner_steps"], self.inner_steps, "0 for joint, at least 1 for the others")
-        smooth = self.algo != "maml" or self.inner_optimizer == "sgd"
-        require(smooth, options["inner_optimizer"], "adam", "sgd for maml: adam's root has no slope at 0")
+            if isinstance(value, str) or f.name not in ("env", "policy"):
+                self.require(f.metadata["holds"](value), f.name, f.metadata["allowed"])
+        black, pg = self.algo in BLACK_BOXES, self.inner == "pg"
+        own = not isinstance(self.policy, str)
+        self.require(own or self.network.size <= 10**7, "hidden", "at most ten million parameters")
+        self.require(
+            (algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1"
+        )
+        self.require(algo != "maml" or self.inner_optimizer == "sgd", "inner_optimizer", "sgd for maml")
+        self.require(black or pg, "inner", f"pg for {algo}")
+        self.require(not (pg and self.deterministic), "deterministic", "off for policy gradients")
+        self.require(
+            algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are"
+        )
+
+    def require(self, holds, name, allowed):
+        if not holds:
+            raise ValueError(
+                f"{flag(self.__dataclass_fields__[name])} {getattr(self, name)}: must be {allowed}"
+            )
 
     @cached_property
     def family(self):
@@ -331,7 +475,9 @@ class Setting:
         if not isinstance(self.policy, str):
             return self.policy
         env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
-        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation)
+        return policies.Policy(
+            env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic
+        )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Policy:
     discrete: bool = False
     hidden: tuple = (64, 64)
     activation: str = "tanh"
+    deterministic: bool = False
 
     @property
     def widths(self):
@@ -83,7 +84,12 @@ class Policy:
         return output.argmax(-1) if self.discrete else output
 
     def act(self, theta, obs, rng):
-        """A sampled action: the inverse of the cumulative distribution at a uniform number, or mean + std * noise."""
+        """A sampled action: the inverse of the cumulative distribution at a uniform number, or mean + std * noise.
+
+        The mode if the policy is deterministic.
+        """
+        if self.deterministic:
+            return self.mode(theta, obs)
         output = self._output(theta, obs)
         if self.discrete:
             cumulative = np.exp(ad.log_softmax(output)).cumsum(-1)

@@ -16,13 +16,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import autodiff as ad
 import cli
+import es
 import metarl
 from autodiff import Tensor, grad
 from metarl import ALGORITHMS, INNER, Setting, adapt, each, meta_gradient, rng
 from policies import rollout
 
 SMALL = dict(hidden=(5,), tasks=3, episodes=4, iterations=3, test_tasks=3, test_steps=2)
-SMALL |= dict(test_episodes=4, adapt_episodes=5)
+SMALL |= dict(test_episodes=4, adapt_episodes=5, population=6)
 ADDRESS = (0, metarl.TRAIN, 0, INNER, 0)
 
 
@@ -336,6 +337,147 @@ def test_outer_optimisers():
     assert_allclose(sgd["theta"], START - 0.1 * np.sum(clipped, 0), rtol=1e-14)
 
 
+# --- Black boxes ---
+
+
+def black_box(algo="es-maml", **options):
+    """A small setting whose policies act at random, so that all noise counts."""
+    c = Setting(
+        **(SMALL | dict(algo=algo, episodes=6, alpha=0.7, inner_sigma=0.4, deterministic=False) | options)
+    )
+    return replace(c, env=replace(c.family, horizon=6)) if isinstance(c.env, str) else c
+
+
+def meta_parameters(c, *shape):
+    size = c.network.size * (1 + c.learn_scale)
+    return 0.3 * rng(12).standard_normal((*shape, size))
+
+
+def test_es_maml_update_equals_its_formula(monkeypatch):
+    """theta + beta / (sigma n) sum_i v_i g_i, n counting both members of a pair, which share their task."""
+    c = black_box(fitness="raw", outer_optimizer="sgd", beta=0.3, sigma=0.2, population=6)
+    value = lambda x, tasks: np.sin(x @ np.arange(x.shape[-1])) * (1 + tasks[:, :1] + tasks[:, 1:] ** 2)
+    monkeypatch.setattr(
+        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
+    )
+    state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
+    after = ALGORITHMS["es-maml"](c, state, ADDRESS[:3], each)["theta"]
+    g = rng(*ADDRESS[:3], metarl.ASK).standard_normal((3, len(after)))
+    tasks = metarl.sample_tasks(c, 3, rng(*ADDRESS[:3], metarl.TASKS))
+    total = 0
+    for i, sign in itertools.product(range(3), (1, -1)):
+        x = state["theta"] + 0.2 * sign * g[i]
+        total = total + value(x[None, None], tasks[[i]])[0, 0] * sign * g[i]
+    assert_allclose(after, state["theta"] + 0.3 / (0.2 * 6) * total, rtol=1e-10)
+
+
+@pytest.mark.parametrize("algo, nes", [("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")])
+def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monkeypatch):
+    c = black_box(algo, nes=nes, sigma=0.2)
+    value = lambda x, tasks: (x.sum(-1) - tasks.sum(-1)[:, None]) ** 3
+    monkeypatch.setattr(
+        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
+    )
+    state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
+    after = ALGORITHMS[algo](c, state, ADDRESS[:3], each)
+    make = {"snes": es.SNES, "xnes": es.XNES}[nes] if algo == "nes" else es.CMAES
+    s = make(state["theta"], 0.2, 6, rng(*ADDRESS[:3], metarl.ASK))
+    x, tasks = s.ask(), metarl.sample_tasks(c, 3, rng(*ADDRESS[:3], metarl.TASKS))
+    s.tell(x, [-np.mean([(p.sum() - task.sum()) ** 3 for task in tasks]) for p in x])
+    assert_allclose(after["theta"], s.mean, rtol=1e-10)
+    assert_allclose(after["sigma"], s.sigma, rtol=1e-10)
+
+
+def slow_hill_climb(c, theta, scale, task, noise):
+    """One task: keep the best point, starting with theta; from it try a random step; K evaluations in all."""
+    score = lambda p: rollout(c.family, c.network, p[None], task[None], 1, noise).rewards.sum()
+    value = score(theta)
+    for _ in range(c.episodes - 1):
+        trial = theta + 0.4 * scale * noise.standard_normal((1, len(theta)))[0]
+        new = score(trial)
+        if new > value:
+            theta, value = trial, new
+    return theta
+
+
+def slow_es_gradient(c, theta, scale, task, noise):
+    """One task: K / 2 antithetic pairs; alpha times the mean of f eps over the deviation of f."""
+    score = lambda p: rollout(c.family, c.network, p[None], task[None], 1, noise).rewards.sum()
+    values, products = [], []
+    for _ in range(c.episodes // 2):
+        eps = noise.standard_normal((1, len(theta)))[0]
+        for sign in (1, -1):
+            values.append(score(theta + sign * 0.4 * scale * eps))
+            products.append(values[-1] * sign * eps)
+    return theta + 0.7 * scale * np.mean(products, 0) / (np.std(values) + 1e-8)
+
+
+def slow_policy_gradient(c, theta, scale, task, noise):
+    D = rollout(c.family, c.network, theta[None], task[None], c.episodes, noise)
+    leaf = Tensor(theta[None])
+    return theta - 0.7 * scale * grad(metarl.surrogate(c, leaf, D), leaf).data[0]
+
+
+SLOW = {"hc": slow_hill_climb, "es": slow_es_gradient, "pg": slow_policy_gradient}
+
+
+@pytest.mark.parametrize("inner", SLOW)
+@pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.mark.parametrize("learn_scale", [True, False])
+def test_fitness_equals_a_loop_over_tasks_and_members(inner, inner_steps, learn_scale, tapes):
+    """Each member alone, adapted by the slow form and then evaluated; the members of a task under the same noise."""
+    c = black_box(inner=inner, inner_steps=inner_steps, learn_scale=learn_scale)
+    x, tasks = meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, rng(3))
+    v, log = metarl.fitness(c, x, tasks, ADDRESS)
+    P, steps = c.network.size, 6 * (6 * inner_steps + 6) * 2
+    for i, j in np.ndindex(4, 2):
+        theta, scale = x[i, j, :P], np.exp(x[i, j, P:]) if learn_scale else np.ones(P)
+        tapes([i])
+        for k in range(inner_steps):
+            theta = SLOW[inner](c, theta, scale, tasks[i], metarl.rng(*ADDRESS, k))
+        D = rollout(c.family, c.network, theta[None], tasks[[i]], 6, metarl.rng(*ADDRESS, inner_steps))
+        assert_allclose(v[i, j], D.rewards.sum(2).mean(), rtol=1e-9)
+    assert_allclose(log[:, 1], v.mean(1), rtol=1e-12)
+    assert (log[:, 2] <= steps).all() and log[:, 2].mean() > 0.9 * steps
+
+
+@pytest.mark.parametrize("inner", SLOW)
+def test_meta_test_adapts_as_fitness_does(inner):
+    """The return after k adaptations is that of theta after k inner loops with the scales of the trained mean."""
+    c = black_box(inner=inner, test_episodes=6)
+    theta = meta_parameters(c)
+    tasks, returns = metarl.meta_test(c, theta)
+    address, P = (c.seed, metarl.TEST, INNER, 0), c.network.size
+    adapted, scale = np.tile(theta[:P], (3, 1)), np.tile(np.exp(theta[P:]), (3, 1))
+    for k in range(3):
+        D = rollout(c.family, c.network, adapted, tasks, 6, rng(*address, metarl.MEASURE, k))
+        assert_allclose(returns[:, k], D.returns, rtol=1e-10)
+        noise = rng(*address, INNER, k)
+        adapted, _ = metarl.INNER_LOOPS[inner](replace(c, episodes=5), adapted, scale, tasks, noise)
+
+
+def test_deterministic_policies_act_by_their_mode():
+    c = black_box(deterministic=True)
+    theta, obs = c.network.init(rng(5)), rng(6).standard_normal((3, 4, 2))
+    assert_array_equal(c.network.act(theta, obs, None), c.network.mode(theta, obs))
+    _, log = metarl.fitness(c, meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, rng(3)), ADDRESS)
+    assert log[:, 2].max() <= 6 * (6 + 1) * 2  # one episode is enough to evaluate
+
+
+def test_black_box_state_is_float64_and_episodes_have_the_dtype(monkeypatch):
+    c, dtypes = black_box("cma-es", dtype="float32"), set()
+    real = metarl.rollout
+
+    def watched(*arguments):
+        D = real(*arguments)
+        dtypes.update((D.obs.dtype, D.actions.dtype, D.rewards.dtype, arguments[2].dtype))
+        return D
+
+    monkeypatch.setattr(metarl, "rollout", watched)
+    state = next(metarl.train(c, metarl.initial_state(c)))
+    assert state["theta"].dtype == np.float64 and dtypes == {np.dtype("float32")}
+
+
 # --- Noise and runs ---
 
 
@@ -380,7 +522,7 @@ def test_the_state_is_all_that_a_run_carries(algo):
     assert not np.array_equal(states[0]["theta"], states[1]["theta"])
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", ["maml", "fomaml", "joint", "reptile"])
 def test_float32_runs_stay_float32(algo, monkeypatch):
     seen = set()
     create = Tensor.__init__
@@ -416,12 +558,13 @@ def test_log_reports_returns_before_and_after_adaptation(problem):
         assert_allclose(log[:, column], D.rewards.sum(2).mean(1))
 
 
-def test_no_noise_is_used_twice(monkeypatch):
+@pytest.mark.parametrize("algo", ["maml", "reptile", "es-maml", "cma-es"])
+def test_no_noise_is_used_twice(algo, monkeypatch):
     """Initialisation, two iterations, meta-test, with two seeds: each generator is asked for once."""
     addresses = []
     monkeypatch.setattr(metarl, "rng", lambda *address: addresses.append(address) or rng(*address))
     for seed in (0, 1):
-        c = Setting(algo="maml", seed=seed, **SMALL)
+        c = Setting(algo=algo, seed=seed, **SMALL)
         first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
         metarl.meta_test(c, second["theta"])
     assert len(set(addresses)) == len(addresses)
@@ -561,6 +704,9 @@ def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
         (["--algo", "joint", "--inner-steps", "2"], ["--inner-steps 2", "joint"]),
         (["--inner-steps", "0"], ["--inner-steps 0", "at least 1"]),
         (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
+        (["--inner", "hc"], ["--inner hc", "pg"]),
+        (["--deterministic"], ["--deterministic True", "off"]),
+        (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
         (["--iter", "5"], ["--iter"]),
         (["--seed"], ["--seed"]),
     ],
