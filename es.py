@@ -1,21 +1,19 @@
 """Evolution strategies: OpenAI-ES, SNES, xNES and CMA-ES, in NumPy. All of them minimise.
 
 Each one keeps a normal distribution over x, and repeats three steps ("ask and tell"):
-
     x = strategy.ask()              sample a population, one point a row                       (popsize, n)
     f = [fitness(p) for p in x]     evaluate it, smaller is better                             (popsize,)
     strategy.tell(x, f)             use the fitness to move the distribution
+`tell` takes all it needs from its arguments and the state: it accepts points that were never asked for, and
+`state()` rebuilds a strategy after any generation, bit for bit.
 
 Read in this order:
     OpenAIES    a gradient estimate for the mean alone             Salimans et al. 2017, arXiv 1703.03864v2
     SNES        natural gradient, one step size per coordinate     Wierstra et al. 2014, JMLR 15, 949-980
     XNES        natural gradient, full covariance                  the same
-    CMAES       full covariance, evolution paths                   Hansen, arXiv 1604.00772v2
+    CMAES       full covariance, paths, negative weights           Hansen, arXiv 1604.00772v2
     Strategy    what they share: checks, the best point, saving, when to stop
     minimize    the loop above, called as scipy.optimize.minimize is
-
-`tell` takes all it needs from its arguments and the state; nothing else passes from `ask` to `tell`. So it
-accepts points that were never asked for, and `state()` rebuilds a strategy after any generation, bit for bit.
 
     in code           shape             in the papers
     mean              (n,)              theta, mu, m      mean of the distribution
@@ -29,12 +27,11 @@ import numpy as np
 
 
 class Strategy:
-    """What the four strategies share, whatever moves their distribution.
+    """What the four strategies share, whatever moves their distribution. Bad arguments raise ValueError.
 
     x0, sigma0    first mean (n,) and standard deviation > 0
     popsize       points per generation, at least 2; 4 + floor(3 ln n) unless given
     rng           numpy.random.Generator, or a seed for one; `ask` alone draws from it
-    Each adds ask() -> x (popsize, n), and tell(x, f) with f (popsize,). Bad arguments raise ValueError.
     """
 
     RECORD = ("t", "best_x", "best_f", "history")
@@ -54,10 +51,9 @@ class Strategy:
         self.best_x, self.best_f = x0, np.float64(np.inf)
         self.history = np.empty((3, 0))  # best, median and worst fitness of the latest generations
 
-    @property
-    def best(self):
-        """(x, f) of the best point ever told; (x0, inf) before the first."""
-        return self.best_x, self.best_f
+    # (x, f) of the best point ever told, (x0, inf) before the first; generations in which it has to change
+    best = property(lambda self: (self.best_x, self.best_f))
+    recent = property(lambda self: 10 + int(np.ceil(30 * self.n / self.popsize)))
 
     def state(self):
         """Everything that changes from one generation to the next, except the generator: {name: array}."""
@@ -65,11 +61,11 @@ class Strategy:
 
     def restore(self, state):
         """Continue from what `state()` returned; entries of other names are ignored. Returns self."""
-        for name in self.RECORD + self.MOVING:
-            value, shape = np.array(state[name]), np.shape(getattr(self, name))
-            if (value.ndim, value.shape[:1]) != (len(shape), shape[:1]):  # history grows along its last axis
-                raise ValueError(f"state: {name} must have shape {shape}, not {value.shape}")
-            setattr(self, name, value[()])  # [()] turns 0-d arrays into scalars: one type, same bits
+        for name, old in self.state().items():
+            new = np.array(state[name])
+            if (new.ndim, new.shape[:1]) != (old.ndim, old.shape[:1]):  # history grows along its last axis
+                raise ValueError(f"state: {name} must have shape {old.shape}, not {new.shape}")
+            setattr(self, name, new[()])  # [()] turns 0-d arrays into scalars: one type, same bits
         return self
 
     def told(self, x, f):
@@ -80,10 +76,9 @@ class Strategy:
             raise ValueError(f"x and f must have shapes {shape} and {shape[:1]}, not {x.shape} and {f.shape}")
         if not np.isfinite(x).all():
             raise ValueError("x must be finite")
-        nan = np.isnan(f)
-        if nan.all():
+        if np.isnan(f).all():
             raise ValueError("f is NaN at every point: there is nothing to rank")
-        f[nan] = np.inf
+        f[np.isnan(f)] = np.inf
         ranked = np.sort(f)
         if ranked[0] < self.best_f:
             self.best_x, self.best_f = x[f.argmin()], ranked[0]
@@ -92,58 +87,44 @@ class Strategy:
         self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[:, -window:]
         return x, f
 
-    @property
-    def recent(self):
-        """Number of generations within which the best fitness has to change."""
-        return 10 + int(np.ceil(30 * self.n / self.popsize))
-
     def axes(self):
-        """Lengths (n,) of the principal axes, and directions (n, n), one a column; None: the coordinates'."""
-        return np.broadcast_to(self.sigma, self.n), None
+        """The principal axes: (n, n), one a column, or their lengths (n,) where they are the coordinates'."""
+        return np.broadcast_to(self.sigma, self.n)
 
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def stop(self):
-        """{reason: value} of every reason to stop, {} while there is none.
-
-        Criteria and limits: Hansen's tutorial, Sec. B.3 (tolx without its condition on p_c), and "nonfinite".
-        """
+        """{reason: value} of every reason to stop, {} while there is none: Hansen's tutorial, Sec. B.3."""
         broken = [name for name in self.MOVING if not np.isfinite(getattr(self, name)).all()]
         if broken:
             return {"nonfinite": broken}
-        reasons, i = {}, int(self.t) % self.n  # one axis a generation is tested for its effect
-        length, direction = self.axes()
-        axis = length * (np.arange(self.n) == i) if direction is None else length[i] * direction[:, i]
-        std = length if direction is None else np.sqrt(((direction * length) ** 2).sum(1))
-        if std.max() < 1e-12 * self.sigma0:
-            reasons["tolx"] = std.max()
-        if length.max() > 1e4 * self.sigma0:
-            reasons["tolxup"] = length.max()
-        if length.min() < 1e-7 * length.max():
-            with np.errstate(divide="ignore", over="ignore"):
-                reasons["conditioncov"] = (length.max() / length.min()) ** 2  # above 1e14
-        if (self.mean + 0.1 * axis == self.mean).all():
-            reasons["noeffectaxis"] = i
-        if (stuck := self.mean + 0.2 * std == self.mean).any():
-            reasons["noeffectcoord"] = np.flatnonzero(stuck).tolist()
+        A, i = self.axes(), int(self.t) % self.n  # one axis a generation is tested for its effect
+        length, std, axis = A, A, A * (np.arange(self.n) == i)
+        if A.ndim == 2:
+            length, std, axis = np.linalg.norm(A, axis=0), np.linalg.norm(A, axis=1), A[:, i]
+        stuck = self.mean + 0.2 * std == self.mean
+        reasons = {  # tolx without its condition on p_c; a condition number is a ratio of squared lengths
+            "tolx": (std.max() < 1e-12 * self.sigma0, std.max()),
+            "tolxup": (length.max() > 1e4 * self.sigma0, length.max()),
+            "conditioncov": (length.min() < 1e-7 * length.max(), (length.max() / length.min()) ** 2),
+            "noeffectaxis": ((self.mean + 0.1 * axis == self.mean).all(), i),
+            "noeffectcoord": (stuck.any(), np.flatnonzero(stuck).tolist()),
+        }
         best, median, worst = self.history
         if self.t >= self.recent:
             low, high = best[-self.recent :].min(), max(best[-self.recent :].max(), worst[-1])
-            if high <= low + 1e-12:
-                reasons["tolfun"] = high - low if high > low else 0.0  # inf - inf is not a number
+            reasons["tolfun"] = (high <= low + 1e-12, high - low if high > low else 0.0)  # not inf - inf
         if best.size >= self.recent + 110:
             part = int(0.3 * best.size)
-            if all(np.median(h[-part:]) >= np.median(h[:part]) for h in (best, median)):
-                reasons["stagnation"] = best.size
-        return reasons
+            flat = all(np.median(h[-part:]) >= np.median(h[:part]) for h in (best, median))
+            reasons["stagnation"] = (flat, best.size)
+        return {reason: value for reason, (holds, value) in reasons.items() if holds}
 
 
 def by_rank(u, f):
-    """Weight of each point: u[k] for the point of rank k in f (smallest first), less the mean of u.
-
-    Ties share the mean of their weights, so equal fitness weighs exactly nothing.
-    """
+    """Weight of each point: u[k] for rank k in f, smallest first, ties sharing their mean; less the mean of u."""
     _, group, size = np.unique(f, return_inverse=True, return_counts=True)
     shared = np.add.reduceat(u, np.cumsum(size) - size) / size
-    return (shared - np.add.reduceat(u, [0]) / u.size)[group]
+    return (shared - np.add.reduceat(u, [0]) / u.size)[group]  # summed alike: equal fitness weighs exactly 0
 
 
 def eigh(a):
@@ -152,14 +133,13 @@ def eigh(a):
 
 
 class OpenAIES(Strategy):
-    """Gradient descent on E f(mean + sigma eps), estimated from antithetic pairs.
+    """Gradient descent on E f(mean + sigma eps): Salimans et al. 2017, Algorithm 1, which maximises.
 
-    popsize         even: rows i and i + popsize/2 of `ask` are a pair; sigma stays sigma0
+    popsize         even: rows i and i + popsize/2 of `ask` are an antithetic pair (Sec. 2.1); sigma is fixed
     fitness         "ranks" (centred, -1/2 to 1/2), "standardised" or "raw" (less the mean: pairs cancel it)
     optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; momentum goes on under equal fitness)
     lr              learning rate; sigma0^2 unless given: under "ranks" a step is then a fraction of sigma
     weight_decay    the gradient of weight_decay/2 |mean|^2 is added
-    Salimans et al. 2017, Algorithm 1 (which maximises), with the antithetic sampling of Sec. 2.1.
     """
 
     MOVING = ("mean", "sigma", "m", "v")
@@ -172,8 +152,7 @@ class OpenAIES(Strategy):
             raise ValueError(f"fitness must be ranks, standardised or raw, not {fitness!r}")
         if optimizer not in ("sgd", "adam"):
             raise ValueError(f"optimizer must be sgd or adam, not {optimizer!r}")
-        if popsize is None:
-            self.popsize += self.popsize % 2
+        self.popsize += self.popsize % 2 if popsize is None else 0
         if self.popsize % 2:
             raise ValueError(f"popsize must be even, for antithetic pairs, not {popsize!r}")
         self.fitness, self.optimizer, self.weight_decay = fitness, optimizer, weight_decay
@@ -190,8 +169,7 @@ class OpenAIES(Strategy):
         if self.optimizer == "adam":
             self.m = 0.9 * self.m + (1 - 0.9) * g
             self.v = 0.999 * self.v + (1 - 0.999) * g**2
-            m_hat, v_hat = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
-            g = m_hat / (np.sqrt(v_hat) + 1e-8)
+            g = self.m / (1 - 0.9**self.t) / (np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8)
         self.mean = self.mean - self.lr * g  # l.5
 
     def gradient(self, x, f):
@@ -203,9 +181,7 @@ class OpenAIES(Strategy):
         """f (popsize,) as the option `fitness` asks; equal fitness gives zeros."""
         if self.fitness == "ranks":
             return by_rank(np.arange(f.size) / (f.size - 1), f)
-        finite = f[np.isfinite(f)]
-        if finite.size == 0:
-            return np.zeros(f.size)
+        finite = f[np.isfinite(f)] if np.isfinite(f).any() else np.zeros(1)
         f = np.clip(f, finite.min(), finite.max()) - finite.min()  # inf counts as the worst finite value
         f = f - f.mean()
         return f / (f.std() or 1.0) if self.fitness == "standardised" else f
@@ -218,10 +194,7 @@ def utilities(popsize):
 
 
 class SNES(Strategy):
-    """Separable natural evolution strategy: one step size per coordinate, so sigma has shape (n,).
-
-    Wierstra et al. 2014, Algorithm 6; utilities and learning rates of Table 1.
-    """
+    """Separable NES (Wierstra et al. 2014, Algorithm 6, Table 1): sigma (n,), a step size per coordinate."""
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         super().__init__(x0, sigma0, popsize, rng)
@@ -242,19 +215,17 @@ class SNES(Strategy):
 
 
 class XNES(Strategy):
-    """Exponential natural evolution strategy: the covariance is sigma^2 B B^T, and det B = 1.
+    """Exponential NES (Wierstra et al. 2014, Algorithm 5, Table 1): covariance sigma^2 B B^T, det B = 1.
 
-    Wierstra et al. 2014, Algorithm 5; utilities and learning rates of Table 1. The paper samples with B^T; B,
-    as in Glasmachers et al. 2010, is what the updates of mean and B take for granted.
+    The paper samples with B^T; B, as in Glasmachers et al. 2010, is what its updates take for granted.
     """
 
     MOVING = ("mean", "sigma", "B")
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         super().__init__(x0, sigma0, popsize, rng)
-        self.B, self.u = np.eye(self.n), utilities(self.popsize)
-        self.eta_mu, self.eta_sigma = 1.0, (9 + 3 * np.log(self.n)) / (5 * self.n * np.sqrt(self.n))
-        self.eta_B = self.eta_sigma
+        self.B, self.u, self.eta_mu = np.eye(self.n), utilities(self.popsize), 1.0
+        self.eta_sigma = self.eta_B = (9 + 3 * np.log(self.n)) / (5 * self.n * np.sqrt(self.n))
 
     def ask(self):
         s = self.rng.standard_normal((self.popsize, self.n))
@@ -262,8 +233,7 @@ class XNES(Strategy):
 
     def tell(self, x, f):
         x, f = self.told(x, f)
-        s = np.linalg.solve(self.B, (x - self.mean).T / self.sigma).T
-        u = by_rank(self.u, f)
+        s, u = np.linalg.solve(self.B, (x - self.mean).T / self.sigma).T, by_rank(self.u, f)
         grad_mu = u @ s  # sum_k u_k s_k
         grad_M = (s.T * u) @ s - u.sum() * np.eye(self.n)  # sum_k u_k (s_k s_k^T - I)
         grad_sigma = np.trace(grad_M) / self.n
@@ -275,15 +245,13 @@ class XNES(Strategy):
 
     def axes(self):
         direction, length, _ = np.linalg.svd(self.B)
-        return self.sigma * length, direction
+        return self.sigma * length * direction
 
 
 class CMAES(Strategy):
-    """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T; the worse half has negative weights.
+    """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T. Equations of Hansen's tutorial.
 
-    diagonal    sep-CMA-ES (Ros & Hansen 2008): C is diagonal; C and D are vectors (n,), there is no B, and
-                c_1 and c_mu are (n + 2)/3 times as large
-    Equations of Hansen's tutorial, arXiv 1604.00772v2: Fig. 6 for the algorithm, Table 1 for the constants.
+    diagonal    sep-CMA-ES (Ros & Hansen 2008): C and D (n,), no B; c_1 and c_mu (n + 2)/3 times as large
     """
 
     def __init__(self, x0, sigma0, popsize=None, rng=None, diagonal=False):
@@ -292,16 +260,12 @@ class CMAES(Strategy):
         w = np.log((self.popsize + 1) / 2) - np.log(np.arange(1, self.popsize + 1))  # (eq. 49)
         self.mu = self.popsize // 2
         plus, minus = w[: self.mu], w[self.mu :]
-        mu_eff = plus.sum() ** 2 / (plus**2).sum()  # (eq. 8)
-        mu_eff_minus = minus.sum() ** 2 / (minus**2).sum()
+        mu_eff, mu_eff_minus = (v.sum() ** 2 / (v**2).sum() for v in (plus, minus))  # (eq. 8)
         c_1 = 2 * faster / ((n + 1.3) ** 2 + mu_eff)  # (eq. 57)
         c_mu = 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
         c_mu = min(1 - c_1, c_mu)  # (eq. 58)
-        alpha = min(
-            1 + c_1 / c_mu,  # (eq. 50)
-            1 + 2 * mu_eff_minus / (mu_eff + 2),  # (eq. 51)
-            (1 - c_1 - c_mu) / (n * c_mu),  # (eq. 52)
-        )
+        alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))  # (eqs. 50, 51)
+        alpha = min(alpha, (1 - c_1 - c_mu) / (n * c_mu))  # (eq. 52)
         self.w = np.where(w >= 0, w / plus.sum(), alpha * w / -minus.sum())  # (eq. 53)
         self.c_m = 1.0  # (eq. 54)
         self.c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (eq. 55)
@@ -337,54 +301,45 @@ class CMAES(Strategy):
         # Covariance matrix adaptation; h_sigma stalls p_c while sigma is far too small. t counts this update
         h_sigma = float(norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n)
         self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(c_c * (2 - c_c) * mu_eff) * y_w  # (eq. 45)
-        z2 = np.maximum((z * z).sum(1), 1e-300)  # not 0 for a point told at the mean
-        w_o = np.where(w >= 0, w, w * n / z2)  # (eq. 46)
+        w_o = np.where(w >= 0, w, w * n / np.maximum((z * z).sum(1), 1e-300))  # (eq. 46), no 0 at the mean
         keep = 1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()
         # keep C + c_1 p_c p_c^T + c_mu sum_i w_o_i y_i y_i^T, with the rank-one term as one more row
         weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])
-        self.C = keep * self.C + self.outer(weights, rows)  # (eq. 47)
+        outer = weights @ rows**2 if self.diagonal else (rows.T * weights) @ rows
+        self.C = keep * self.C + outer  # (eq. 47)
         if self.t % self.gap == 0:
             D2, self.B = (self.C, None) if self.diagonal else eigh(self.C)
             self.D = np.sqrt(np.maximum(D2, 1e-20 * D2.max()))  # rounding can leave eigenvalues at or below 0
 
-    def outer(self, w, y):
-        """sum_i w_i y_i y_i^T, (n, n), or its diagonal, (n,), for w (k,) and y (k, n)."""
-        return w @ (y * y) if self.diagonal else (y.T * w) @ y
-
     def axes(self):
-        return self.sigma * self.D, self.B
+        return self.sigma * self.D if self.diagonal else self.sigma * self.D * self.B
 
 
 METHODS = {"cma-es": CMAES, "xnes": XNES, "snes": SNES, "openai-es": OpenAIES}
 
 
-def minimize(
-    f, x0, sigma0, method="cma-es", popsize=None, rng=None, target=-np.inf, max_evaluations=None, **options
-):
-    """Minimise f, which takes one point (n,) and returns a number; `options` go to the strategy.
+def minimize(f, x0, sigma0, method="cma-es", target=-np.inf, max_evaluations=None, **options):
+    """Minimise f, which takes one point (n,) and returns a number; popsize, rng, ... go to the strategy.
 
     Ends after the generation in which stop() has a reason, f <= target, or max_evaluations (1e4 n) are spent.
     Returns a scipy.optimize.OptimizeResult: x and fun (the best evaluation), nfev, nit, message, stop, and
     status: 0 (success) for the target, or points or fitness as good as equal; 1 max_evaluations; 2 otherwise.
     """
-    from scipy.optimize import OptimizeResult
+    from scipy.optimize import OptimizeResult  # here, as it is slow to import
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    strategy = METHODS[method](x0, sigma0, popsize, rng, **options)
-    max_evaluations = 10_000 * strategy.n if max_evaluations is None else max_evaluations
+    strategy = METHODS[method](x0, sigma0, **options)
     why = {}
     while not why:
         x = strategy.ask()
         strategy.tell(x, [f(p) for p in x.copy()])
-        nit, nfev, why = int(strategy.t), int(strategy.t) * strategy.popsize, strategy.stop()
+        nfev, why = int(strategy.t) * strategy.popsize, strategy.stop()
         if strategy.best_f <= target:
             why["target"] = strategy.best_f
-        if nfev >= max_evaluations:
+        if nfev >= (max_evaluations or 10_000 * strategy.n):
             why["max_evaluations"] = nfev
     status = 0 if why.keys() & {"target", "tolx", "tolfun"} else 1 if "max_evaluations" in why else 2
     message = ", ".join(f"{reason}: {value}" for reason, value in why.items())
-    (x, fun), success = strategy.best, status == 0
-    return OptimizeResult(
-        x=x, fun=fun, nfev=nfev, nit=nit, success=success, status=status, message=message, stop=why
-    )
+    report = {"success": status == 0, "status": status, "message": message, "stop": why}
+    return OptimizeResult(x=strategy.best_x, fun=strategy.best_f, nfev=nfev, nit=int(strategy.t), **report)

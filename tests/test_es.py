@@ -1006,7 +1006,15 @@ def test_minimize_ends_at_target_or_limit():
 
 def test_minimize_passes_on_its_options():
     result = es.minimize(
-        sphere, np.ones(3), 0.1, "openai-es", 10, rng(), max_evaluations=50, optimizer="adam", lr=0.1
+        sphere,
+        np.ones(3),
+        0.1,
+        "openai-es",
+        max_evaluations=50,
+        popsize=10,
+        rng=rng(),
+        optimizer="adam",
+        lr=0.1,
     )
     s = es.OpenAIES(np.ones(3), 0.1, 10, rng(), optimizer="adam", lr=0.1)
     run(s, sphere, 5)
