@@ -10,7 +10,7 @@ How to read it, from top to bottom:
 4. `grad` walks the graph backwards and looks each step up in the table.
 
 The table is written in the operations of this module: given arrays it computes, given Tensors it records. So
-`grad(..., create_graph=True)` returns gradients that can be differentiated again, and MAML's second-order term
+`grad(..., create_graph=True)` returns gradients that can be differentiated again: MAML's second-order term
 needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph holds no reference to itself and nothing is stored on the inputs: it is freed as soon as it is let go.
 
@@ -242,7 +242,7 @@ VJPS = {
 
 # --- The backward pass ---
 def _between(output, wanted):
-    """{id: Tensor} on the ways from the `wanted` ids to `output`, ends included, each after its own inputs."""
+    """{id: Tensor} on the ways from the `wanted` ids to `output`, both included, each after its inputs."""
     found, seen, stack = {}, set(), [(output, False)]
     while stack:
         node, inputs_are_done = stack.pop()

@@ -121,7 +121,7 @@ class Strategy:
 
 
 def by_rank(u, f):
-    """Weight of each point: u[k] for rank k in f, smallest first, ties sharing their mean; less the mean of u."""
+    """Weight of each point: u[k] for rank k in f, smallest first, shared by ties; less the mean of u."""
     _, group, size = np.unique(f, return_inverse=True, return_counts=True)
     shared = np.add.reduceat(u, np.cumsum(size) - size) / size
     return (shared - np.add.reduceat(u, [0]) / u.size)[group]  # summed alike: equal fitness weighs exactly 0

@@ -605,6 +605,22 @@ def test_paths_that_meet_again_add_up():
     assert_allclose(grad(out, x).data, np.exp(x.data) * (3 * x.data + 3) + np.exp(x.data) + 2)
 
 
+def test_a_tensor_reached_on_many_ways_is_visited_once():
+    class Counted(tuple):
+        visits = 0
+
+        def __iter__(self):
+            Counted.visits += 1
+            return super().__iter__()
+
+    x = y = Tensor(1.0)
+    for _ in range(12):
+        y = y + y
+        y.inputs = Counted(y.inputs)
+    assert grad(y, x).data == 2**12
+    assert Counted.visits <= 4 * 12
+
+
 def test_grad_twice_gives_the_same_and_stores_nothing():
     x = Tensor(np.array([0.5, 2]))
     data, out = x.data.copy(), ad.sum(ad.exp(x) * ad.tanh(x))
