@@ -52,7 +52,7 @@ def each(f, c, theta, tasks, address, map=map):
     f returns arrays with a row per task; so does `each`. A chunk's noise is addressed by its first row.
     map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
     """
-    size = CHUNK if theta.ndim < 3 else max(1, 100 // theta.shape[1])  # (T, n, P): n members for each task
+    size = CHUNK if theta.ndim < 3 else max(1, 500 // theta.shape[1])  # (T, n, P): n members for each task
     starts = range(0, len(tasks), size)
     rows = [slice(i, i + size) for i in starts]
     thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]
@@ -354,8 +354,8 @@ BLACK_BOX = {
     "deterministic": True,
     "adapt_episodes": 20,
 }
-BLACK_BOX |= {"test_tasks": 400}
-DEFAULTS = {  # what differs from Setting by algorithm, by family, and by both; the later wins
+BLACK_BOX |= {"episodes": 20, "test_tasks": 400}
+DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
     "es-maml": BLACK_BOX | {"population": 200, "beta": 0.05, "iterations": 200},
@@ -439,7 +439,7 @@ class Setting:
     def __post_init__(self):
         algo, family = self.algo or "maml", str(self.env or "pointmass").partition(":")[0]
         special = {
-            k: v for layer in (algo, family, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()
+            k: v for layer in (family, algo, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()
         }
         for f in fields(self):
             if getattr(self, f.name) is None:
