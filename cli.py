@@ -9,15 +9,18 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import metarl
 from metarl import DEFAULTS, Setting, flag
+from workers import workers
 
 SCHEMA = 1  # of checkpoint.npz and result.json
 SAVE_EVERY = 5.0  # seconds
@@ -89,25 +92,29 @@ def parser():
             p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
     p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    shared = "share the work among N processes, or a Dask cluster's: the same numbers, sooner [0: none]"
+    p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
     p.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return p
 
 
 def prepare(argv):
-    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet.
+    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet, workers.
 
     Writes nothing. Raises Stop for bad input.
     """
     given = vars(parser().parse_args(argv))
-    out, resume, quiet = given.pop("out"), given.pop("resume"), given.pop("quiet")
+    out, resume, quiet, spec = (given.pop(name) for name in ("out", "resume", "quiet", "workers"))
+    if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
+        raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
         if resume is not None:
-            return *resumed(resume, out, given), resume, quiet
+            return *resumed(resume, out, given), resume, quiet, spec
         c = Setting(**given)
         if out is not None and any((out / name).exists() for name in FILES):
             raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
-        return c, metarl.initial_state(c), 0.0, out, quiet
+        return c, metarl.initial_state(c), 0.0, out, quiet, spec
     except ValueError as error:
         raise Stop(2, error) from None
 
@@ -117,12 +124,14 @@ def resumed(resume, out, given):
     fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
     fixed += ["--out"] if out is not None else []
     if fixed:
-        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations and --quiet can")
+        raise Stop(
+            2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations, --workers, --quiet can"
+        )
     c, state, seconds = load(resume / "checkpoint.npz")
     c = replace(c, **given)
     if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
         raise Stop(
-            2, f"--resume {resume}: has done {state['t']} iterations; to go on, give --iterations above"
+            2, f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations"
         )
     return c, state, seconds
 
@@ -230,9 +239,9 @@ def progress(c, first, quiet):
     return show
 
 
-def iterate(c, state, quiet, keep=lambda state: None):
+def iterate(c, state, quiet, each, keep=lambda state: None):
     """Train up to c.iterations, handing each state to `keep`, and return the last. Stop where one is not finite."""
-    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state)
+    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state, each)
     while state["t"] < c.iterations:
         state = next(states)
         broken = [name for name, value in state.items() if not np.isfinite(value).all()]
@@ -243,20 +252,21 @@ def iterate(c, state, quiet, keep=lambda state: None):
     return state
 
 
-def run(c, state, seconds, out, quiet):
+def run(c, state, seconds, out, quiet, spec):
     """Train from `state`, save, test and report."""
-    record = Record(out, c, state, seconds)
-    try:
-        state = iterate(c, state, quiet, record.keep)
-        record.checkpoint()
-        result = evaluate(c, state, record.seconds, quiet)
-    except KeyboardInterrupt:
-        record.checkpoint()
-        hint = f"go on with: python metarl.py --resume {out}" if out else "without --out nothing is kept"
-        raise Stop(130, f"interrupted after {record.state['t']} iterations; {hint}") from None
-    except Stop:
-        record.checkpoint()
-        raise
+    with workers(spec) as map:
+        each, record = partial(metarl.each, map=map), Record(out, c, state, seconds)
+        try:
+            state = iterate(c, state, quiet, each, record.keep)
+            record.checkpoint()
+            result = evaluate(c, state, record.seconds, quiet, each)
+        except KeyboardInterrupt:
+            record.checkpoint()
+            hint = f"go on with: python metarl.py --resume {out}" if out else "without --out nothing is kept"
+            raise Stop(130, f"interrupted after {record.state['t']} iterations; {hint}") from None
+        except (Stop, ConnectionError):
+            record.checkpoint()
+            raise
     if out is not None:
         with replacing(out / "result.json") as file:
             file.write(json.dumps(result, indent=1).encode())
@@ -274,20 +284,17 @@ def interval(returns):
     return {"mean": returns.mean(0), "ci95": stdtrit(n - 1, 0.975) * returns.std(0, ddof=1) / np.sqrt(n)}
 
 
-def evaluate(c, state, seconds, quiet):
+def evaluate(c, state, seconds, quiet, each):
     """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
-    tasks, returns = metarl.meta_test(c, state["theta"])
-    baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"])[1])}
+    tasks, returns = metarl.meta_test(c, state["theta"], each)
+    baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"], each)[1])}
     if c.compare == "joint":
         joint = replace(c, algo="joint", inner_steps=0)
-        theta = iterate(joint, metarl.initial_state(joint), quiet)["theta"]
-        baselines["joint"] = interval(metarl.meta_test(c, theta)[1])
-    held_out = {
-        "tasks": c.test_tasks,
-        "splits_coincide": c.family.splits_coincide,
-        "episodes": c.test_episodes,
-    }
-    held_out |= {"adapt_episodes": c.adapt_episodes, **interval(returns), "returns": returns}
+        theta = iterate(joint, metarl.initial_state(joint), quiet, each)["theta"]
+        baselines["joint"] = interval(metarl.meta_test(c, theta, each)[1])
+    held_out = {"tasks": c.test_tasks, "splits_coincide": c.family.splits_coincide}
+    held_out |= {"episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
+    held_out |= {**interval(returns), "returns": returns}
     result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}
     result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
     result |= {"held_out": held_out, "optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}

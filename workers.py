@@ -1,0 +1,137 @@
+"""Where chunks of work are done: in this process, in N others, or by the workers of a Dask scheduler.
+
+`workers` yields a `map` for metarl.each. It gives what the builtin gives, to the last bit, whoever does the work and
+whatever happens to them: a chunk is a pure function of its arguments, so one that is lost is simply done again.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
+
+import numpy as np
+
+ATTEMPTS = 3  # in a row without a chunk done, before `workers` gives up
+
+
+@contextlib.contextmanager
+def workers(spec):
+    """A `map`: the builtin for 0, over N processes for N, over a Dask cluster for tcp://HOST:PORT.
+
+    Where workers are lost, they are started or connected anew, and do only the chunks that were not done.
+    Raises ConnectionError, in words for the user, where that is in vain, or impossible to begin with.
+    """
+    if spec == 0:
+        yield map
+        return
+    start = processes if isinstance(spec, int) else dask
+    pool, stop, lost = start(spec)
+
+    def persistent(f, *columns):
+        nonlocal pool, stop
+        chunks, results, failures = dict(enumerate(zip(*columns, strict=True))), {}, 0
+        while True:
+            done, problem = attempt(pool, lost, f, {i: chunks[i] for i in chunks if i not in results})
+            results |= done
+            if len(results) == len(chunks):
+                return [results[i] for i in chunks]
+            failures = 0 if done else failures + 1
+            if failures == ATTEMPTS:
+                raise ConnectionError(
+                    f"--workers {spec}: lost {failures} times before any work was done: {problem}"
+                )
+            stop()
+            pool, stop, _ = start(spec)
+
+    try:
+        yield persistent
+    finally:
+        stop()
+
+
+def attempt(pool, lost, f, chunks):
+    """Results by index of those chunks that are not lost, and the problem, if any."""
+    futures, results, problem = {}, {}, None
+    try:
+        with without_sigint():
+            for i, chunk in chunks.items():
+                futures[i] = pool.submit(quietly, f, *chunk)
+    except lost as error:
+        problem = error
+    wait(futures.values())
+    for i, future in futures.items():
+        try:
+            results[i] = future.result()
+        except lost as error:
+            problem = error
+    return results, problem
+
+
+def quietly(f, *chunk):
+    with np.errstate(all="ignore"):  # which the main program sets for one thread of one process
+        return f(*chunk)
+
+
+# --- Processes ---
+
+
+def processes(n):
+    """An executor, a function that ends it at once, and the error that says that a worker was lost."""
+    context = multiprocessing.get_context("spawn")
+    end, lifeline = context.Pipe(duplex=False)
+    try:
+        pool = ProcessPoolExecutor(n, context, begin, (end,))
+    except (
+        OSError,
+        OverflowError,
+        ValueError,
+    ) as error:  # what the system cannot count; on Windows, above 61
+        raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
+    return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
+
+
+def begin(end):
+    """A process leaves Ctrl-C to the main one, and ends when that closes the other end of the line, or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (end.poll(None), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def without_sigint():
+    """Processes that are started within inherit that SIGINT is blocked: even before `begin` they leave it alone."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- Dask ---
+
+
+def dask(address):
+    """As `processes`, for the cluster whose scheduler is at tcp://HOST:PORT. Whatever it raises, the chunk is lost."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConnectionError(f'--workers {address}: needs Dask: pip install "dask[distributed]"') from None
+    logging.disable()  # of what goes wrong Dask logs pages
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), port), timeout=10).close()
+        client = Client(address, timeout=10, set_as_default=False)
+    except Exception as error:  # noqa: BLE001 - who listens there may answer anything
+        logging.disable(logging.NOTSET)
+        raise ConnectionError(f"--workers {address}: no Dask scheduler there: {error}") from None
+    return (
+        client.get_executor(pure=False),
+        lambda: (client.close(), logging.disable(logging.NOTSET)),
+        Exception,
+    )
