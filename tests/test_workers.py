@@ -1,0 +1,460 @@
+"""Who does the work changes no number: processes, threads, Dask and MPI, killed, interrupted or lost in between."""
+
+import contextlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cli
+import metarl
+from metarl import Setting
+from test_metarl import arguments
+from workers import attempt, workers
+
+ROOT = Path(cli.__file__).parent
+SIZE = dict(tasks=12, test_tasks=7)  # three chunks, the last smaller; two
+ALGOS = ["maml", "reptile"]
+needs_dask = pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs dask[distributed]")
+posix = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+
+
+# --- What chunks may meet, as functions that a worker can import ---
+
+
+def add(a, b):
+    return a + b
+
+
+def who(*_):
+    """The process, its limits of threads, what it makes of a division by zero, whether it ignores Ctrl-C."""
+    limits = [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
+    return os.getpid(), limits, np.ones(1) / np.zeros(1), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def once(path, i):
+    """i; but who first comes with i = 1 is killed without warning. Counts each call in the directory `path`."""
+    with open(path / str(i), "a") as file:
+        file.write("x")
+    if i == 1 and (path / "1").read_text() == "x":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return i
+
+
+def deadly(i):
+    os._exit(7)
+
+
+def wrong(i):
+    raise ZeroDivisionError(f"in chunk {i}")
+
+
+# --- The same numbers ---
+
+
+def numbers(directory):
+    """All that a run leaves behind, without its seconds."""
+    c, state, _ = cli.load(directory / "checkpoint.npz")
+    rows = [row.rsplit(",", 1)[0] for row in (directory / "log.csv").read_text().splitlines()]
+    result = json.loads((directory / "result.json").read_text())
+    result.pop("seconds")
+    return c, {name: value.tobytes() for name, value in state.items()}, rows, result
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The numbers of runs without workers, by algorithm."""
+    out = tmp_path_factory.mktemp("plain")
+    for algo in ALGOS:
+        assert cli.main([*arguments(algo=algo, **SIZE), "--out", str(out / algo), "--quiet"]) == 0
+    return {algo: numbers(out / algo) for algo in ALGOS}
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("n", [0, 1, 2, 4])
+def test_a_run_has_the_same_bits_with_any_number_of_processes(algo, n, plain, tmp_path, capfd):
+    flags = [*arguments(algo=algo, **SIZE), "--workers", str(n), "--out", str(tmp_path), "--quiet"]
+    assert cli.main(flags) == 0
+    assert numbers(tmp_path) == plain[algo] and capfd.readouterr().err == ""
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_serve_training_the_test_and_the_baselines(tmp_path, monkeypatch):
+    served = []
+
+    @contextlib.contextmanager
+    def watched(spec):
+        yield lambda f, *columns: served.append(f.__name__) or map(f, *columns)
+
+    monkeypatch.setattr(cli, "workers", watched)
+    flags = arguments(algo="reptile", iterations=2, compare="joint")
+    assert cli.main([*flags, "--workers", "2", "--quiet"]) == 0
+    tests = ["returns_by_step"]
+    assert served == ["learn"] * 2 + tests * 2 + ["meta_gradient"] * 2 + tests
+
+
+def test_the_number_of_workers_may_change_on_resume(plain, tmp_path):
+    run = str(tmp_path)
+    flags = [*arguments(**SIZE | dict(iterations=1)), "--workers", "1", "--out", run, "--quiet"]
+    assert cli.main(flags) == 0
+    assert cli.main(["--resume", run, "--iterations", "2", "--workers", "2", "--quiet"]) == 0
+    assert cli.main(["--resume", run, "--iterations", "3", "--quiet"]) == 0
+    assert numbers(tmp_path) == plain["maml"]
+
+
+def test_the_program_itself_with_workers(plain, tmp_path):
+    """metarl.py runs as __main__, which the workers import under another name, and without any BLAS setting."""
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    flags = [*arguments(**SIZE), "--workers", "2", "--out", str(tmp_path), "--quiet"]
+    command = [sys.executable, str(ROOT / "metarl.py"), *flags]
+    streams = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=False, cwd=tmp_path.parent, env=environment, **streams)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(tmp_path) == plain["maml"]
+
+
+def states_and_returns(map):
+    """Two iterations and a meta-test of each algorithm through a `map`, as bytes."""
+    found, each = [], partial(metarl.each, map=map)
+    for algo in ALGOS:
+        c = Setting(
+            algo=algo, hidden=(4,), episodes=3, test_episodes=3, adapt_episodes=3, test_steps=1, **SIZE
+        )
+        for state in islice(metarl.train(c, metarl.initial_state(c), each), 2):
+            found += [state[name].tobytes() for name in sorted(state)]
+        found += [a.tobytes() for a in metarl.meta_test(c, state["theta"], each)]
+    return found
+
+
+def executor(kind):
+    if kind == "threads":
+        return ThreadPoolExecutor(2)
+    if kind == "processes":
+        return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    return pytest.importorskip("mpi4py.futures").MPIPoolExecutor(2)
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes", "mpi"])
+def test_each_takes_the_map_of_any_executor(kind):
+    with executor(kind) as pool:
+        assert states_and_returns(pool.map) == states_and_returns(map)
+
+
+# --- What workers are like ---
+
+
+def test_no_workers_are_the_builtin_map():
+    with workers(0) as each_map:
+        assert each_map is map
+
+
+def test_results_come_in_order_and_from_other_processes(capfd):
+    with workers(2) as each_map:
+        assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
+        assert each_map(add, [], []) == []
+        for pid, limits, ratio, ignores in each_map(who, range(4)):
+            assert pid != os.getpid() and ratio == np.inf and ignores
+            assert limits == [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
+    assert capfd.readouterr().err == ""  # not a warning of NumPy's either
+
+
+def test_one_thread_for_blas_where_the_user_has_not_said_otherwise():
+    program = "import metarl, test_workers as t\nif __name__ == '__main__':\n"
+    program += " with t.workers(1) as m: print(m(t.who, [0])[0][1])\n"
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    out = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert out == "['1', '1', '1']\n"
+
+
+def test_errors_of_a_chunk_are_its_own():
+    """Not those of lost workers: no repetition, and the error as it was."""
+    with workers(1) as each_map, pytest.raises(ZeroDivisionError, match="in chunk 0"):
+        each_map(wrong, range(3))
+
+
+# --- Workers that die ---
+
+
+@posix
+def test_a_killed_worker_costs_the_chunks_that_were_not_finished(tmp_path):
+    with workers(2) as each_map:
+        assert each_map(once, [tmp_path] * 6, range(6)) == list(range(6))
+        calls = [len((tmp_path / str(i)).read_text()) for i in range(6)]
+        assert calls[1] == 2 and max(calls) == 2
+        assert each_map(add, [1, 2], [3, 4]) == [4, 6]
+
+
+def test_only_what_is_lost_is_done_again():
+    class Half:
+        """An executor that loses every second chunk, and takes four."""
+
+        def submit(self, f, *arguments):
+            self.taken = getattr(self, "taken", 0) + 1
+            if self.taken > 4:
+                raise BrokenPipeError("full")
+            future = Future()
+            lost = self.taken % 2 == 0
+            future.set_exception(BrokenPipeError("lost")) if lost else future.set_result(f(*arguments))
+            return future
+
+    chunks = {i: (i, 10) for i in range(3, 9)}
+    results, problem = attempt(Half(), BrokenPipeError, add, chunks)
+    assert results == {3: 13, 5: 15} and str(problem) == "lost"
+
+
+def test_workers_that_only_die_are_given_up(tmp_path, capsys, monkeypatch):
+    with workers(2) as each_map, pytest.raises(ConnectionError, match="--workers 2: lost 3 times"):
+        each_map(deadly, range(3))
+    real = metarl.ALGORITHMS["maml"]
+
+    def doomed(c, state, address, each):
+        return each.keywords["map"](deadly, range(3)) if state["t"] == 2 else real(c, state, address, each)
+
+    monkeypatch.setitem(metarl.ALGORITHMS, "maml", doomed)
+    assert cli.main([*arguments(**SIZE), "--workers", "1", "--out", str(tmp_path), "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("metarl: --workers 1: lost 3 times") and err.count("\n") == 1
+    assert cli.load(tmp_path / "checkpoint.npz")[1]["t"] == 2
+
+
+def children(pid):
+    """The worker processes of a process: its children but for Python's resource tracker."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            if parent == str(pid) and b"spawn_main" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
+@contextlib.contextmanager
+def started(*flags):
+    """The program in a process group of its own that does not outlive the test."""
+    command = [sys.executable, "metarl.py", *map(str, flags), "--quiet"]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def until(condition, process=None):
+    """Wait until it holds; fail where the process has ended, or after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def rows(run):
+    return len((run / "log.csv").read_text().splitlines()) - 1 if (run / "log.csv").exists() else 0
+
+
+@linux
+def test_workers_killed_in_a_real_run(tmp_path):
+    """One of them after 2 iterations, both after 20: the run ends by itself, with the numbers of one left alone."""
+    run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=60))
+    assert cli.main([*flags, "--out", str(tmp_path / "plain"), "--quiet"]) == 0
+    with started(*flags, "--out", run, "--workers", "2") as process:
+        for least, number in ((2, 1), (20, 2)):
+            until(lambda least=least: rows(run) >= least and len(children(process.pid)) == 2, process)
+            for pid in children(process.pid)[:number]:
+                os.kill(pid, signal.SIGKILL)
+        assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
+    assert numbers(run) == numbers(tmp_path / "plain")
+
+
+@linux
+@pytest.mark.parametrize("least", [0, 3])
+def test_ctrl_c_with_workers(least, tmp_path):
+    """To all processes at once, as a terminal sends it, while they work or are still being started."""
+    run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
+    with started(*flags, "--out", run, "--workers", "2") as process:
+        until(lambda: rows(run) >= least and len(children(process.pid)) == 2, process)
+        workers = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and err.count("\n") == 1 and f"--resume {run}" in err
+    assert cli.load(run / "checkpoint.npz")[1]["t"] == rows(run) >= least
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+@linux
+def test_workers_do_not_outlive_a_killed_run(tmp_path):
+    run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
+    with started(*flags, "--out", run, "--workers", "2") as process:
+        until(lambda: rows(run) >= 2 and len(children(process.pid)) == 2, process)
+        workers = children(process.pid)
+        process.kill()
+        gone = lambda pid: (
+            not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        )
+        until(lambda: all(map(gone, workers)))
+
+
+# --- The option ---
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["-1", "2.5", "two", "", "nan", "tcp://", "tcp://host", "tcp://:8786", "tcp://host:", "tcp://host:port"]
+    + ["udp://host:8786", "tcp://host:8786/x", "tcp://a b:8786", "host:8786", "tcp://host:878678", "9" * 30],
+)
+def test_other_values_are_refused_in_one_line(value, tmp_path, capsys):
+    assert cli.main([*arguments(), f"--workers={value}", "--out", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"--workers {value}".strip() in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_keeps_refusing_other_options(tmp_path, capsys):
+    assert cli.main([*arguments(), "--out", str(tmp_path), "--quiet"]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for flags, words in (
+        (
+            ["--tasks", "4", "--workers", "2"],
+            "--tasks: cannot change in a resumed run; --iterations, --workers",
+        ),
+        (["--iterations", "4", "--workers", "x"], "--workers x: must be"),
+    ):
+        assert cli.main(["--resume", str(tmp_path), *flags]) == 2
+        err = capsys.readouterr().err
+        assert words in err and err.count("\n") == 1
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_the_setting_does_not_know_of_workers():
+    assert "workers" not in {f.name for f in cli.fields(Setting)}
+
+
+# --- Dask ---
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("distributed")), reason="only where Dask is missing")
+def test_without_dask_one_line_says_what_to_install(tmp_path, capsys):
+    flags = [*arguments(), "--workers", "tcp://localhost:8786", "--out", str(tmp_path / "run")]
+    assert cli.main(flags) == 2
+    err = capsys.readouterr().err
+    assert 'pip install "dask[distributed]"' in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker processes of this machine."""
+    distributed = pytest.importorskip("distributed")
+    options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    with distributed.LocalCluster(**options, silence_logs=True) as cluster:
+        yield cluster
+
+
+@needs_dask
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_run_has_the_same_bits_on_dask(algo, cluster, plain, tmp_path, capfd):
+    flags = [*arguments(algo=algo, **SIZE), "--out", str(tmp_path), "--quiet"]
+    assert cli.main([*flags, "--workers", cluster.scheduler_address]) == 0
+    assert numbers(tmp_path) == plain[algo] and capfd.readouterr().err == ""
+
+
+@needs_dask
+def test_each_takes_the_map_of_dask(cluster):
+    with cluster.get_client() as client:
+        assert states_and_returns(client.get_executor().map) == states_and_returns(map)
+
+
+@needs_dask
+def test_work_goes_to_the_cluster_and_in_order(cluster):
+    with workers(cluster.scheduler_address) as each_map:
+        assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
+        pids = {pid for pid, *_ in each_map(who, range(20))}
+    assert os.getpid() not in pids and len(pids) == 2
+
+
+@needs_dask
+@posix
+def test_a_killed_worker_of_dask_changes_nothing(cluster, tmp_path):
+    with workers(cluster.scheduler_address) as each_map:
+        assert each_map(once, [tmp_path] * 6, range(6)) == list(range(6))
+    assert (tmp_path / "1").read_text() == "xx"
+
+
+@needs_dask
+def test_what_dask_cannot_do_is_given_up_in_one_line(cluster):
+    refused = pytest.raises(ConnectionError, match=r"--workers tcp://\S+: lost 3 times .*: in chunk 0")
+    with workers(cluster.scheduler_address) as each_map, refused:
+        each_map(wrong, range(1))
+
+
+@needs_dask
+def test_no_scheduler_there_is_one_line(tmp_path, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    flags = [*arguments(), "--workers", address, "--quiet"]
+    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 2
+    err = capfd.readouterr().err
+    assert f"--workers {address}: no Dask scheduler there" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@contextlib.contextmanager
+def scheduler_and_worker(directory):
+    """A scheduler and a worker in processes of their own: the scheduler's process and its address."""
+    file, name = directory / "scheduler.json", "distributed.cli.dask_"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    flags = ["--no-dashboard", "--scheduler-file", str(file)]
+    start = lambda kind, *more: subprocess.Popen(
+        [sys.executable, "-m", name + kind, *flags, *more],
+        cwd=directory,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
+    try:
+        until(lambda: file.exists() and file.read_text().endswith("}"))
+        processes.append(start("worker", "--nthreads", "1", "--no-nanny"))
+        yield processes[0], json.loads(file.read_text())["address"]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@needs_dask
+@posix
+def test_ctrl_c_and_a_lost_scheduler(tmp_path):
+    """Each is one line, with the checkpoint kept; and without Dask the run goes on from there."""
+    run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
+    with scheduler_and_worker(tmp_path) as (scheduler, address):
+        with started(*flags, "--out", run, "--workers", address) as process:
+            until(lambda: rows(run) >= 2, process)
+            process.send_signal(signal.SIGINT)
+            err = process.communicate(timeout=60)[1]
+            assert process.returncode == 130 and err.count("\n") == 1 and f"--resume {run}" in err
+        before = rows(run)
+        with started("--resume", run, "--workers", address) as process:
+            until(lambda: rows(run) >= before + 2, process)
+            scheduler.kill()
+            err = process.communicate(timeout=60)[1]
+    assert process.returncode == 2 and err.count("\n") == 1 and f"--workers {address}" in err
+    t = cli.load(run / "checkpoint.npz")[1]["t"]
+    assert t == rows(run) > before
+    assert cli.main(["--resume", str(run), "--iterations", str(t + 1), "--quiet"]) == 0
