@@ -52,7 +52,8 @@ def each(f, c, theta, tasks, address, map=map):
     f returns arrays with a row per task; so does `each`. A chunk's noise is addressed by its first row.
     map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
     """
-    size = CHUNK if theta.ndim < 3 else max(1, 500 // theta.shape[1])  # (T, n, P): n members for each task
+    members = theta.shape[1] if theta.ndim == 3 else 1  # (T, n, P): n for each task
+    size = CHUNK if c.inner == "pg" else max(1, 500 // members)  # no graph to hold, but small arrays
     starts = range(0, len(tasks), size)
     rows = [slice(i, i + size) for i in starts]
     thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]
@@ -354,11 +355,11 @@ BLACK_BOX = {
     "deterministic": True,
     "adapt_episodes": 20,
 }
-BLACK_BOX |= {"episodes": 20, "test_tasks": 400}
+BLACK_BOX |= {"episodes": 20, "test_tasks": 400, "test_episodes": 1}
 DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
-    "es-maml": BLACK_BOX | {"population": 200, "beta": 0.05, "iterations": 200},
+    "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 400},
     "nes": BLACK_BOX,
     "cma-es": BLACK_BOX,
     "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
