@@ -60,14 +60,12 @@ def distance(offset):
 # fmt: off
 # --- Point masses. A method that is one expression is one line. ---
 
-
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
     Action 1 moves by 0.1, at most 0.1 per axis and step. Unless a family says otherwise, the task is the goal, the
     reward minus the distance to it after the move, and an episode ends with the horizon.
     """
-
     obs_dim = action_dim = task_dim = 2
     discrete = splits_coincide = False
     wall = np.inf  # the position is kept within [-wall, wall]^2
@@ -94,14 +92,12 @@ class Point:
         left = np.maximum(np.abs(self.own_frame(tasks)[..., None, :]) - 0.1 * t, 0)
         return self.reward(distance(left)).sum(-1)
 
-
 @dataclass(frozen=True)
 class PointMass(Point):
     """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the rewards tell.
 
     Closer to it than `radius` in both axes, the episode ends. Goals: uniform in [-box, box]^2.
     """
-
     horizon: int = 100
     box: float = 0.5
     radius: float = 0.01  # 0: an episode never ends before the horizon
@@ -114,14 +110,12 @@ class PointMass(Point):
     def sample_tasks(self, n, rng, split="train"): return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
     def ended(self, offset): return (np.abs(offset) < self.radius).all(-1)
 
-
 @dataclass(frozen=True)
 class SparsePointMass(Point):
     """1 - distance within 0.2 of the goal, else 0. Goals: uniform on the unit half-circle, y >= 0.
 
     The horizon of 50 steps of 0.1 is enough to walk to the circle and along all of its arc: 1 + pi < 5.
     """
-
     horizon: int = 50
 
     def sample_tasks(self, n, rng, split="train"):
@@ -130,7 +124,6 @@ class SparsePointMass(Point):
 
     def reward(self, d): return np.where(d < 0.2, 1 - d, 0)
 
-
 @dataclass(frozen=True)
 class FourCorners(Point):
     """-4 + max(0, 4 - distance^2) in [-5, 5]^2: nothing tells where the goal is before one is within 2 of it.
@@ -138,9 +131,7 @@ class FourCorners(Point):
     Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There are only these
     four, so training and test tasks coincide, as in the published protocol.
     """
-
     horizon: int = 100
-
     splits_coincide = True
     wall = 5.0
 
@@ -151,16 +142,13 @@ class FourCorners(Point):
 
     def reward(self, d): return -4 + np.maximum(0, 4 - d**2)
 
-
 @dataclass(frozen=True)
 class TurnedPointMass(Point):
     """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
 
     Task: the angle, uniform in [-pi, pi].
     """
-
     horizon: int = 20
-
     task_dim = 1
 
     def sample_tasks(self, n, rng, split="train"): return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
@@ -177,10 +165,8 @@ class TurnedPointMass(Point):
 
 # --- Bandits ---
 
-
 class Arms:
     """What the bandits share. An episode is `horizon` pulls; the observation is the constant 1, without memory."""
-
     obs_dim = 1
     discrete, splits_coincide = True, False
     action_dim = property(lambda self: self.arms)
@@ -199,18 +185,15 @@ class Arms:
 
     def optimal_return(self, tasks): return self.horizon * self.means(tasks).max(-1)
 
-
 @dataclass(frozen=True)
 class Bandit(Arms):
     """Bernoulli arms: reward 1 with the probability of the arm, else 0 (Duan et al. 2016).
 
     Task: the probabilities (arms,), each uniform in [0, 1], or Beta(a, b) with prior = ((a, b) for each arm).
     """
-
     arms: int = 5
     horizon: int = 10
     prior: tuple = ()
-
     task_dim = property(lambda self: self.arms)
 
     def __post_init__(self):
@@ -227,7 +210,6 @@ class Bandit(Arms):
     def means(self, tasks): return tasks
     def reward(self, mean, rng): return rng.random(mean.shape) < mean
 
-
 @dataclass(frozen=True)
 class LinearBandit(Arms):
     """The parametric bandit: arm a pays x_a . w plus Gaussian noise of deviation `noise`.
@@ -235,13 +217,11 @@ class LinearBandit(Arms):
     The features x_a, standard normal from the seed `features`, are the same for all tasks. Task: the hidden
     weights w (dims,), each normal with mean 1 and deviation 1.
     """
-
     arms: int = 5
     horizon: int = 10
     dims: int = 3
     noise: float = 0.5
     features: int = 0
-
     task_dim = property(lambda self: self.dims)
 
     def __post_init__(self):

@@ -168,17 +168,14 @@ def record(state, log):
 # --- Without meta-gradients: the return after adaptation takes the place of the loss ---
 
 
+# fmt: off
 class Common:
     """A generator of common random numbers: what it draws for one task serves all n members judged on it."""
-
-    def __init__(self, noise, n):
-        self.noise, self.n = noise, n
-
-    def standard_normal(self, shape):
-        return np.repeat(self.noise.standard_normal((shape[0] // self.n, *shape[1:])), self.n, 0)
-
-    def random(self, shape):
-        return np.repeat(self.noise.random((shape[0] // self.n, *shape[1:])), self.n, 0)
+    def __init__(self, noise, n): self.noise, self.n = noise, n
+    def standard_normal(self, shape): return self.shared(self.noise.standard_normal, shape)
+    def random(self, shape): return self.shared(self.noise.random, shape)
+    def shared(self, draw, shape): return np.repeat(draw((shape[0] // self.n, *shape[1:])), self.n, 0)
+# fmt: on
 
 
 def hill_climb(c, theta, scale, tasks, noise):
