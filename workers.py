@@ -4,6 +4,7 @@
 whatever happens to them: a chunk is a pure function of its arguments, so one that is lost is simply done again.
 """
 
+import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -120,18 +121,26 @@ def dask(address):
     """As `processes`, for the cluster whose scheduler is at tcp://HOST:PORT. Whatever it raises, the chunk is lost."""
     try:
         from distributed import Client
+        from distributed.comm import connect
     except ImportError:
         raise ConnectionError(f'--workers {address}: needs Dask: pip install "dask[distributed]"') from None
     logging.disable()  # of what goes wrong Dask logs pages
+
+    async def greet():
+        (await asyncio.wait_for(connect(address), 10)).abort()
+
     host, port = address.removeprefix("tcp://").rsplit(":", 1)
     try:
         socket.create_connection((host.strip("[]"), port), timeout=10).close()
+        asyncio.run(greet())  # a Client itself would wait for ever if nobody answered
         client = Client(address, timeout=10, set_as_default=False)
     except Exception as error:  # noqa: BLE001 - who listens there may answer anything
         logging.disable(logging.NOTSET)
-        raise ConnectionError(f"--workers {address}: no Dask scheduler there: {error}") from None
-    return (
-        client.get_executor(pure=False),
-        lambda: (client.close(), logging.disable(logging.NOTSET)),
-        Exception,
-    )
+        why = str(error) or "no answer"
+        raise ConnectionError(f"--workers {address}: no Dask scheduler there: {why}") from None
+
+    def stop():
+        client.close()
+        logging.disable(logging.NOTSET)
+
+    return client.get_executor(pure=False), stop, Exception

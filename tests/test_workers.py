@@ -3,12 +3,14 @@
 import contextlib
 import importlib.util
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -363,7 +365,7 @@ def cluster():
     """Two worker processes of this machine."""
     distributed = pytest.importorskip("distributed")
     options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
-    with distributed.LocalCluster(**options, silence_logs=True) as cluster:
+    with distributed.LocalCluster(**options, silence_logs=logging.CRITICAL) as cluster:
         yield cluster
 
 
@@ -413,6 +415,24 @@ def test_no_scheduler_there_is_one_line(tmp_path, capfd):
     err = capfd.readouterr().err
     assert f"--workers {address}: no Dask scheduler there" in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@needs_dask
+def test_another_server_there_is_one_line(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            for _ in range(2):
+                connection = server.accept()[0]
+                connection.sendall(b"HTTP/1.1 400 Bad Request, as it is not spoken here")
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert cli.main(["--workers", f"tcp://127.0.0.1:{server.getsockname()[1]}"]) == 2
+        thread.join()
+    err = capfd.readouterr().err
+    assert "no Dask scheduler there" in err and err.count("\n") == 1
 
 
 @contextlib.contextmanager
