@@ -374,7 +374,7 @@ def test_es_maml_update_equals_its_formula(monkeypatch):
 @pytest.mark.parametrize("algo, nes", [("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")])
 def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monkeypatch):
     c = black_box(algo, nes=nes, sigma=0.2)
-    value = lambda x, tasks: (x.sum(-1) - tasks.sum(-1)[:, None]) ** 3
+    value = lambda x, tasks: -((x.sum(-1) - 3 * tasks.sum(-1)[:, None]) ** 2)
     monkeypatch.setattr(
         metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
     )
@@ -383,7 +383,7 @@ def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monke
     make = {"snes": es.SNES, "xnes": es.XNES}[nes] if algo == "nes" else es.CMAES
     s = make(state["theta"], 0.2, 6, rng(*ADDRESS[:3], metarl.ASK))
     x, tasks = s.ask(), metarl.sample_tasks(c, 3, rng(*ADDRESS[:3], metarl.TASKS))
-    s.tell(x, [-np.mean([(p.sum() - task.sum()) ** 3 for task in tasks]) for p in x])
+    s.tell(x, [np.mean([(p.sum() - 3 * task.sum()) ** 2 for task in tasks]) for p in x])
     assert_allclose(after["theta"], s.mean, rtol=1e-10)
     assert_allclose(after["sigma"], s.sigma, rtol=1e-10)
 
@@ -454,6 +454,26 @@ def test_meta_test_adapts_as_fitness_does(inner):
         assert_allclose(returns[:, k], D.returns, rtol=1e-10)
         noise = rng(*address, INNER, k)
         adapted, _ = metarl.INNER_LOOPS[inner](replace(c, episodes=5), adapted, scale, tasks, noise)
+
+
+def test_cma_es_takes_the_diagonal_form_above_500_parameters():
+    for hidden, ndim in (((), 2), ((30,), 2), ((30, 30), 1)):
+        c = black_box("cma-es", policy="mlp", hidden=hidden, learn_scale=False)
+        assert metarl.initial_state(c)["C"].ndim == ndim == (1 if c.network.size > 500 else 2)
+
+
+def test_chunks_of_black_boxes_hold_500_members():
+    c, sizes = black_box(inner="hc"), []
+    for members, tasks in ((2, 600), (24, 30), (1000, 3)):
+        x = np.zeros((tasks, members, 1))
+        each(
+            lambda c, x, tasks, address: (sizes.append(x.shape[0] * x.shape[1]) or tasks,),
+            c,
+            x,
+            np.zeros((tasks, 2)),
+            ADDRESS,
+        )
+    assert sizes == [500, 500, 200, 480, 240, 1000, 1000, 1000]
 
 
 def test_deterministic_policies_act_by_their_mode():
