@@ -356,7 +356,7 @@ BLACK_BOX |= {"episodes": 20, "test_tasks": 400, "test_episodes": 1}
 DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
-    "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 400},
+    "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 300},
     "nes": BLACK_BOX,
     "cma-es": BLACK_BOX,
     "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
