@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 import numpy as np
 
 ATTEMPTS = 3  # in a row without a chunk done, before `workers` gives up
+PATIENCE = 10  # seconds for a Dask scheduler to answer
 
 
 @contextlib.contextmanager
@@ -86,11 +87,7 @@ def processes(n):
     end, lifeline = context.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(n, context, begin, (end,))
-    except (
-        OSError,
-        OverflowError,
-        ValueError,
-    ) as error:  # what the system cannot count; on Windows, above 61
+    except (OSError, OverflowError, ValueError) as error:  # Windows takes 61, others what they can count
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
     return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
 
@@ -127,13 +124,13 @@ def dask(address):
     logging.disable()  # of what goes wrong Dask logs pages
 
     async def greet():
-        (await asyncio.wait_for(connect(address), 10)).abort()
+        (await asyncio.wait_for(connect(address), PATIENCE)).abort()
 
     host, port = address.removeprefix("tcp://").rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), port), timeout=10).close()
+        socket.create_connection((host.strip("[]"), port), timeout=PATIENCE).close()
         asyncio.run(greet())  # a Client itself would wait for ever if nobody answered
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
     except Exception as error:  # noqa: BLE001 - who listens there may answer anything
         logging.disable(logging.NOTSET)
         why = str(error) or "no answer"

@@ -44,14 +44,20 @@ def add(a, b):
 def who(*_):
     """The process, its limits of threads, what it makes of a division by zero, whether it ignores Ctrl-C."""
     limits = [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
-    return os.getpid(), limits, np.ones(1) / np.zeros(1), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN and (os.name != "posix" or blocked())
+    return os.getpid(), limits, np.ones(1) / np.zeros(1), ignores
 
 
-def once(path, i):
-    """i; but who first comes with i = 1 is killed without warning. Counts each call in the directory `path`."""
+def blocked():
+    """Whether SIGINT is: in a worker from its birth, before Python could ignore it."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def once(path, i, kill=True):
+    """i; but who comes here first is killed without warning, if `kill`. Counts the calls in the directory `path`."""
     with open(path / str(i), "a") as file:
         file.write("x")
-    if i == 1 and (path / "1").read_text() == "x":
+    if kill and (path / str(i)).read_text() == "x":
         os.kill(os.getpid(), signal.SIGKILL)
     return i
 
@@ -171,6 +177,7 @@ def test_results_come_in_order_and_from_other_processes(capfd):
             assert pid != os.getpid() and ratio == np.inf and ignores
             assert limits == [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
     assert capfd.readouterr().err == ""  # not a warning of NumPy's either
+    assert os.name != "posix" or not blocked()
 
 
 def test_one_thread_for_blas_where_the_user_has_not_said_otherwise():
@@ -193,11 +200,17 @@ def test_errors_of_a_chunk_are_its_own():
 
 @posix
 def test_a_killed_worker_costs_the_chunks_that_were_not_finished(tmp_path):
-    with workers(2) as each_map:
-        assert each_map(once, [tmp_path] * 6, range(6)) == list(range(6))
-        calls = [len((tmp_path / str(i)).read_text()) for i in range(6)]
-        assert calls[1] == 2 and max(calls) == 2
+    with workers(1) as each_map:
+        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(range(6))
+        assert [len((tmp_path / str(i)).read_text()) for i in range(6)] == [1, 2, 1, 1, 1, 1]
         assert each_map(add, [1, 2], [3, 4]) == [4, 6]
+
+
+@posix
+def test_no_number_of_killed_workers_ends_a_run_that_gets_on(tmp_path):
+    with workers(1) as each_map:
+        assert each_map(once, [tmp_path] * 4, range(4)) == list(range(4))
+        assert [len((tmp_path / str(i)).read_text()) for i in range(4)] == [2, 2, 2, 2]
 
 
 def test_only_what_is_lost_is_done_again():
@@ -325,6 +338,9 @@ def test_other_values_are_refused_in_one_line(value, tmp_path, capsys):
     assert cli.main([*arguments(), f"--workers={value}", "--out", str(tmp_path / "run")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and f"--workers {value}".strip() in err and err.count("\n") == 1
+    assert (
+        "cannot have so many" if len(value) == 30 else "must be a whole number of at least 0, or tcp://"
+    ) in err
     assert not (tmp_path / "run").exists()
 
 
@@ -395,7 +411,7 @@ def test_work_goes_to_the_cluster_and_in_order(cluster):
 @posix
 def test_a_killed_worker_of_dask_changes_nothing(cluster, tmp_path):
     with workers(cluster.scheduler_address) as each_map:
-        assert each_map(once, [tmp_path] * 6, range(6)) == list(range(6))
+        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(range(6))
     assert (tmp_path / "1").read_text() == "xx"
 
 
@@ -418,14 +434,16 @@ def test_no_scheduler_there_is_one_line(tmp_path, capfd):
 
 
 @needs_dask
-def test_another_server_there_is_one_line(capfd):
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request, as it is not spoken here", b""])
+def test_another_server_there_is_one_line(words, monkeypatch, capfd):
+    """One that speaks otherwise, or not at all."""
+    monkeypatch.setattr("workers.PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as open_ones:
 
         def serve():
             for _ in range(2):
-                connection = server.accept()[0]
-                connection.sendall(b"HTTP/1.1 400 Bad Request, as it is not spoken here")
-                connection.close()
+                connection = open_ones.enter_context(server.accept()[0])
+                connection.sendall(words)
 
         thread = threading.Thread(target=serve)
         thread.start()
