@@ -52,8 +52,6 @@ def main(argv=None):
 
 
 # --- Options ---
-
-
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise Stop(2, message)
@@ -124,21 +122,15 @@ def resumed(resume, out, given):
     fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
     fixed += ["--out"] if out is not None else []
     if fixed:
-        raise Stop(
-            2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations, --workers, --quiet can"
-        )
+        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations, --workers, --quiet can")
     c, state, seconds = load(resume / "checkpoint.npz")
     c = replace(c, **given)
     if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
-        raise Stop(
-            2, f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations"
-        )
+        raise Stop(2, f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations")
     return c, state, seconds
 
 
 # --- Files ---
-
-
 @contextlib.contextmanager
 def replacing(path):
     """A file written beside `path`, flushed to disk and moved into its place; or, if that fails, no file."""
@@ -218,8 +210,6 @@ class Record:
 
 
 # --- A run ---
-
-
 def progress(c, first, quiet):
     """A function of the state that reports on standard error: one line, rewritten, or one every few seconds."""
     live, start = sys.stderr.isatty(), time.perf_counter()
@@ -274,8 +264,6 @@ def run(c, state, seconds, out, quiet, spec):
 
 
 # --- Results ---
-
-
 def interval(returns):
     """The mean over tasks (rows) and the half width of its 95 % interval, by Student's t."""
     from scipy.special import stdtrit

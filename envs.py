@@ -33,14 +33,12 @@ def check_sample(n, split):
 def checkerboard(n, rng, split, dims):
     """n points uniform in [0, 1]^dims, training ones on the black cells of a checkerboard, test ones on the white.
 
-    So the two splits have the same distribution up to the size of a cell and never share a task. A hundredth of
-    a cell is left out at each border, lest rounding carry a point over. Returns (n, dims).
+    So the two splits have the same distribution up to the size of a cell and never share a task. A hundredth of a cell
+    is left out at each border, lest rounding carry a point over. Returns (n, dims).
     """
     check_sample(n, split)
     cells = rng.integers(CELLS, size=(n, dims))
-    cells[:, 0] ^= (
-        cells.sum(1) + (split == "test")
-    ) % 2  # the neighbour along the first axis has the other colour
+    cells[:, 0] ^= (cells.sum(1) + (split == "test")) % 2  # the neighbour along the first axis has the other colour
     return (cells + rng.uniform(0.01, 0.99, (n, dims))) / CELLS
 
 
@@ -59,7 +57,6 @@ def distance(offset):
 
 # fmt: off
 # --- Point masses. A method that is one expression is one line. ---
-
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
@@ -128,8 +125,8 @@ class SparsePointMass(Point):
 class FourCorners(Point):
     """-4 + max(0, 4 - distance^2) in [-5, 5]^2: nothing tells where the goal is before one is within 2 of it.
 
-    Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There are only these
-    four, so training and test tasks coincide, as in the published protocol.
+    Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There are only these four,
+    so training and test tasks coincide, as in the published protocol.
     """
     horizon: int = 100
     splits_coincide = True
@@ -164,7 +161,6 @@ class TurnedPointMass(Point):
 
 
 # --- Bandits ---
-
 class Arms:
     """What the bandits share. An episode is `horizon` pulls; the observation is the constant 1, without memory."""
     obs_dim = 1
@@ -214,8 +210,8 @@ class Bandit(Arms):
 class LinearBandit(Arms):
     """The parametric bandit: arm a pays x_a . w plus Gaussian noise of deviation `noise`.
 
-    The features x_a, standard normal from the seed `features`, are the same for all tasks. Task: the hidden
-    weights w (dims,), each normal with mean 1 and deviation 1.
+    The features x_a, standard normal from the seed `features`, are the same for all tasks. Task: the hidden weights w
+    (dims,), each normal with mean 1 and deviation 1.
     """
     arms: int = 5
     horizon: int = 10

@@ -144,9 +144,7 @@ class OpenAIES(Strategy):
 
     MOVING = ("mean", "sigma", "m", "v")
 
-    def __init__(
-        self, x0, sigma0, popsize=None, rng=None, fitness="ranks", optimizer="sgd", lr=None, weight_decay=0.0
-    ):
+    def __init__(self, x0, sigma0, popsize=None, rng=None, fitness="ranks", optimizer="sgd", lr=None, weight_decay=0.0):
         super().__init__(x0, sigma0, popsize, rng)
         if fitness not in ("ranks", "standardised", "raw"):
             raise ValueError(f"fitness must be ranks, standardised or raw, not {fitness!r}")

@@ -34,7 +34,7 @@ import envs
 import es
 import policies
 from autodiff import Tensor, grad
-from policies import rollout
+from policies import Common, rollout
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
 TASKS, INNER, MEASURE, ASK = range(4)  # and further on
@@ -62,8 +62,6 @@ def each(f, c, theta, tasks, address, map=map):
 
 
 # --- The inner loop ---
-
-
 def surrogate(c, theta, D):
     """The loss whose gradient is minus the policy gradient, summed over tasks (Finn et al. 2017, eq. 4).
 
@@ -109,14 +107,12 @@ def summary(episodes):
 
 
 # --- The outer loops ---
-
-
 def meta_gradient(c, theta, tasks, address):
     """For each task the gradient of the loss after adaptation with respect to the parameters before it.
 
-    maml differentiates through the inner steps. In fomaml their gradients are constants, so that the chain rule
-    passes through theta' = theta - alpha * g as through the identity. joint has no inner steps: a policy gradient.
-    Returns the meta-gradients (T, P) and the summary of the episodes (T, 3).
+    maml differentiates through the inner steps. In fomaml their gradients are constants, so that the chain rule passes
+    through theta' = theta - alpha * g as through the identity. joint has no inner steps: a policy gradient. Returns
+    the meta-gradients (T, P) and the summary of the episodes (T, 3).
     """
     theta = Tensor(np.tile(theta, (len(tasks), 1)))
     theta_prime, episodes = adapt(c, theta, tasks, address, create_graph=c.algo == "maml")  # l.4-7
@@ -166,16 +162,6 @@ def record(state, log):
 
 
 # --- Without meta-gradients: the return after adaptation takes the place of the loss ---
-
-
-# fmt: off
-class Common:
-    """A generator of common random numbers: what it draws for one task serves all n members judged on it."""
-    def __init__(self, noise, n): self.noise, self.n = noise, n
-    def standard_normal(self, shape): return self.shared(self.noise.standard_normal, shape)
-    def random(self, shape): return self.shared(self.noise.random, shape)
-    def shared(self, draw, shape): return np.repeat(draw((shape[0] // self.n, *shape[1:])), self.n, 0)
-# fmt: on
 
 
 def hill_climb(c, theta, scale, tasks, noise):
@@ -282,8 +268,6 @@ NES = {"snes": es.SNES, "xnes": es.XNES}
 
 
 # --- A run ---
-
-
 def sample_tasks(c, n, rng, split="train"):
     return c.family.sample_tasks(n, rng, split).astype(c.dtype)
 
@@ -341,18 +325,10 @@ def meta_test(c, theta, each=each):
 
 
 # --- Every option of a run ---
-
-
 BANDITS = {"policy": "linear", "gamma": 0.0, "baseline": "none", "alpha": 8.0, "beta": 0.03, "tasks": 40}
 BANDITS |= {"episodes": 1, "test_tasks": 400, "adapt_episodes": 1}
-BLACK_BOX = {
-    "policy": "linear",
-    "inner": "hc",
-    "learn_scale": True,
-    "deterministic": True,
-    "adapt_episodes": 20,
-}
-BLACK_BOX |= {"episodes": 20, "test_tasks": 400, "test_episodes": 1}
+BLACK_BOX = {"policy": "linear", "inner": "hc", "learn_scale": True, "deterministic": True, "episodes": 20}
+BLACK_BOX |= {"adapt_episodes": 20, "test_tasks": 400, "test_episodes": 1}
 DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
@@ -392,8 +368,8 @@ TRUTH = "True or False", lambda value: type(value) is bool
 class Setting:
     """All options of a run, each a plain value; ValueError for one that is not allowed.
 
-    What is None takes its default, or that of algorithm and family in DEFAULTS. In Python `env` and `policy` may also be objects that
-    behave like a family of envs.py and like Policy.
+    What is None takes its default, or that of algorithm and family in DEFAULTS. In Python `env` and `policy` may also
+    be objects that behave like a family of envs.py and like Policy.
     """
 
     algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
@@ -428,17 +404,13 @@ class Setting:
     deterministic: bool = option(False, "act by the mode of the policy; not with policy gradients", TRUTH)
     population: int = option(24, "n, points in a generation of es-maml, nes and cma-es", whole(2))
     sigma: float = option(0.1, "their first standard deviation", POSITIVE)
-    fitness: str = option(
-        "ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks")
-    )
+    fitness: str = option("ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks"))
     nes: str = option("snes", "the strategy of nes", one_of(*NES))
     compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
 
     def __post_init__(self):
         algo, family = self.algo or "maml", str(self.env or "pointmass").partition(":")[0]
-        special = {
-            k: v for layer in (family, algo, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()
-        }
+        special = {k: v for layer in (family, algo, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()}
         for f in fields(self):
             if getattr(self, f.name) is None:
                 object.__setattr__(self, f.name, special.get(f.name, f.metadata["default"]))
@@ -448,21 +420,15 @@ class Setting:
         black, pg = self.algo in BLACK_BOXES, self.inner == "pg"
         own = not isinstance(self.policy, str)
         self.require(own or self.network.size <= 10**7, "hidden", "at most ten million parameters")
-        self.require(
-            (algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1"
-        )
+        self.require((algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1")
         self.require(algo != "maml" or self.inner_optimizer == "sgd", "inner_optimizer", "sgd for maml")
         self.require(black or pg, "inner", f"pg for {algo}")
         self.require(not (pg and self.deterministic), "deterministic", "off for policy gradients")
-        self.require(
-            algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are"
-        )
+        self.require(algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are")
 
     def require(self, holds, name, allowed):
         if not holds:
-            raise ValueError(
-                f"{flag(self.__dataclass_fields__[name])} {getattr(self, name)}: must be {allowed}"
-            )
+            raise ValueError(f"{flag(self.__dataclass_fields__[name])} {getattr(self, name)}: must be {allowed}")
 
     @cached_property
     def family(self):
@@ -473,9 +439,7 @@ class Setting:
         if not isinstance(self.policy, str):
             return self.policy
         env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
-        return policies.Policy(
-            env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic
-        )
+        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ ACTIVATIONS = {"tanh": ad.tanh, "relu": ad.relu}
 class Policy:
     """A multilayer perceptron with a Gaussian head, or a categorical one if `discrete`; `hidden=()` is linear.
 
-    Layout of theta: for each layer its weights (inputs x outputs, row by row) and its biases; the Gaussian head
-    ends with the logarithm of the standard deviation of each action (the same in all states).
-    Methods take theta (P,) or (T, P) and obs (T, ..., obs_dim); arrays or, in `log_prob`, Tensors.
+    Layout of theta: for each layer its weights (inputs x outputs, row by row) and its biases; the Gaussian head ends
+    with the logarithm of the standard deviation of each action (the same in all states). Methods take theta (P,) or
+    (T, P) and obs (T, ..., obs_dim); arrays or, in `log_prob`, Tensors.
     """
 
     obs_dim: int
@@ -133,6 +133,16 @@ def rollout(env, policy, theta, tasks, K, rng):
         steps.append((obs, action, np.where(running, reward, 0), running))
         running = running & ~done
     return Trajectories(*(np.stack(column, 2) for column in zip(*steps, strict=True)))
+
+
+# fmt: off
+class Common:
+    """A generator of common random numbers: what it draws for one task serves all n members judged on it."""
+    def __init__(self, noise, n): self.noise, self.n = noise, n
+    def standard_normal(self, shape): return self.shared(self.noise.standard_normal, shape)
+    def random(self, shape): return self.shared(self.noise.random, shape)
+    def shared(self, draw, shape): return np.repeat(draw((shape[0] // self.n, *shape[1:])), self.n, 0)
+# fmt: on
 
 
 def returns_to_go(rewards, gamma):

@@ -81,9 +81,7 @@ def outer_step(c, theta):
     return theta - ALGORITHMS[c.algo](c, state, ADDRESS, each)["theta"]
 
 
-@pytest.mark.parametrize(
-    "algo, expected", [("maml", [0.95, -2.10]), ("fomaml", [1.0, -2.5]), ("joint", [1, -3])]
-)
+@pytest.mark.parametrize("algo, expected", [("maml", [0.95, -2.10]), ("fomaml", [1.0, -2.5]), ("joint", [1, -3])])
 def test_meta_gradient_of_a_quadratic(algo, expected):
     """d/dtheta L(theta - alpha grad L(theta)) = (I - alpha A) A (I - alpha A) theta; the first factor is MAML's own."""
     c = quadratic_setting(algo, HILL, alpha=0.1, beta=0.5, max_norm=1e9)
@@ -120,9 +118,7 @@ def test_nichols_expansion(algo, k, monkeypatch):
 
     def expected_step(alpha):
         steps = k if algo == "reptile" else k - 1
-        c = quadratic_setting(
-            algo, problem, alpha=alpha, alpha_decay=1.0, inner_steps=steps, beta=1.0, max_norm=1e9
-        )
+        c = quadratic_setting(algo, problem, alpha=alpha, alpha_decay=1.0, inner_steps=steps, beta=1.0, max_norm=1e9)
         total = 0
         for sequence in itertools.product(range(3), repeat=k):
             monkeypatch.setattr(metarl, "rng", lambda *address, s=sequence: Minibatch(s[address[-1]]))
@@ -342,9 +338,7 @@ def test_outer_optimisers():
 
 def black_box(algo="es-maml", **options):
     """A small setting whose policies act at random, so that all noise counts."""
-    c = Setting(
-        **(SMALL | dict(algo=algo, episodes=6, alpha=0.7, inner_sigma=0.4, deterministic=False) | options)
-    )
+    c = Setting(**(SMALL | dict(algo=algo, episodes=6, alpha=0.7, inner_sigma=0.4, deterministic=False) | options))
     return replace(c, env=replace(c.family, horizon=6)) if isinstance(c.env, str) else c
 
 
@@ -357,9 +351,7 @@ def test_es_maml_update_equals_its_formula(monkeypatch):
     """theta + beta / (sigma n) sum_i v_i g_i, n counting both members of a pair, which share their task."""
     c = black_box(fitness="raw", outer_optimizer="sgd", beta=0.3, sigma=0.2, population=6)
     value = lambda x, tasks: np.sin(x @ np.arange(x.shape[-1])) * (1 + tasks[:, :1] + tasks[:, 1:] ** 2)
-    monkeypatch.setattr(
-        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
-    )
+    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
     state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
     after = ALGORITHMS["es-maml"](c, state, ADDRESS[:3], each)["theta"]
     g = rng(*ADDRESS[:3], metarl.ASK).standard_normal((3, len(after)))
@@ -375,9 +367,7 @@ def test_es_maml_update_equals_its_formula(monkeypatch):
 def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monkeypatch):
     c = black_box(algo, nes=nes, sigma=0.2)
     value = lambda x, tasks: -((x.sum(-1) - 3 * tasks.sum(-1)[:, None]) ** 2)
-    monkeypatch.setattr(
-        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
-    )
+    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
     state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
     after = ALGORITHMS[algo](c, state, ADDRESS[:3], each)
     make = {"snes": es.SNES, "xnes": es.XNES}[nes] if algo == "nes" else es.CMAES
@@ -514,17 +504,13 @@ def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     tasks, theta = metarl.sample_tasks(c, n, rng(3)), c.network.init(rng(5))
     g, log = each(meta_gradient, c, theta, tasks, ADDRESS)
     with ThreadPoolExecutor(2) as pool:
-        for row, other in zip(
-            (g, log), each(meta_gradient, c, theta, tasks, ADDRESS, map=pool.map), strict=True
-        ):
+        for row, other in zip((g, log), each(meta_gradient, c, theta, tasks, ADDRESS, map=pool.map), strict=True):
             assert_array_equal(row, other)
     same = np.repeat(tasks[:1], n, 0)
     thetas = np.tile(theta, (n, 1))
     _, log = each(metarl.learn, replace(c, algo="reptile"), theta, same, ADDRESS)
     assert len(np.unique(log[:, 0])) == n
-    rows = each(lambda c, theta, tasks, address: (theta,), c, thetas + np.arange(n)[:, None], tasks, ADDRESS)[
-        0
-    ]
+    rows = each(lambda c, theta, tasks, address: (theta,), c, thetas + np.arange(n)[:, None], tasks, ADDRESS)[0]
     assert_array_equal(rows, thetas + np.arange(n)[:, None])
 
 
@@ -616,9 +602,7 @@ def test_meta_test_measures_each_step_on_fresh_episodes():
     for k in range(3):
         theta_k = np.tile(theta, (3, 1))
         if k:
-            theta_k = adapt(replace(c, inner_steps=k, episodes=5), Tensor(theta_k), tasks, (*address, INNER))[
-                0
-            ].data
+            theta_k = adapt(replace(c, inner_steps=k, episodes=5), Tensor(theta_k), tasks, (*address, INNER))[0].data
         D = rollout(c.family, c.network, theta_k, tasks, 4, rng(*address, metarl.MEASURE, k))
         assert_array_equal(returns[:, k], D.returns)
 
@@ -643,9 +627,7 @@ class Counting(type(Setting().family)):
 def arguments(**options):
     given = SMALL | options
     flags = [(f"--{name.replace('_', '-')}", given[name]) for name in given]
-    return [
-        str(x) for flag, value in flags for x in (flag, *(value if isinstance(value, tuple) else (value,)))
-    ]
+    return [str(x) for flag, value in flags for x in (flag, *(value if isinstance(value, tuple) else (value,)))]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -666,17 +648,12 @@ def test_command_line_run_and_bit_identical_resume(algo, tmp_path, capsys):
     for result in results:
         del result["seconds"]
     assert results[0] == results[1]
-    logs = [
-        [row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()] for d in (whole, parts)
-    ]
+    logs = [[row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()] for d in (whole, parts)]
     assert logs[0] == logs[1] and [row.split(",")[0] for row in logs[0]] == ["iteration", "1", "2", "3"]
 
 
 def test_result_json(tmp_path):
-    assert (
-        cli.main([*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"])
-        == 0
-    )
+    assert cli.main([*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     keys = "schema numpy algo env policy seed config env_steps seconds held_out optimal baselines"
     assert list(result) == keys.split()
@@ -796,13 +773,10 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path, capsys):
 
 def test_learning_to_adapt():
     """Not a proof, but the point of it all: MAML's first steps already make one adaptation step worth more."""
-    c = Setting(
-        algo="fomaml", hidden=(16,), tasks=10, test_tasks=10, test_episodes=10, test_steps=1, beta=0.01
-    )
+    c = Setting(algo="fomaml", hidden=(16,), tasks=10, test_tasks=10, test_episodes=10, test_steps=1, beta=0.01)
     state = next(itertools.islice(metarl.train(c, metarl.initial_state(c)), 29, None))
     gains = [
-        np.diff(metarl.meta_test(c, theta)[1], axis=1)
-        for theta in (metarl.initial_state(c)["theta"], state["theta"])
+        np.diff(metarl.meta_test(c, theta)[1], axis=1) for theta in (metarl.initial_state(c)["theta"], state["theta"])
     ]
     assert metarl.meta_test(c, state["theta"])[1].mean(0)[1] > -25
     assert gains[1].mean() > 10

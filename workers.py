@@ -43,9 +43,7 @@ def workers(spec):
                 return [results[i] for i in chunks]
             failures = 0 if done else failures + 1
             if failures == ATTEMPTS:
-                raise ConnectionError(
-                    f"--workers {spec}: lost {failures} times before any work was done: {problem}"
-                )
+                raise ConnectionError(f"--workers {spec}: lost {failures} times before any work was done: {problem}")
             stop()
             pool, stop, _ = start(spec)
 

@@ -65,9 +65,7 @@ def main():
             for name, one in each.items():
                 times[name].append((seconds(iteration, one), seconds(nothing, one)))
     chunks = len(range(0, c.tasks, metarl.CHUNK))
-    print(
-        f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores, medians of {a.rounds} rounds"
-    )
+    print(f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores, medians of {a.rounds} rounds")
     print(f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}")
     medians = {name: np.median(pairs, axis=0) for name, pairs in times.items()}
     for name, (work, overhead) in medians.items():

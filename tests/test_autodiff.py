@@ -214,10 +214,7 @@ PRODUCTS = [(a, b) for a, b in itertools.product(MATMULS, MATMULS) if multiplies
 CASES = {
     **{f"{name} {s}": (f, domain, *s) for name, (f, domain) in BINARY.items() for s in BROADCASTS},
     **{name: (f, domain, (2, 3)) for name, (f, domain) in UNARY.items()},
-    **{
-        f"{name} of a number": (*UNARY[name], ())
-        for name in ("exp", "relu", "softplus", "x ** number", "number ** x")
-    },
+    **{f"{name} of a number": (*UNARY[name], ()) for name in ("exp", "relu", "softplus", "x ** number", "number ** x")},
     **{
         f"{name} {axis}{' keepdims' * keepdims}": (
             lambda x, f=f, a=axis, k=keepdims: f(x, a, k),
@@ -684,9 +681,7 @@ def test_mixed_dtypes(create_graph):
 
 
 def test_reusing_one_tensor_for_several_arguments():
-    check_grads(
-        lambda x: ad.concatenate([x, x * x, x]) * ad.concatenate([x * x, x, x]), np.array([1.0, -2]), order=3
-    )
+    check_grads(lambda x: ad.concatenate([x, x * x, x]) * ad.concatenate([x * x, x, x]), np.array([1.0, -2]), order=3)
     check_grads(lambda x: x**x + ad.matmul(x, x), np.array([1.0, 2]), order=3)
     check_grads(lambda x: ad.maximum(x, x) * ad.where(np.array([True, False]), x, x), np.array([1.0, 2]))
 

@@ -157,9 +157,7 @@ def test_options_have_help_with_their_defaults(capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  --")}
     assert {name.strip(",") for name in lines} >= {cli.flag(f) for f in cli.fields(Setting)}
-    assert "[0.5; sparse-pointmass 0.25; " in lines["--alpha"] and lines["--hidden"].endswith(
-        "[64 64; fourcorners 32]"
-    )
+    assert "[0.5; sparse-pointmass 0.25; " in lines["--alpha"] and lines["--hidden"].endswith("[64 64; fourcorners 32]")
     assert "[1; reptile 3; joint 0]" in lines["--inner-steps"]
 
 
@@ -169,6 +167,13 @@ def test_a_family_whose_splits_coincide_is_said_to_be_one(tmp_path, capsys):
         assert cli.main([*arguments(env=env), "--out", str(run), "--quiet"]) == 0
         assert ("the training tasks themselves" in capsys.readouterr().out) == said
         assert json.loads((run / "result.json").read_text())["held_out"]["splits_coincide"] == said
+
+
+def test_cma_es_says_when_it_takes_its_diagonal_form(capsys):
+    for hidden, said in ((("30", "30"), True), (("3",), False)):
+        flags = arguments(algo="cma-es", policy="mlp", hidden=hidden, iterations=1, episodes=2)
+        assert cli.main(flags) == 0
+        assert ("the diagonal of the covariance only" in capsys.readouterr().err) == said
 
 
 def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):

@@ -51,9 +51,7 @@ def test_shapes_and_dtypes(env, shape, dtype):
     assert env.observe(state).shape == (*shape, env.obs_dim)
     noise = rng(5)
     action = (
-        noise.integers(env.action_dim, size=shape)
-        if env.discrete
-        else noise.standard_normal((*shape, env.action_dim))
+        noise.integers(env.action_dim, size=shape) if env.discrete else noise.standard_normal((*shape, env.action_dim))
     )
     state, reward, done = env.step(state, action if env.discrete else action.astype(dtype), tasks, rng(6))
     assert env.observe(state).dtype == np.asarray(reward).dtype == dtype
@@ -106,9 +104,7 @@ class Draws:
         self.generator, self.shape = generator, shape
 
     def at(self, index):
-        uniform, normal = (
-            Once(self.generator, kind, self.shape, index) for kind in ("random", "standard_normal")
-        )
+        uniform, normal = (Once(self.generator, kind, self.shape, index) for kind in ("random", "standard_normal"))
         return type("Noise", (), {"random": uniform, "standard_normal": normal})
 
 

@@ -360,9 +360,7 @@ def test_weight_decay_alone_shrinks_the_mean():
 
 
 def test_default_step_is_a_fraction_of_sigma_on_any_scale():
-    steps = [
-        run(es.OpenAIES(np.zeros(3), s, rng=rng()), lambda x: x[:, 0], 1)[0] / s for s in (1e-6, 1.0, 1e6)
-    ]
+    steps = [run(es.OpenAIES(np.zeros(3), s, rng=rng()), lambda x: x[:, 0], 1)[0] / s for s in (1e-6, 1.0, 1e6)]
     np.testing.assert_allclose(steps[1:], steps[:-1], rtol=1e-12)
     assert -1 < steps[0][0] < 0
 
@@ -371,9 +369,7 @@ def test_default_step_is_a_fraction_of_sigma_on_any_scale():
 
 
 @every
-@pytest.mark.parametrize(
-    "g", [lambda f: f**3, lambda f: np.exp(f / 50), lambda f: np.where(f > 9, f, 9 - 9 / f)]
-)
+@pytest.mark.parametrize("g", [lambda f: f**3, lambda f: np.exp(f / 50), lambda f: np.where(f > 9, f, 9 - 9 / f)])
 def test_increasing_transformations_of_f_change_nothing(make, g):
     def f(x):
         return 1 + rosenbrock(x)
@@ -386,9 +382,7 @@ def test_increasing_transformations_of_f_change_nothing(make, g):
 def test_shift(make):
     shift = np.array([3.0, -5, 0.25, 8])
     a, b = make(np.ones(4), 0.5, rng=rng()), make(np.ones(4) + shift, 0.5, rng=rng())
-    np.testing.assert_allclose(
-        run(a, ellipsoid, 30) + shift, run(b, lambda x: ellipsoid(x - shift), 30), rtol=1e-7
-    )
+    np.testing.assert_allclose(run(a, ellipsoid, 30) + shift, run(b, lambda x: ellipsoid(x - shift), 30), rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes", "cma", "sep"])
@@ -1001,9 +995,7 @@ def test_minimize_ends_at_target_or_limit():
     result = es.minimize(lambda x: x[0], np.ones(3), 0.5, rng=rng())
     assert result.status == 2 and not result.success and result.stop.keys() <= {"tolxup", "conditioncov"}
     falling = iter(range(20_000, 0, -1))  # better at each evaluation: no other reason to stop
-    result = es.minimize(
-        lambda x: next(falling), np.ones(1), 0.5, "openai-es", rng=rng(), popsize=20, lr=1e-9
-    )
+    result = es.minimize(lambda x: next(falling), np.ones(1), 0.5, "openai-es", rng=rng(), popsize=20, lr=1e-9)
     assert result.nfev == 10_000 and result.stop == {"max_evaluations": 10_000}
 
 

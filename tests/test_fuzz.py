@@ -149,9 +149,7 @@ def test_a_nan_in_each_quantity_stops_the_run(name, tmp_path, capsys, monkeypatc
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(when, tmp_path, capsys, monkeypatch):
     """No space from some write on: exit status 2, no file half-written, and the run can be resumed later."""
     writes, real, run = [], os.fsync, tmp_path / "run"
-    first_failure = {"at the start": 0, "in the log": 1, "at the last checkpoint": 3, "in the result": 4}[
-        when
-    ]
+    first_failure = {"at the start": 0, "in the log": 1, "at the last checkpoint": 3, "in the result": 4}[when]
 
     def full(descriptor):
         writes.append(descriptor)

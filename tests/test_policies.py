@@ -93,9 +93,7 @@ def test_gradient_of_the_gaussian_head_in_closed_form():
     slope = (action[0] - mean) / std**2
     leaf = Tensor(theta)
     g = grad(policy.log_prob(leaf, obs, action)[0], leaf).data
-    assert_allclose(
-        g, [*np.outer(obs[0], slope).ravel(), *slope, *((action[0] - mean) / std) ** 2 - 1], rtol=1e-12
-    )
+    assert_allclose(g, [*np.outer(obs[0], slope).ravel(), *slope, *((action[0] - mean) / std) ** 2 - 1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,9 +196,7 @@ def test_linear_baseline_is_the_ridge_regression_of_each_task():
             s, u = D.obs[i, k, t], t / 100
             x.append([*s, *s**2, u, u**2, u**3, 1])
             y.append(G[i, k, t])
-        w = np.linalg.lstsq(np.vstack([x, np.sqrt(1e-5) * np.eye(8)]), np.append(y, np.zeros(8)), rcond=None)[
-            0
-        ]
+        w = np.linalg.lstsq(np.vstack([x, np.sqrt(1e-5) * np.eye(8)]), np.append(y, np.zeros(8)), rcond=None)[0]
         assert_allclose(V[i][D.mask[i]], np.array(x) @ w, rtol=1e-6, atol=1e-8)
         assert not V[i][~D.mask[i]].any()
     assert linear_baseline(episodes(dtype="f4"), G.astype("f4")).dtype == np.float32
@@ -255,7 +251,5 @@ def test_log_prob_takes_tensors_and_arrays_alike():
     policy = Policy(2, 3, hidden=(4,))
     theta, obs, actions = batch(policy)
     assert isinstance(policy.log_prob(theta, obs, actions), np.ndarray)
-    assert_array_equal(
-        policy.log_prob(Tensor(theta), obs, actions).data, policy.log_prob(theta, obs, actions)
-    )
+    assert_array_equal(policy.log_prob(Tensor(theta), obs, actions).data, policy.log_prob(theta, obs, actions))
     assert ad.stop_gradient(Tensor(theta)).inputs == ()

@@ -138,9 +138,7 @@ def states_and_returns(map):
     """Two iterations and a meta-test of each algorithm through a `map`, as bytes."""
     found, each = [], partial(metarl.each, map=map)
     for algo in ALGOS:
-        c = Setting(
-            algo=algo, hidden=(4,), episodes=3, test_episodes=3, adapt_episodes=3, test_steps=1, **SIZE
-        )
+        c = Setting(algo=algo, hidden=(4,), episodes=3, test_episodes=3, adapt_episodes=3, test_steps=1, **SIZE)
         for state in islice(metarl.train(c, metarl.initial_state(c), each), 2):
             found += [state[name].tobytes() for name in sorted(state)]
         found += [a.tobytes() for a in metarl.meta_test(c, state["theta"], each)]
@@ -320,9 +318,7 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path):
         until(lambda: rows(run) >= 2 and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
         process.kill()
-        gone = lambda pid: (
-            not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-        )
+        gone = lambda pid: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
         until(lambda: all(map(gone, workers)))
 
 
@@ -338,9 +334,7 @@ def test_other_values_are_refused_in_one_line(value, tmp_path, capsys):
     assert cli.main([*arguments(), f"--workers={value}", "--out", str(tmp_path / "run")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and f"--workers {value}".strip() in err and err.count("\n") == 1
-    assert (
-        "cannot have so many" if len(value) == 30 else "must be a whole number of at least 0, or tcp://"
-    ) in err
+    assert ("cannot have so many" if len(value) == 30 else "must be a whole number of at least 0, or tcp://") in err
     assert not (tmp_path / "run").exists()
 
 
