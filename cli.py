@@ -244,6 +244,8 @@ def iterate(c, state, quiet, each, keep=lambda state: None):
 
 def run(c, state, seconds, out, quiet, spec):
     """Train from `state`, save, test and report."""
+    if c.algo == "cma-es" and state["C"].ndim == 1 and not quiet:
+        print(f"cma-es: {len(state['theta'])} parameters: adapts the diagonal of the covariance only", file=sys.stderr)
     with workers(spec) as map:
         each, record = partial(metarl.each, map=map), Record(out, c, state, seconds)
         try:

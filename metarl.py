@@ -423,6 +423,7 @@ class Setting:
         self.require((algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1")
         self.require(algo != "maml" or self.inner_optimizer == "sgd", "inner_optimizer", "sgd for maml")
         self.require(black or pg, "inner", f"pg for {algo}")
+        self.require(not black or self.compare == "none", "compare", f"none for {algo}: joint takes policy gradients")
         self.require(not (pg and self.deterministic), "deterministic", "off for policy gradients")
         self.require(algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are")
 

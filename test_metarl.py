@@ -702,6 +702,7 @@ def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
         (["--inner-steps", "0"], ["--inner-steps 0", "at least 1"]),
         (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
         (["--inner", "hc"], ["--inner hc", "pg"]),
+        (["--algo", "nes", "--compare", "joint"], ["--compare joint", "none for nes"]),
         (["--deterministic"], ["--deterministic True", "off"]),
         (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
         (["--iter", "5"], ["--iter"]),
