@@ -58,7 +58,7 @@ def test_seconds_go_on_over_a_resume(run):
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_save_and_load_keep_every_bit(algo, dtype, tmp_path):
-    c = Setting(algo=algo, dtype=dtype, hidden=(3, 2), compare="joint")
+    c = Setting(algo=algo, dtype=dtype, hidden=(3, 2), lam=0.5)
     state = next(metarl.train(c, metarl.initial_state(c)))
     cli.save(tmp_path / "x.npz", c, state, 1.25)
     c2, state2, seconds = cli.load(tmp_path / "x.npz")
