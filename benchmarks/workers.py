@@ -1,9 +1,9 @@
 """What are workers worth? Speed-up of a default iteration of MAML, and what sending a chunk away costs.
 
-    python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 15]
+    python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 5]
 
 Opens pools of 1, 2, 4, ... processes up to the number of cores and, where it is installed, a Dask cluster of two
-processes on this machine; then lets them take turns, an iteration each, so that whatever else the machine does
+processes on this machine; then lets them take turns, a few iterations each, so that whatever else the machine does
 slows all alike. Prints iterations per second (from the median time), speed-up over no workers, efficiency (speed-up
 per worker), and the time that a chunk takes beyond its work: that of an empty one with the same arguments.
 """
@@ -15,12 +15,13 @@ import os
 import time
 from contextlib import ExitStack
 from functools import partial
+from statistics import median
 
-import numpy as np
-
-import metarl
+import metarl  # before NumPy: BLAS then takes one thread here, as in workers
 from metarl import Setting
 from workers import workers
+
+TURN = 5  # iterations
 
 
 def empty(c, theta, tasks, address):
@@ -28,9 +29,11 @@ def empty(c, theta, tasks, address):
 
 
 def seconds(f, *arguments):
+    """Of one call, over TURN in a row."""
     start = time.perf_counter()
-    f(*arguments)
-    return time.perf_counter() - start
+    for _ in range(TURN):
+        f(*arguments)
+    return (time.perf_counter() - start) / TURN
 
 
 def cluster(stack):
@@ -45,11 +48,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--algo", default="maml")
     p.add_argument("--env", default="pointmass")
-    p.add_argument("--rounds", type=int, default=15)
+    p.add_argument("--rounds", type=int, default=5)
     a = p.parse_args()
     c, cores = Setting(algo=a.algo, env=a.env), os.cpu_count() or 1
     state = metarl.initial_state(c)
-    tasks = np.zeros((c.tasks, c.family.task_dim), c.dtype)
+    tasks = metarl.sample_tasks(c, c.tasks, metarl.rng(0))
     counts = [0, *sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})]
     with ExitStack() as stack:
         places = {f"{n} processes": (n, n) for n in counts}
@@ -65,9 +68,9 @@ def main():
             for name, one in each.items():
                 times[name].append((seconds(iteration, one), seconds(nothing, one)))
     chunks = len(range(0, c.tasks, metarl.CHUNK))
-    print(f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores, medians of {a.rounds} rounds")
+    print(f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores; {a.rounds} times {TURN} iterations")
     print(f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}")
-    medians = {name: np.median(pairs, axis=0) for name, pairs in times.items()}
+    medians = {name: [median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()}
     for name, (work, overhead) in medians.items():
         gain, n = medians["0 processes"][0] / work, max(1, places[name][0])
         print(f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}")
