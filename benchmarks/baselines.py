@@ -74,9 +74,9 @@ def main():
         print(f"{name:23}" + "".join(f"{r.mean():8.2f}" for r in r3))
     for algo, c in settings.items():
         own = results[algo][None]
-        print(f"{algo}, by default: adaptation r_3 - r_0             {paired(own[:, -1] - own[:, 0])}")
+        print(f"{f'{algo}, by default: adaptation r_3 - r_0':48}{paired(own[:, -1] - own[:, 0])}")
         for name in ["joint"] * (knob(c) == "alpha") + [f"untrained, {knob(c)}"]:
-            print(f"{algo} - {name}, best r_3 of each  {paired(best[algo] - best[name])}")
+            print(f"{f'{algo} - {name}: best r_3 of each':48}{paired(best[algo] - best[name])}")
 
 
 if __name__ == "__main__":
