@@ -689,6 +689,17 @@ def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
     assert means[0] == means[1]
 
 
+def test_defaults_depend_on_family_algorithm_and_both():
+    """The later of these wins; what is given explicitly wins over all; and what is not allowed is refused."""
+    assert (Setting().alpha, Setting(env="bandit").alpha, Setting(algo="reptile", env="bandit").alpha) == (0.5, 8, 1)
+    assert (Setting(env="bandit").episodes, Setting(algo="es-maml", env="bandit").episodes) == (1, 20)
+    assert Setting(algo="reptile", env="bandit:arms=3", alpha=2.0).alpha == 2
+    with pytest.raises(ValueError, match="--alpha 0: must be a finite number above 0"):
+        Setting(alpha=0)
+    with pytest.raises(ValueError, match="must be at most ten million parameters"):
+        Setting(hidden=(10_000, 10_000))
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [
