@@ -261,9 +261,8 @@ def distribution(c, state, address, each):
     return moved(record(state, log), s)
 
 
-ALGORITHMS = {"maml": maml, "fomaml": maml, "joint": maml, "reptile": reptile}
 BLACK_BOXES = {"es-maml": es_maml, "nes": distribution, "cma-es": distribution}
-ALGORITHMS |= BLACK_BOXES
+ALGORITHMS = {"maml": maml, "fomaml": maml, "joint": maml, "reptile": reptile, **BLACK_BOXES}
 NES = {"snes": es.SNES, "xnes": es.XNES}
 
 
@@ -379,13 +378,13 @@ class Setting:
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
     alpha: float = option(0.5, "inner step size", POSITIVE)
     alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
-    beta: float = option(0.003, "outer step size of maml, fomaml and joint", POSITIVE)
+    beta: float = option(0.003, "outer step size of maml, fomaml, joint and es-maml", POSITIVE)
     epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
     tasks: int = option(20, "tasks in an iteration", whole(1))
-    episodes: int = option(20, "K, episodes of a task for one gradient", whole(1))
+    episodes: int = option(20, "K, episodes of a task for one inner step: for a gradient, or as queries", whole(1))
     inner_steps: int = option(1, "k, inner steps in training; joint has none", whole(0))
     inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
-    outer_optimizer: str = option("adam", "of maml, fomaml and joint", one_of("sgd", "adam"))
+    outer_optimizer: str = option("adam", "of maml, fomaml, joint and es-maml", one_of("sgd", "adam"))
     max_norm: float = option(10.0, "length to which a longer outer gradient is scaled down", POSITIVE)
     gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
     lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
@@ -403,7 +402,7 @@ class Setting:
     learn_scale: bool = option(False, "meta-learn the inner noise or step of each parameter", TRUTH)
     deterministic: bool = option(False, "act by the mode of the policy; not with policy gradients", TRUTH)
     population: int = option(24, "n, points in a generation of es-maml, nes and cma-es", whole(2))
-    sigma: float = option(0.1, "their first standard deviation", POSITIVE)
+    sigma: float = option(0.1, "first standard deviation of es-maml, nes and cma-es", POSITIVE)
     fitness: str = option("ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks"))
     nes: str = option("snes", "the strategy of nes", one_of(*NES))
     compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
@@ -417,12 +416,16 @@ class Setting:
             value = getattr(self, f.name)
             if isinstance(value, str) or f.name not in ("env", "policy"):
                 self.require(f.metadata["holds"](value), f.name, f.metadata["allowed"])
-        black, pg = self.algo in BLACK_BOXES, self.inner == "pg"
-        own = not isinstance(self.policy, str)
-        self.require(own or self.network.size <= 10**7, "hidden", "at most ten million parameters")
+        black, pg = algo in BLACK_BOXES, self.inner == "pg"
+        if isinstance(self.policy, str):
+            self.require(self.network.size <= 10**7, "hidden", "at most ten million parameters")
         self.require((algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1")
         self.require(algo != "maml" or self.inner_optimizer == "sgd", "inner_optimizer", "sgd for maml")
         self.require(black or pg, "inner", f"pg for {algo}")
+        for name in ("episodes", "adapt_episodes"):
+            self.require(
+                self.inner != "es" or getattr(self, name) > 1, name, "at least 2, a pair, for the inner loop es"
+            )
         self.require(not black or self.compare == "none", "compare", f"none for {algo}: joint takes policy gradients")
         self.require(not (pg and self.deterministic), "deterministic", "off for policy gradients")
         self.require(algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are")

@@ -713,6 +713,8 @@ def test_defaults_depend_on_family_algorithm_and_both():
         (["--inner-steps", "0"], ["--inner-steps 0", "at least 1"]),
         (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
         (["--inner", "hc"], ["--inner hc", "pg"]),
+        (["--algo", "nes", "--inner", "es", "--episodes", "1"], ["--episodes 1", "at least 2"]),
+        (["--algo", "nes", "--inner", "es", "--adapt-episodes", "1"], ["--adapt-episodes 1", "at least 2"]),
         (["--algo", "nes", "--compare", "joint"], ["--compare joint", "none for nes"]),
         (["--deterministic"], ["--deterministic True", "off"]),
         (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
