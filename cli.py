@@ -297,7 +297,7 @@ def table(result):
     rows = {result["algo"]: test, "untrained": baselines.pop("random"), **baselines}
     kind = "tasks (the training tasks themselves)" if test["splits_coincide"] else "held-out tasks"
     text = f"{result['env']}: mean return on {test['tasks']} {kind}, with 95 % interval, after k adaptation\n"
-    text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh ones\n"
+    text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh one{'s' * (test['episodes'] > 1)}\n"
     text += f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(test["mean"])))
     for name, row in rows.items():
         cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)]

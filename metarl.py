@@ -157,6 +157,7 @@ def descend(c, state, g):
 
 
 def record(state, log):
+    """The state with the returns and environment steps of an iteration's episodes, from their summaries (T, 3)."""
     pre, post, _ = log.mean(0)
     return {**state, "pre": pre, "post": post, "env_steps": state["env_steps"] + log[:, 2].sum()}
 
@@ -268,6 +269,7 @@ NES = {"snes": es.SNES, "xnes": es.XNES}
 
 # --- A run ---
 def sample_tasks(c, n, rng, split="train"):
+    """n tasks (n, D) of the family's split, in the dtype of the run."""
     return c.family.sample_tasks(n, rng, split).astype(c.dtype)
 
 
