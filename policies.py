@@ -107,6 +107,16 @@ class Policy:
         z = (action - output) * ad.exp(-log_std)
         return -0.5 * ad.sum(z * z, -1) - ad.sum(log_std, -1) - 0.5 * self.action_dim * math.log(2 * math.pi)
 
+    def kl(self, theta, other, obs):
+        """The Kullback-Leibler divergence of pi_other from pi_theta, KL(theta || other), in the shape of log_prob."""
+        p, q = self._output(theta, obs), self._output(other, obs)
+        if self.discrete:
+            p, q = ad.log_softmax(p), ad.log_softmax(q)
+            return ad.sum(ad.exp(p) * (p - q), -1)
+        log_p, log_q = self._log_std(theta, p.ndim), self._log_std(other, q.ndim)
+        ratio, shift = ad.exp(log_p - log_q), (p - q) * ad.exp(-log_q)
+        return ad.sum(log_q - log_p + 0.5 * (ratio * ratio + shift * shift - 1), -1)
+
 
 class Trajectories(NamedTuple):
     """K episodes of each of T tasks. `mask` is True up to the end of an episode; rewards are 0 after it."""
@@ -190,7 +200,13 @@ def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
     following = np.concatenate([values[..., 1:], np.zeros_like(values[..., :1])], -1)
     A = returns_to_go(D.rewards + gamma * following - values, gamma * lam)
     if standardise:
-        n = D.mask.sum((1, 2), keepdims=True).astype(A.dtype)
-        A = (A - A.sum((1, 2), keepdims=True) / n) * D.mask
-        A = A / (np.sqrt((A**2).sum((1, 2), keepdims=True) / n) + 1e-8)
+        mean, deviation = moments(A, D.mask)
+        A = (A - mean) * D.mask / deviation
     return A
+
+
+def moments(A, mask):
+    """Mean and standard deviation (plus 1e-8) of A over the steps of each task that the mask keeps, (T, 1, 1) each."""
+    n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
+    mean = (A * mask).sum((1, 2), keepdims=True) / n
+    return mean, np.sqrt((((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n) + 1e-8
