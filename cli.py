@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import metarl
-from metarl import DEFAULTS, Setting, flag
+from settings import DEFAULTS, Setting, flag
 from workers import workers
 
 SCHEMA = 1  # of checkpoint.npz and result.json

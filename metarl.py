@@ -3,12 +3,13 @@
 How to read it: `adapt` is the inner loop U(theta, task), a few steps of policy gradient. `meta_gradient` sends a
 gradient through it. The outer loops `maml` and `reptile` are pure functions from state and address to state, and
 carry the line numbers of their pseudo-code. `train` iterates one of them, `meta_test` judges the result on tasks
-never trained on, `Setting` holds every option. What surrounds a run (files, progress, errors) is in cli.py.
+never trained on. Every option of a run, `c`, is in settings.py; what surrounds a run (files, errors) in cli.py.
 
     symbol        in code          shape           meaning
     theta, phi    theta, phi       (P,)            meta-parameters (phi in Reptile)
     theta'_i      theta_prime      (T, P)          parameters adapted to task i
     alpha, beta   c.alpha, c.beta  scalar          inner and outer step size
+    x             x                (P,) or (2P,)   theta and, if they are learned, the inner step sizes
     epsilon       c.epsilon        scalar          Reptile's outer step
     D, D'         D, D_prime       Trajectories    episodes before and after adaptation
     T, K, H, P                                     tasks, episodes per task, horizon, parameters
@@ -22,22 +23,22 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy is imported: our parallelism is over tasks
 
-import math
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
 
 import autodiff as ad
-import envs
 import es
 import policies
 from autodiff import Tensor, grad
 from policies import Common, rollout
+from settings import BLACK_BOXES, GRADIENTS, Setting  # noqa: F401 - metarl.Setting, for those who import metarl alone
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
 TASKS, INNER, MEASURE, ASK = range(4)  # and further on
+DELTA, DAMPING = 0.01, 1e-5  # of TRPO: the bound on the divergence, and what is added to F
 CHUNK = 5  # tasks that are worked on together, whatever the number of workers
 
 
@@ -61,43 +62,101 @@ def each(f, c, theta, tasks, address, map=map):
     return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
 
-# --- The inner loop ---
-def surrogate(c, theta, D):
-    """The loss whose gradient is minus the policy gradient, summed over tasks (Finn et al. 2017, eq. 4).
+# --- What policy gradients differentiate ---
+def box(x):
+    """exp(x - x), the last x a constant: 1, with the derivatives of a likelihood ratio (Foerster et al. 2018, eq. 8)."""
+    return ad.exp(x - ad.stop_gradient(x))
 
-    For each task minus the mean of log pi(a|s) * advantage over its steps; theta (T, P), a scalar Tensor.
-    """
+
+def dice(l):
+    """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019, eq. 15)."""
+    so_far = ad.matmul(l, np.triu(np.ones((l.shape[-1],) * 2, l.dtype)))  # l_0 + ... + l_t
+    return box(so_far) - box(so_far - l)
+
+
+# From l = log pi(a_t|s_t) (T, K, H) to what multiplies the advantages. The gradients agree, the Hessians do not: they
+# decide what a meta-gradient sees of the inner step. With J^I, the return after a step of infinitely many episodes:
+ESTIMATORS = {
+    "first-order": lambda l: l,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
+    "log-prob": lambda l: l,  # MAML's own code: the Hessian of log pi alone, biased even for one action
+    "lvc": box,  # one ratio a step: low variance, biased where actions reach states (Rothfuss et al. 2019, eq. 10)
+    "dice": dice,  # unbiased to any order
+}
+
+
+def weights(c, D):
+    """The advantages (T, K, H) over the K H steps: the mean over episodes and time."""
     A = policies.advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
-    weights = A * D.mask / D.mask.sum((1, 2), keepdims=True).astype(A.dtype)
-    return -ad.sum(c.network.log_prob(theta, D.obs, D.actions) * weights)
+    return A / A[0].size
 
 
+def surrogate(c, theta, D, estimator="log-prob"):
+    """(T,): the loss of each task whose gradient is minus the policy gradient, a mean over episodes and time steps.
+
+    theta: Tensor (T, P). The Hessian is what the estimator says, an estimate of that of minus J only for dice.
+    """
+    return -ad.sum(ESTIMATORS[estimator](c.network.log_prob(theta, D.obs, D.actions)) * weights(c, D), (1, 2))
+
+
+def sampling(c, path, episodes):
+    """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018, eq. 6).
+
+    tau_n: all episodes of the inner steps. J: the mean return of D' in the units of `weights`, less, if there is a
+    baseline, that of the other episodes of the same step, on which tau_n has no influence.
+    """
+    *inner, D_prime = episodes
+    _, deviation = policies.moments(policies.advantages(D_prime, c.baseline, c.gamma, c.lam, False), D_prime.mask)
+    unit = D_prime.rewards.shape[2] * (deviation[:, 0] if c.standardise else 1)
+    value = lambda D: policies.returns_to_go(D.rewards, c.gamma)[..., 0] / unit  # (T, K)
+    loss, J = 0, value(D_prime).mean(1, keepdims=True)
+    for theta, D in zip(path, inner, strict=False):
+        R, K = value(D), D.rewards.shape[1]
+        others = (R.sum(1, keepdims=True) - R) / max(K - 1, 1) if c.baseline != "none" else 0
+        log_pi = ad.sum(c.network.log_prob(theta, D.obs, D.actions) * D.mask, 2)
+        loss = loss - ad.sum(log_pi * (J - others), 1)
+    return loss
+
+
+# --- The inner loop ---
 def adam(g, m, v, t):
     """The direction of Adam's step number t >= 1, and its moments (Kingma & Ba 2015, Algorithm 1)."""
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
     return m / (1 - 0.9**t) / (ad.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
 
 
-def inner_loop(c, theta, tasks, address, create_graph=False):
-    """Policy-gradient steps from theta (T, P) in each task, on fresh episodes; after each step theta and those."""
-    m = v = 0
+def unpack(c, x):
+    """From x (..., P or 2P): theta (..., P), and the factor on the inner step size of each parameter, exp of the rest.
+
+    Meta-SGD (Li et al. 2017), but for the exponential, which keeps step sizes positive.
+    """
+    return (x[..., : c.network.size], ad.exp(x[..., c.network.size :])) if c.learn_alpha else (x, 1)
+
+
+def sampler(c, tasks, address):
+    """The episodes of inner step k: a function of k and theta (T, P)."""
+    return lambda k, theta: rollout(c.family, c.network, theta, tasks, c.episodes, rng(*address, k))
+
+
+def inner_loop(c, x, sample, create_graph=False):
+    """Policy-gradient steps from x (T, P or 2P), a Tensor, in each task; after each step theta (T, P) and its episodes."""
+    (theta, scale), m, v = unpack(c, x), 0, 0
     for k in count():
-        D = rollout(c.family, c.network, theta.data, tasks, c.episodes, rng(*address, k))  # l.5
-        g = grad(surrogate(c, theta, D), theta, create_graph=create_graph)  # l.6
+        D = sample(k, theta.data)  # l.5
+        g = grad(ad.sum(surrogate(c, theta, D, c.estimator)), theta, create_graph=create_graph)  # l.6
         if c.inner_optimizer == "adam":
             g, m, v = adam(g, m, v, k + 1)
-        theta = theta - (c.alpha if k == 0 else c.alpha * c.alpha_decay) * g  # l.7
+        theta = theta - (c.alpha if k == 0 else c.alpha * c.alpha_decay) * scale * g  # l.7
         yield theta, D
 
 
-def adapt(c, theta, tasks, address, create_graph=False):
-    """The inner loop U of k = c.inner_steps steps.
+def adapt(c, x, sample, create_graph=False):
+    """The inner loop U of k = c.inner_steps steps from x (T, P or 2P), a Tensor, on the episodes that `sample` gives.
 
-    theta: Tensor (T, P). create_graph: record the steps, so that a gradient can pass through them.
-    Returns theta' (T, P), a Tensor, and the list of the k Trajectories that it took.
+    create_graph: record the steps, so that a gradient can pass through them. Returns [theta, ..., theta'], Tensors
+    (T, P) before and after each step, and the list of the k Trajectories that they took.
     """
-    steps = list(islice(inner_loop(c, theta, tasks, address, create_graph), c.inner_steps))
-    return (steps[-1][0] if steps else theta), [D for _, D in steps]
+    steps = list(islice(inner_loop(c, x, sample, create_graph), c.inner_steps))
+    return [unpack(c, x)[0], *(theta for theta, _ in steps)], [D for _, D in steps]
 
 
 def summary(episodes):
@@ -107,35 +166,50 @@ def summary(episodes):
 
 
 # --- The outer loops ---
-def meta_gradient(c, theta, tasks, address):
-    """For each task the gradient of the loss after adaptation with respect to the parameters before it.
+def lifetime(c, x, sample):
+    """The path [theta, ..., theta'] of the inner loop from x, to be differentiated; its Trajectories and D', k + 1."""
+    path, episodes = adapt(c, x, sample, create_graph=c.estimator != "first-order")  # l.4-7
+    return path, [*episodes, sample(c.inner_steps, path[-1].data)]  # l.8
 
-    maml differentiates through the inner steps. In fomaml their gradients are constants, so that the chain rule passes
-    through theta' = theta - alpha * g as through the identity. joint has no inner steps: a policy gradient. Returns
-    the meta-gradients (T, P) and the summary of the episodes (T, 3).
+
+def meta_loss(c, x, sample):
+    """(T,): the loss of each task after adaptation, as a function of x before it; and the k + 1 Trajectories.
+
+    Two objectives. J^I is the return after steps along the true gradient: the chain rule through theta', exact with
+    dice and infinitely many episodes. J^II_K is the expected return after steps on K sampled episodes; these too
+    depend on theta, and `sampling` adds what that contributes: with log-prob, exactly (E-MAML, Stadie et al. 2018).
     """
-    theta = Tensor(np.tile(theta, (len(tasks), 1)))
-    theta_prime, episodes = adapt(c, theta, tasks, address, create_graph=c.algo == "maml")  # l.4-7
-    noise = rng(*address, c.inner_steps)
-    D_prime = rollout(c.family, c.network, theta_prime.data, tasks, c.episodes, noise)  # l.8
-    g = grad(surrogate(c, theta_prime, D_prime), theta)
-    return g.data, summary([*episodes, D_prime])
+    path, episodes = lifetime(c, x, sample)
+    loss = surrogate(c, path[-1], episodes[-1])
+    return loss + sampling(c, path, episodes) if c.sampling_term else loss, episodes
+
+
+def meta_gradient(c, x, tasks, address):
+    """For each task the gradient of `meta_loss`, (T, P or 2P), and the summary of the episodes, (T, 3).
+
+    With the estimator first-order the inner gradients are constants, so that the chain rule passes through
+    theta' = theta - alpha * g as through the identity. joint has no inner steps: a policy gradient.
+    """
+    x = Tensor(np.tile(x, (len(tasks), 1)))
+    loss, episodes = meta_loss(c, x, sampler(c, tasks, address))
+    return grad(ad.sum(loss), x).data, summary(episodes)
 
 
 def maml(c, state, address, each):
     """One iteration of MAML for RL (Finn et al. 2017, Algorithm 3), with the mean over tasks for the sum in l.10.
 
-    Also of fomaml, its first-order form (section 5.2), and of joint, which trains one policy for all tasks.
+    Also of fomaml, its first-order form (section 5.2), of emaml, and of joint, which trains one policy for all tasks.
     """
     tasks = sample_tasks(c, c.tasks, rng(*address, TASKS))  # l.3
     g, log = each(meta_gradient, c, state["theta"], tasks, (*address, INNER))  # l.4-9
-    return descend(c, record(state, log), g.mean(0))  # l.10
+    state, g = record(state, log), g.mean(0)
+    return trpo(c, state, g, tasks, (*address, INNER), each) if c.outer == "trpo" else descend(c, state, g)  # l.10
 
 
 def learn(c, phi, tasks, address):
     """U for Reptile: phi_k (T, P) and the summary of the episodes (T, 3)."""
-    phi_k, episodes = adapt(c, Tensor(np.tile(phi, (len(tasks), 1))), tasks, address)
-    return phi_k.data, summary(episodes)
+    path, episodes = adapt(c, Tensor(np.tile(phi, (len(tasks), 1))), sampler(c, tasks, address))
+    return path[-1].data, summary(episodes)
 
 
 def reptile(c, state, address, each):
@@ -150,10 +224,62 @@ def descend(c, state, g):
     """One step of the outer optimiser against the gradient g (P,), scaled down to the length c.max_norm."""
     norm = np.sqrt((g * g).sum())
     g = g * np.minimum(1, c.max_norm / norm) if norm > 0 else g
-    if c.outer_optimizer == "adam":
+    if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = {**state, "m": m, "v": v}
     return {**state, "theta": state["theta"] - c.beta * g}
+
+
+def trpo(c, state, g, tasks, address, each):
+    """A trust-region step against the gradient g (Schulman et al. 2015, Appendix C), as MAML was published with.
+
+    The direction is F^-1 g, F the Hessian of the mean divergence of the adapted policies from those before the step;
+    the step along it is shortened until the divergence is at most DELTA and the loss has improved.
+    """
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    x = state["theta"]
+    mean = lambda f, vector: each(partial(f, vector), c, x, tasks, address)[0].mean(0)
+    F = lambda v: mean(fisher_product, v.astype(x.dtype)) + DAMPING * v
+    direction, _ = cg(LinearOperator((x.size, x.size), F, dtype=x.dtype), g, rtol=1e-10, maxiter=10)
+    step = np.sqrt(2 * DELTA / max(direction @ F(direction), 1e-30)) * direction
+    for i in range(15):
+        new = x - (0.8**i * step).astype(x.dtype)
+        kl, gain = mean(trial, new)
+        if kl <= DELTA and gain > 0:
+            return {**state, "theta": new}
+    return state
+
+
+def divergence(c, theta, other, D):
+    """(T,): the mean of KL(pi_theta || pi_other) over the steps of D."""
+    return ad.sum(c.network.kl(theta, other, D.obs) * D.mask, (1, 2)) / D.mask.sum((1, 2))
+
+
+def fisher_product(v, c, x, tasks, address):
+    """[(T, P)]: J^T F' J v for each task, the product of v with the Hessian at x of the divergence after adaptation.
+
+    J is the derivative of theta' by x; F' the Hessian of the divergence by theta', whose gradient is 0 there.
+    """
+    x = Tensor(np.tile(x, (len(tasks), 1)))
+    path, episodes = lifetime(c, x, sampler(c, tasks, address))
+    theta, u = path[-1], Tensor(np.zeros(path[-1].shape, x.dtype))
+    Jv = grad(ad.sum(grad(theta, x, u, create_graph=True) * v), u)  # the derivative of v . J^T u by u
+    Fv = ad.hvp(lambda other: ad.sum(divergence(c, theta.data, other, episodes[-1])), theta.data, Jv.data)
+    return [grad(theta, x, Fv).data]
+
+
+def trial(new, c, x, tasks, address):
+    """[(T, 2)]: for each task the divergence of new (P,) from x and what it improves, on the episodes of x."""
+    x, new = (Tensor(np.tile(a, (len(tasks), 1))) for a in (x, new))
+    path, episodes = lifetime(replace(c, estimator="first-order"), x, sampler(c, tasks, address))
+    trials, _ = adapt(c, new, lambda k, theta: episodes[k])
+    D, theta, other = episodes[-1], path[-1].data, trials[-1].data
+    ratio = np.exp(c.network.log_prob(other, D.obs, D.actions) - c.network.log_prob(theta, D.obs, D.actions))
+    gain = ((ratio - 1) * weights(c, D)).sum((1, 2))
+    if c.sampling_term:
+        gain = gain + sampling(c, path, episodes).data - sampling(c, trials, episodes).data
+    return [np.stack([divergence(c, theta, other, D), gain], 1)]
 
 
 def record(state, log):
@@ -195,16 +321,10 @@ def policy_gradient(c, theta, scale, tasks, noise):
     """pg: the inner step of MAML, with alpha times `scale` for step size."""
     leaf = Tensor(theta)
     D = rollout(c.family, c.network, theta, tasks, c.episodes, noise)
-    return theta - c.alpha * scale * grad(surrogate(c, leaf, D), leaf).data, [D]
+    return theta - c.alpha * scale * grad(ad.sum(surrogate(c, leaf, D)), leaf).data, [D]
 
 
 INNER_LOOPS = {"pg": policy_gradient, "es": es_gradient, "hc": hill_climb}
-
-
-def unpack(c, x):
-    """From meta-parameters (T, P or 2P): theta (T, P), and the scale of noise or step of each, the exp of the rest."""
-    theta, rest = np.split(x.astype(c.dtype), [c.network.size], -1)
-    return theta, np.exp(rest) if c.learn_scale else np.ones_like(theta)
 
 
 def fitness(c, x, tasks, address):
@@ -213,7 +333,7 @@ def fitness(c, x, tasks, address):
     x: (T, n, P or 2P). Returns the values (T, n) and the summary of the episodes (T, 3).
     """
     T, n, _ = x.shape
-    (theta, scale), tasks, episodes = unpack(c, x.reshape(T * n, -1)), np.repeat(tasks, n, 0), []
+    (theta, scale), tasks, episodes = unpack(c, x.reshape(T * n, -1).astype(c.dtype)), np.repeat(tasks, n, 0), []
     for k in range(c.inner_steps):
         theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))
         episodes += taken
@@ -226,7 +346,7 @@ def fitness(c, x, tasks, address):
 def strategy(c, state, noise):
     """The evolution strategy of the algorithm, where the last iteration left it."""
     if c.algo == "es-maml":
-        s = es.OpenAIES(state["theta"], c.sigma, c.population, noise, c.fitness, c.outer_optimizer, c.beta)
+        s = es.OpenAIES(state["theta"], c.sigma, c.population, noise, c.fitness, c.outer, c.beta)
     elif c.algo == "nes":
         s = NES[c.nes](state["theta"], c.sigma, c.population, noise)
     else:
@@ -262,8 +382,8 @@ def distribution(c, state, address, each):
     return moved(record(state, log), s)
 
 
-BLACK_BOXES = {"es-maml": es_maml, "nes": distribution, "cma-es": distribution}
-ALGORITHMS = {"maml": maml, "fomaml": maml, "joint": maml, "reptile": reptile, **BLACK_BOXES}
+ALGORITHMS = {**dict.fromkeys(GRADIENTS, maml), "reptile": reptile, "es-maml": es_maml}
+ALGORITHMS |= {"nes": distribution, "cma-es": distribution}
 NES = {"snes": es.SNES, "xnes": es.XNES}
 
 
@@ -276,17 +396,18 @@ def sample_tasks(c, n, rng, split="train"):
 def initial_state(c):
     """Everything that a run carries from one iteration to the next: a flat dict of arrays.
 
-    theta (P,), with meta-learned scales (2P,); Adam's moments m, v or the shape of the strategy's distribution, if
+    theta (P,), with learned step sizes (2P,); Adam's moments m, v or the shape of the strategy's distribution, if
     there are any; t, the number of iterations done; env_steps, taken so far; pre and post, the mean return in the
     first and last episodes of the latest iteration.
     """
-    theta = c.network.init(rng(c.seed, INIT)).astype(c.dtype)
+    theta = c.network.init(rng(c.seed, INIT))
+    x = np.append(theta, np.zeros(theta.size * c.learn_alpha))
     state = {"t": np.array(0), "env_steps": np.array(0.0), "pre": np.array(0.0), "post": np.array(0.0)}
     if c.algo in BLACK_BOXES:
-        x = np.append(theta, np.zeros(c.network.size * c.learn_scale)).astype(float)
         return moved(state, strategy(c, {"theta": x}, None))
-    adam = c.algo != "reptile" and c.outer_optimizer == "adam"
-    return {**state, "theta": theta, **({"m": 0 * theta, "v": 0 * theta} if adam else {})}
+    x = x.astype(c.dtype)
+    adam = c.algo != "reptile" and c.outer == "adam"
+    return {**state, "theta": x, **({"m": 0 * x, "v": 0 * x} if adam else {})}
 
 
 def train(c, state, each=each):
@@ -297,15 +418,15 @@ def train(c, state, each=each):
 
 
 def adaptation(c, theta, tasks, address):
-    """From meta-parameters (P,) to theta (T, P) after 0, 1, 2, ... adaptations to each task, without end."""
-    x = np.tile(theta, (len(tasks), 1))
+    """From meta-parameters (P or 2P,) to theta (T, P) after 0, 1, 2, ... adaptations to each task, without end."""
+    x = np.tile(theta.astype(c.dtype), (len(tasks), 1))
+    theta, scale = unpack(c, x)
     if c.algo in BLACK_BOXES:
-        theta, scale = unpack(c, x)
         for k in count():
             yield theta
             theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, rng(*address, k))
-    yield x
-    for theta, _ in inner_loop(c, Tensor(x), tasks, address):
+    yield theta
+    for theta, _ in inner_loop(c, Tensor(x), sampler(c, tasks, address)):
         yield theta.data
 
 
@@ -323,129 +444,6 @@ def meta_test(c, theta, each=each):
     tasks = sample_tasks(c, c.test_tasks, rng(c.seed, TEST, TASKS), "test")
     c = replace(c, episodes=c.adapt_episodes)
     return tasks, each(returns_by_step, c, theta, tasks, (c.seed, TEST, INNER))[0]
-
-
-# --- Every option of a run ---
-BANDITS = {"policy": "linear", "gamma": 0.0, "baseline": "none", "alpha": 8.0, "beta": 0.03, "tasks": 40}
-BANDITS |= {"episodes": 1, "test_tasks": 400, "adapt_episodes": 1}
-BLACK_BOX = {"policy": "linear", "inner": "hc", "learn_scale": True, "deterministic": True, "episodes": 20}
-BLACK_BOX |= {"adapt_episodes": 20, "test_tasks": 400, "test_episodes": 1}
-DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
-    "reptile": {"inner_steps": 3},
-    "joint": {"inner_steps": 0},
-    "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 300},
-    "nes": BLACK_BOX,
-    "cma-es": BLACK_BOX,
-    "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
-    "fourcorners": {"hidden": (32,), "iterations": 150, "test_tasks": 80},
-    "bandit": BANDITS,
-    "linear-bandit": BANDITS,
-    "maml turned-pointmass": {"alpha": 1.0},
-    "reptile fourcorners": {"alpha": 1.0},
-    "reptile bandit": {"alpha": 1.0, "epsilon": 0.03},
-    "reptile linear-bandit": {"alpha": 1.0, "epsilon": 0.03},
-}
-
-
-def option(default, help, allowed):
-    """A field with its default, its one-line help, and what is allowed: in words, and as a predicate."""
-    words, holds = allowed
-    return field(default=None, metadata={"default": default, "help": help, "allowed": words, "holds": holds})
-
-
-# fmt: off
-def flag(f): return "--" + f.name.replace("_", "-")
-def one_of(*names): return ", ".join(names), lambda value: value in names
-def whole(least): return f"a whole number of at least {least}", lambda n: type(n) is int and n >= least
-POSITIVE = "a finite number above 0", lambda x: type(x) in (int, float) and 0 < x < math.inf
-FRACTION = "a number from 0 to 1", lambda x: type(x) in (int, float) and 0 <= x <= 1
-WIDTHS = "whole numbers above 0", lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns)
-FAMILY = ", ".join(envs.FAMILIES), lambda name: name.partition(":")[0] in envs.FAMILIES
-TRUTH = "True or False", lambda value: type(value) is bool
-# fmt: on
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All options of a run, each a plain value; ValueError for one that is not allowed.
-
-    What is None takes its default, or that of algorithm and family in DEFAULTS. In Python `env` and `policy` may also
-    be objects that behave like a family of envs.py and like Policy.
-    """
-
-    algo: str = option("maml", "algorithm", one_of(*ALGORITHMS))
-    env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
-    policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
-    hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
-    activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
-    alpha: float = option(0.5, "inner step size", POSITIVE)
-    alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
-    beta: float = option(0.003, "outer step size of maml, fomaml, joint and es-maml", POSITIVE)
-    epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
-    tasks: int = option(20, "tasks in an iteration", whole(1))
-    episodes: int = option(20, "K, episodes of a task for one inner step: for a gradient, or as queries", whole(1))
-    inner_steps: int = option(1, "k, inner steps in training; joint has none", whole(0))
-    inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
-    outer_optimizer: str = option("adam", "of maml, fomaml, joint and es-maml", one_of("sgd", "adam"))
-    max_norm: float = option(10.0, "length to which a longer outer gradient is scaled down", POSITIVE)
-    gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
-    lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
-    baseline: str = option("time", "what returns-to-go are compared with", one_of(*policies.BASELINES))
-    standardise: bool = option(True, "scale the advantages of a task to mean 0, deviation 1", TRUTH)
-    iterations: int = option(100, "outer steps", whole(1))
-    seed: int = option(0, "of all noise", whole(0))
-    dtype: str = option("float64", "of all numbers", one_of("float32", "float64"))
-    test_tasks: int = option(40, "held-out tasks", whole(2))
-    test_episodes: int = option(40, "episodes that measure the return on a held-out task", whole(1))
-    adapt_episodes: int = option(40, "episodes for one adaptation step on a held-out task", whole(1))
-    test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
-    inner: str = option("pg", "inner loop of es-maml, nes and cma-es", one_of(*INNER_LOOPS))
-    inner_sigma: float = option(0.3, "noise of the queries of the inner loops es and hc", POSITIVE)
-    learn_scale: bool = option(False, "meta-learn the inner noise or step of each parameter", TRUTH)
-    deterministic: bool = option(False, "act by the mode of the policy; not with policy gradients", TRUTH)
-    population: int = option(24, "n, points in a generation of es-maml, nes and cma-es", whole(2))
-    sigma: float = option(0.1, "first standard deviation of es-maml, nes and cma-es", POSITIVE)
-    fitness: str = option("ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks"))
-    nes: str = option("snes", "the strategy of nes", one_of(*NES))
-    compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
-
-    def __post_init__(self):
-        algo, family = self.algo or "maml", str(self.env or "pointmass").partition(":")[0]
-        special = {k: v for layer in (family, algo, f"{algo} {family}") for k, v in DEFAULTS.get(layer, {}).items()}
-        for f in fields(self):
-            if getattr(self, f.name) is None:
-                object.__setattr__(self, f.name, special.get(f.name, f.metadata["default"]))
-            value = getattr(self, f.name)
-            if isinstance(value, str) or f.name not in ("env", "policy"):
-                self.require(f.metadata["holds"](value), f.name, f.metadata["allowed"])
-        black, pg = algo in BLACK_BOXES, self.inner == "pg"
-        if isinstance(self.policy, str):
-            self.require(self.network.size <= 10**7, "hidden", "at most ten million parameters")
-        self.require((algo == "joint") == (self.inner_steps == 0), "inner_steps", "0 for joint, else at least 1")
-        self.require(algo != "maml" or self.inner_optimizer == "sgd", "inner_optimizer", "sgd for maml")
-        self.require(black or pg, "inner", f"pg for {algo}")
-        for name in ("episodes", "adapt_episodes"):
-            self.require(
-                self.inner != "es" or getattr(self, name) > 1, name, "at least 2, a pair, for the inner loop es"
-            )
-        self.require(not black or self.compare == "none", "compare", f"none for {algo}: joint takes policy gradients")
-        self.require(not (pg and self.deterministic), "deterministic", "off for policy gradients")
-        self.require(algo != "es-maml" or self.population % 2 == 0, "population", "even for es-maml, as pairs are")
-
-    def require(self, holds, name, allowed):
-        if not holds:
-            raise ValueError(f"{flag(self.__dataclass_fields__[name])} {getattr(self, name)}: must be {allowed}")
-
-    @cached_property
-    def family(self):
-        return envs.make(self.env) if isinstance(self.env, str) else self.env
-
-    @cached_property
-    def network(self):
-        if not isinstance(self.policy, str):
-            return self.policy
-        env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
-        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic)
 
 
 if __name__ == "__main__":
