@@ -1,0 +1,385 @@
+"""Stage 1: values, vector-Jacobian products and second derivatives of the operations of autodiff.py."""
+
+import operator
+from decimal import Decimal
+
+import numpy as np
+
+import autodiff as ad
+from autodiff import Tensor, grad
+
+from . import exact
+from .vectors import Case, noise
+
+STAGE = "1-autodiff"
+DIFFERENCES = "differences of the value, in decimal arithmetic of 60 digits"
+HAND = "by hand: there is no derivative, and a convention takes its place"
+
+
+# --- One operation: its value, the adjoints of its arguments for the adjoint w of the value, and the Hessian of
+# sum(w * value) times v ---
+def index_of(axes):
+    """From JSON: for each axis a whole number, an array of them, or {"start", "stop"}."""
+    return tuple(slice(i["start"], i["stop"]) if isinstance(i, dict) else i for i in axes)
+
+
+OPERATORS = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "power": operator.pow,
+    "raised": lambda x, exponent: x**exponent,
+    "negative": operator.neg,
+    "getitem": lambda x, index: x[index_of(index)],
+    "concatenate": lambda *xs, axis: ad.concatenate(xs, axis),
+    "stack": lambda *xs, axis: ad.stack(xs, axis),
+    "where": lambda a, b, condition: ad.where(condition, a, b),
+}
+
+
+def call(op, args, options):
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return (OPERATORS.get(op) or getattr(ad, op))(*args, **options)
+
+
+def operation(op, args, options, w, v):
+    leaves = [Tensor(a) for a in args]
+    out = call(op, leaves, options)
+    vjps = grad(out, leaves, grad_output=w, create_graph=True)
+    slope = ad.sum(ad.stack([ad.sum(g * d) for g, d in zip(vjps, v, strict=True)]))
+    fields = {"value": out.data, **{f"vjp{i}": g.data for i, g in enumerate(vjps)}}
+    return fields | {f"second{i}": g.data for i, g in enumerate(grad(slope, leaves))}
+
+
+exp, log, sqrt = (np.frompyfunc(f, 1, 1) for f in (Decimal.exp, Decimal.ln, Decimal.sqrt))
+larger, smaller = np.frompyfunc(exact.larger, 2, 1), np.frompyfunc(exact.smaller, 2, 1)
+VALUES = {
+    "exp": exp,
+    "log": log,
+    "sqrt": sqrt,
+    "tanh": np.frompyfunc(exact.tanh, 1, 1),
+    "relu": lambda x: larger(x, Decimal(0)),
+    "sigmoid": lambda x: 1 / (1 + exp(-x)),
+    "softplus": lambda x: log(1 + exp(x)),
+    "maximum": larger,
+    "minimum": smaller,
+    "clip": lambda x, low, high: larger(low, smaller(x, high)),
+    "sum": np.sum,
+    "mean": lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims),
+    "max": lambda x, axis=None: np.max(x, axis),
+    "logsumexp": lambda x, axis=None, keepdims=False: log(np.sum(exp(x), axis, keepdims=keepdims)),
+    "log_softmax": lambda x, axis=-1: x - log(np.sum(exp(x), axis, keepdims=True)),
+    "matmul": np.matmul,
+    "reshape": np.reshape,
+    "swapaxes": np.swapaxes,
+    "broadcast_to": np.broadcast_to,
+    "concatenate": lambda *xs, axis: np.concatenate(xs, axis),
+    "stack": lambda *xs, axis: np.stack(xs, axis),
+    "where": lambda a, b, condition: np.where(condition, a, b),
+    "take_along_axis": np.take_along_axis,
+    "stop_gradient": lambda x: x,
+}
+
+
+def operation_by_differences(op, args, options, w, v):
+    def value(*xs):
+        return np.asarray(VALUES.get(op, OPERATORS.get(op))(*xs, **options), object)
+
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+    def weighted(flat):
+        return np.sum(w * value(*exact.unpack(flat, args)))
+
+    x = exact.pack(args)
+    vjps = exact.unpack(exact.gradient(weighted, x), args)
+    seconds = exact.unpack(exact.hessian_vector(weighted, x, exact.pack(v)), args)
+    fields = {"value": value(*args), **{f"vjp{i}": g for i, g in enumerate(vjps)}}
+    return fields | {f"second{i}": g for i, g in enumerate(seconds)}
+
+
+# --- A small network: tanh(x W1 + b1) W2 + b2 against y, with the mean of squares for loss ---
+PARAMETERS = ("W1", "b1", "W2", "b2")
+
+
+def network(x, y, v, **parameters):
+    W1, b1, W2, b2 = leaves = [Tensor(parameters[name]) for name in PARAMETERS]
+    z = x @ W1 + b1
+    h = ad.tanh(z)
+    out = h @ W2 + b2
+    loss = ad.mean((out - y) ** 2)
+    g = grad(loss, [*leaves, z, h, out], create_graph=True)
+    slope = ad.sum(ad.stack([ad.sum(a * v[name]) for a, name in zip(g[:4], PARAMETERS, strict=True)]))
+    fields = {"z": z.data, "h": h.data, "out": out.data, "loss": loss.data}
+    fields |= {f"adjoint_{name}": a.data for name, a in zip((*PARAMETERS, "z", "h", "out"), g, strict=True)}
+    return fields | {f"hvp_{name}": a.data for name, a in zip(PARAMETERS, grad(slope, leaves), strict=True)}
+
+
+def network_by_loops(x, y, v, **parameters):
+    """Values unit by unit; the adjoints by the formulas that every textbook has; the product by differences of them."""
+
+    def layer(x, W, b):
+        return [[b[o] + sum(r[i] * W[i, o] for i in range(len(r))) for o in range(len(b))] for r in x]
+
+    def evaluate(W1, b1, W2, b2):
+        z = np.array(layer(x, W1, b1))
+        h = np.array([[exact.tanh(u) for u in row] for row in z])
+        return z, h, np.array(layer(h, W2, b2))
+
+    def adjoints(W1, b1, W2, b2):
+        _, h, out = evaluate(W1, b1, W2, b2)
+        N, O = out.shape
+        d_out = np.array([[2 * (out[n, o] - y[n, o]) / (N * O) for o in range(O)] for n in range(N)])
+        d_h = np.array([[sum(d_out[n, o] * W2[i, o] for o in range(O)) for i in range(len(W2))] for n in range(N)])
+        d_z = np.array([[d_h[n, i] * (1 - h[n, i] ** 2) for i in range(len(W2))] for n in range(N)])
+        d_W1 = np.array([[sum(x[n, j] * d_z[n, i] for n in range(N)) for i in range(len(b1))] for j in range(len(W1))])
+        d_W2 = np.array([[sum(h[n, i] * d_out[n, o] for n in range(N)) for o in range(O)] for i in range(len(W2))])
+        return [d_W1, sum(d_z), d_W2, sum(d_out), d_z, d_h, d_out]
+
+    theta, direction = [parameters[name] for name in PARAMETERS], [v[name] for name in PARAMETERS]
+    z, h, out = evaluate(*theta)
+    fields = {"z": z, "h": h, "out": out, "loss": np.sum((out - y) ** 2) / out.size}
+    fields |= {f"adjoint_{name}": a for name, a in zip((*PARAMETERS, "z", "h", "out"), adjoints(*theta), strict=True)}
+    ahead, behind = (
+        adjoints(*[p + h * d for p, d in zip(theta, direction, strict=True)]) for h in (exact.STEP, -exact.STEP)
+    )
+    products = [(a - b) / (2 * exact.STEP) for a, b in zip(ahead[:4], behind[:4], strict=True)]
+    return fields | {f"hvp_{name}": p for name, p in zip(PARAMETERS, products, strict=True)}
+
+
+# --- Derivatives of derivatives ---
+def orders(x):
+    """x tanh x and its first four derivatives: x is used twice, and each derivative is differentiated again."""
+    x = Tensor(x)
+    derivatives = [x * ad.tanh(x)]
+    for _ in range(4):
+        derivatives.append(grad(derivatives[-1], x, create_graph=True))
+    return {f"order{n}": d.data for n, d in enumerate(derivatives)}
+
+
+def orders_by_formula(x):
+    """With t = tanh x, u = t' = 1 - t^2: u' = -2 t u, u'' = -2 u^2 + 4 t^2 u, u''' = 16 t u^2 - 8 t^3 u."""
+    t = exact.tanh(x)
+    u = 1 - t**2
+    u1, u2, u3 = -2 * t * u, -2 * u**2 + 4 * t**2 * u, 16 * t * u**2 - 8 * t**3 * u
+    return dict(
+        zip(
+            [f"order{n}" for n in range(5)],
+            [x * t, t + x * u, 2 * u + x * u1, 3 * u1 + x * u2, 4 * u2 + x * u3],
+            strict=True,
+        )
+    )
+
+
+def unused(x, y):
+    """Derivatives of the sum of x * x by x, by y, which it does not depend on, and of x * stop_gradient(x) by x."""
+    x, y = Tensor(x), Tensor(y)
+    by_x, by_y = grad(ad.sum(x * x), [x, y])
+    return {"by_x": by_x.data, "by_y": by_y.data, "stopped": grad(ad.sum(x * ad.stop_gradient(x)), x).data}
+
+
+def unused_by_formula(x, y):
+    return {"by_x": 2 * x, "by_y": 0 * y, "stopped": x}
+
+
+FUNCTIONS = {
+    "operation": (operation, operation_by_differences),
+    "network": (network, network_by_loops),
+    "orders": (orders, orders_by_formula),
+    "unused": (unused, unused_by_formula),
+}
+INTERMEDIATE = {"network": ("z", "h", "out", "adjoint_z", "adjoint_h", "adjoint_out")}
+
+
+# --- The cases ---
+def op(name, op, shapes, why, *, positive=(), faults=(), values=None, **options):
+    """A case of an operation at random arguments of the given shapes; those numbered in `positive` above 0."""
+    draw = noise(name)
+    args = values or [draw.standard_normal(shape) for shape in shapes]
+    args = [np.abs(a) + 0.2 if i in positive else a for i, a in enumerate(args)]
+    out = call(op, args, options)
+    inputs = {"op": op, "args": args, "options": options, "w": draw.standard_normal(np.shape(out))}
+    inputs["v"] = [draw.standard_normal(np.shape(a)) for a in args]
+    return Case(name, "operation", why, DIFFERENCES, inputs, faults=faults)
+
+
+def zero_second(inputs):
+    return {f"second{i}": np.zeros_like(a) for i, a in enumerate(inputs["args"])}
+
+
+DETACHED = ("the value is a constant in the adjoint: the second derivative is missing", zero_second)
+
+
+def elementwise():
+    shapes = [(2, 3)]
+    yield op("exp", "exp", shapes, "exp", faults=[DETACHED])
+    yield op("log", "log", shapes, "natural logarithm", positive=[0])
+    yield op("sqrt", "sqrt", shapes, "square root", positive=[0], faults=[DETACHED])
+    yield op("tanh", "tanh", shapes, "tanh: the adjoint is written with the value", faults=[DETACHED])
+    yield op("sigmoid", "sigmoid", shapes, "1 / (1 + exp(-x))")
+    yield op("softplus", "softplus", shapes, "log(1 + exp x)")
+    yield op("relu", "relu", shapes, "max(x, 0): its second derivative is 0")
+    yield op("negative", "negative", shapes, "-x")
+    yield op("clip", "clip", shapes, "limits on both sides, no adjoint beyond", low=-0.5, high=0.5)
+    far = [np.array([-1e4, -40.0, 40.0, 1e4])]
+    for name in ("softplus", "sigmoid", "tanh"):
+        yield op(f"{name}-far", name, None, "no overflow and no NaN far from 0", values=far)
+
+
+def binary():
+    pairs = {
+        "same shape": [(2, 3), (2, 3)],
+        "row": [(2, 3), (3,)],
+        "column and row": [(2, 1), (1, 3)],
+        "scalar": [(), (2, 3)],
+    }
+    signs = {"subtract": "the second adjoint has a minus", "divide": "d(a/b)/db = -(a/b)/b"}
+    for shape_name, shapes in pairs.items():
+        why = (
+            f"{shape_name}: the adjoint of what was repeated is summed"
+            if shape_name != "same shape"
+            else "no broadcasting"
+        )
+        for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
+            positive = [1] if name == "divide" else []
+            yield op(f"{name}: {shape_name}", name, shapes, signs.get(name, why), positive=positive)
+    yield op("power", "power", [(2, 3), (2, 3)], "both arguments of x ** y vary", positive=[0])
+    yield op("power: number", "power", [(2, 3), ()], "one exponent for all; its adjoint is a sum", positive=[0])
+    yield op("raised", "raised", [(2, 3)], "a constant exponent: no logarithm of x, which may be below 0", exponent=3)
+    condition = np.array([[True, False, True], [False, False, True]])
+    yield op("where", "where", [(2, 3), (3,)], "selection, with broadcasting", condition=condition)
+
+
+def reductions():
+    for name in ("sum", "mean"):
+        yield op(f"{name}: all", name, [(2, 3)], f"{name} of all elements")
+        yield op(f"{name}: axis", name, [(2, 3)], f"{name} along an axis", axis=1)
+        yield op(f"{name}: kept", name, [(2, 3, 2)], "two axes, kept with length 1", axis=(0, 2), keepdims=True)
+    yield op("max", "max", [(3, 4)], "the adjoint goes to the largest alone", axis=1)
+    yield op("logsumexp: axis", "logsumexp", [(2, 3)], "log of the sum of exp, along an axis", axis=0)
+    yield op("logsumexp: all", "logsumexp", [(2, 3)], "of all elements", axis=(0, 1))
+    far = [np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4 + 2, -1e4]])]
+    yield op("log_softmax", "log_softmax", [(2, 3)], "x - log sum exp x along the last axis", faults=[DETACHED])
+    yield op("log_softmax: far", "log_softmax", None, "the largest is subtracted first: no overflow", values=far)
+    yield op("logsumexp: far", "logsumexp", None, "the same", values=far, axis=1)
+
+
+def products():
+    why = "adjoints G B^T and A^T G"
+    wrong = ("the adjoint of b is not that of a product: A is not transposed", untransposed)
+    yield op("matmul", "matmul", [(3, 3), (3, 3)], why, faults=[wrong])
+    yield op("matmul: oblong", "matmul", [(2, 3), (3, 4)], why)
+    yield op("matmul: batch", "matmul", [(2, 2, 3), (2, 3, 2)], "one product for each index of the first axis")
+    yield op("matmul: shared", "matmul", [(2, 2, 3), (3, 2)], "the adjoint of the shared matrix sums over the batch")
+    yield op("matmul: vectors", "matmul", [(3,), (3,)], "two vectors: the scalar product")
+    yield op("matmul: vector", "matmul", [(2, 3), (3,)], "matrix times vector")
+
+
+def untransposed(inputs):
+    a, _ = inputs["args"]
+    return {"vjp1": a @ inputs["w"]}
+
+
+def layout():
+    yield op("reshape", "reshape", [(2, 3)], "row by row, the last index fastest", shape=(3, 2))
+    yield op("swapaxes", "swapaxes", [(2, 3, 2)], "exchange of two axes", axis1=0, axis2=2)
+    yield op("broadcast_to", "broadcast_to", [(3,)], "repetition: the adjoint is summed", shape=(2, 3))
+    yield op("concatenate", "concatenate", [(2, 3), (1, 3)], "each gets its part of the adjoint", axis=0)
+    yield op("stack", "stack", [(2, 3), (2, 3)], "along a new axis", axis=1)
+    indices = np.array([[0], [2]])
+    yield op("take_along_axis", "take_along_axis", [(2, 3)], "the logit of the action taken", indices=indices, axis=1)
+    yield op(
+        "getitem: slice",
+        "getitem",
+        [(2, 5)],
+        "a slice of each row",
+        index=[{"start": 0, "stop": 2}, {"start": 1, "stop": 4}],
+    )
+    yield op("getitem: number", "getitem", [(2, 3)], "an index drops its axis", index=[1])
+    why, repeated = "an element taken twice gets both adjoints", np.array([0, 2, 2])
+    wrong = ("of an element taken twice the last adjoint is kept", lambda i: overwritten(i, repeated))
+    yield op("getitem: repeated", "getitem", [(3, 2)], why, index=[repeated], faults=[wrong])
+
+
+def overwritten(inputs, indices):
+    out = np.zeros_like(inputs["args"][0])
+    out[indices] = inputs["w"]
+    return {"vjp0": out}
+
+
+# fmt: off
+CONVENTIONS = (
+    ("relu at 0", "relu", [[0.0, 1.0]], {},
+     {"value": [0.0, 1.0], "vjp0": [0.0, 1.0]}, "slope 0 at 0"),
+    ("clip at the bound", "clip", [[-1.0, 1.0, 1.5]], {"low": -1.0, "high": 1.0},
+     {"value": [-1.0, 1.0, 1.0], "vjp0": [1.0, 1.0, 0.0]}, "slope 1 at the bounds"),
+    ("tie of maximum", "maximum", [[1.0, 2.0], [1.0, 0.0]], {},
+     {"value": [1.0, 2.0], "vjp0": [0.5, 1.0], "vjp1": [0.5, 0.0]}, "equal arguments share the adjoint"),
+    ("tie of minimum", "minimum", [[1.0, 2.0], [1.0, 0.0]], {},
+     {"value": [1.0, 0.0], "vjp0": [0.5, 0.0], "vjp1": [0.5, 1.0]}, "equal arguments share the adjoint"),
+    ("tie of max", "max", [[[3.0, 1.0, 3.0], [2.0, 2.0, 2.0]]], {"axis": 1},
+     {"value": [3.0, 2.0], "vjp0": [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]}, "all that are largest share the adjoint"),
+    ("where without NaN", "where", [[1.0, np.nan], [np.inf, 2.0]], {"condition": np.array([True, False])},
+     {"value": [1.0, 2.0], "vjp0": [1.0, 0.0], "vjp1": [0.0, 1.0]},
+     "selected, not multiplied: what was not taken gets an exact 0"),
+    ("constant exponent 0 at 0", "raised", [[0.0, 2.0]], {"exponent": 0},
+     {"value": [1.0, 1.0], "vjp0": [0.0, 0.0]}, "x^0 is 1, with derivative 0 also at 0"),
+)
+# fmt: on
+
+
+def conventions():
+    """Where there is no derivative: with adjoint and directions of ones, all that is expected is written out."""
+    for name, op_name, args, options, expected, why in CONVENTIONS:
+        args = [np.array(a) for a in args]
+        ones = [np.ones(a.shape) for a in args]
+        inputs = {"op": op_name, "args": args, "options": options, "v": ones}
+        inputs["w"] = np.ones(np.shape(call(op_name, args, options)))
+        expected = {f: np.array(value) for f, value in expected.items()}
+        expected |= {f"second{i}": np.zeros(a.shape) for i, a in enumerate(args)}
+        yield Case(name, "operation", why, HAND, inputs, expected=expected)
+
+
+def rejected():
+    shapes = "by the shapes themselves"
+    for name, op_name, sizes, options, why in (
+        ("add: shapes that do not broadcast", "add", [(2, 3), (2,)], {}, "the last axes are 3 and 2"),
+        ("matmul: axes of two lengths", "matmul", [(2, 3), (2, 3)], {}, "3 columns, 2 rows"),
+        ("reshape to another size", "reshape", [(2, 3)], {"shape": (4, 2)}, "6 elements are not 8"),
+        ("sum along no axis", "sum", [(2, 3)], {"axis": 2}, "there are axes 0 and 1"),
+    ):
+        args = [np.ones(shape) for shape in sizes]
+        inputs = {"op": op_name, "args": args, "options": options, "w": np.ones(()), "v": args}
+        yield Case(name, "operation", why, shapes, inputs, rejects=True)
+    inputs = {"op": "exp", "args": [np.ones(2)], "options": {}, "w": None, "v": [np.ones(2)]}
+    yield Case(
+        "no adjoint",
+        "operation",
+        "the gradient of a vector needs an adjoint to start from",
+        shapes,
+        inputs,
+        rejects=True,
+    )
+
+
+def graphs():
+    draw = noise("network")
+    shapes = {"W1": (2, 3), "b1": (3,), "W2": (3, 1), "b2": (1,)}
+    inputs = {"x": draw.standard_normal((4, 2)), "y": draw.standard_normal((4, 1))}
+    inputs |= {name: draw.standard_normal(shape) for name, shape in shapes.items()}
+    inputs["v"] = {name: draw.standard_normal(shape) for name, shape in shapes.items()}
+    yield Case("network", "network", "every value and adjoint of a network", "loop form, " + DIFFERENCES, inputs)
+
+    why = "adjoints of a value used twice add up; derivatives to fourth order"
+    wrong = ("the adjoint of a value used twice is overwritten, not added", lambda i: {"order1": np.tanh(i["x"])})
+    yield Case("orders", "orders", why, "formula", {"x": 0.7}, faults=[wrong])
+
+    why = "zeros for what does not matter; stop_gradient gives a constant"
+    wrong = ("stop_gradient is the identity", lambda i: {"stopped": 2 * i["x"]})
+    inputs = {"x": draw.standard_normal(3), "y": draw.standard_normal(2)}
+    yield Case("unused", "unused", why, "formula", inputs, faults=[wrong])
+
+
+def cases():
+    for group in (elementwise, binary, reductions, products, layout, conventions, graphs, rejected):
+        yield from group()

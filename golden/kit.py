@@ -1,0 +1,138 @@
+"""Compute, check and write the vectors of all stages."""
+
+import json
+from pathlib import Path
+
+from . import cases_autodiff
+from .exact import digits, exact, rounded
+from .vectors import FORMAT, decode, difference, dump, encode
+
+STAGES = (cases_autodiff,)
+FOLDER = Path(__file__).parent
+ERRORS = (ValueError, IndexError, TypeError)
+
+
+def path(stage, folder=FOLDER):
+    return folder / f"{stage.STAGE}.json"
+
+
+# --- One case ---
+def computed(stage, case, inputs):
+    """{field: value} by the project's code; None if it refuses the inputs."""
+    run, _ = stage.FUNCTIONS[case.function]
+    try:
+        return run(**inputs)
+    except ERRORS:
+        if case.rejects:
+            return None
+        raise
+
+
+def verified(stage, case, inputs):
+    """{field: value} by what else there is: expected numbers, or the loop form in decimal arithmetic."""
+    if case.expected is not None:
+        return case.expected
+    _, oracle = stage.FUNCTIONS[case.function]
+    with digits():
+        return rounded(oracle(**exact(inputs)))
+
+
+def tolerance(case, name):
+    if not isinstance(case.tolerance, dict):
+        return case.tolerance
+    return case.tolerance.get(name, case.tolerance["*"])
+
+
+def disagreements(case, got, want, share=1.0):
+    """Lines, one for each field in which two sets of fields differ."""
+    if got is None or want is None:
+        if got is not want:
+            yield "the inputs are refused" if got is None else "the inputs are not refused"
+        return
+    names = [*want, *(name for name in got if name not in want)]
+    for name in names:
+        if name not in got or name not in want:
+            yield f"{name}: only one of them has it"
+        elif words := difference(got[name], want[name], share * tolerance(case, name)):
+            yield f"{name}: {words}"
+
+
+def faulty(case, edit, inputs, right):
+    """The fields, by a thousand tolerances or more, that a port with a fault gets different."""
+    with digits():
+        wrong = edit(inputs)
+    wrong = {k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)}
+    assert wrong, f"{case.name}: the fault changes nothing"
+    return wrong
+
+
+def entry(stage, case):
+    """A case as JSON, after its fields have been held against what else gives them."""
+    inputs = decode(json.loads(json.dumps(encode(case.inputs))))
+    fields = computed(stage, case, inputs)
+    head = {name: getattr(case, name) for name in ("name", "function", "why", "checked_by")}
+    if case.rejects:
+        assert fields is None, f"{case.name}: is not refused"
+        return {**head, "rejects": True, "inputs": encode(case.inputs)}
+    between = getattr(stage, "INTERMEDIATE", {}).get(case.function, ())
+    between = {name: value for name, value in fields.items() if name in between}
+    outputs = {name: value for name, value in fields.items() if name not in between}
+    wrong = [{"fault": words, "outputs": faulty(case, edit, inputs, fields)} for words, edit in case.faults]
+    parts = {"inputs": case.inputs, "intermediate": between, "outputs": outputs}
+    parts["tolerance"] = {name: tolerance(case, name) for name in fields}
+    return {**head, **encode(parts), **({"faults": encode(wrong)} if wrong else {})}
+
+
+# --- All of them ---
+def write(folder=FOLDER):
+    for stage in STAGES:
+        cases = [entry(stage, case) for case in stage.cases()]
+        path(stage, folder).write_text(dump({**FORMAT, "stage": stage.STAGE, "cases": cases}) + "\n")
+
+
+def check_case(stage, case, old):
+    """Lines that say what is wrong with the vector `old`, as the file has it."""
+    inputs = decode(old["inputs"])
+    got = computed(stage, case, inputs)
+    if case.rejects:
+        return disagreements(case, got, None)
+    want = decode({**old["intermediate"], **old["outputs"]})
+    lines = [*disagreements(case, got, want)]
+    return lines + [
+        f"{line} (checked by {case.checked_by})"
+        for line in disagreements(case, verified(stage, case, inputs), want, 0.1)
+    ]
+
+
+def check_stage(stage, folder=FOLDER):
+    try:
+        text = json.loads(path(stage, folder).read_text())
+    except (OSError, ValueError) as error:
+        return [f"{stage.STAGE}: {error}"]
+    if {name: text.get(name) for name in FORMAT} != FORMAT:
+        return [f"{stage.STAGE}: not in the format {FORMAT}"]
+    old = {case["name"]: case for case in text["cases"]}
+    lines = []
+    for case in stage.cases():
+        found = old.pop(case.name, None)
+        if found is None:
+            lines.append(f"{case.name}: is not in the file")
+        elif any(found[name] != getattr(case, name) for name in ("function", "why", "checked_by")):
+            lines.append(f"{case.name}: its words are not those of the file")
+        else:
+            lines += [f"{case.name}: {line}" for line in check_case(stage, case, found)]
+    lines += [f"{name}: is in the file alone" for name in old]
+    return [f"{stage.STAGE}: {line}" for line in lines]
+
+
+def check(folder=FOLDER):
+    """Lines that say what in the files differs from what is computed now, and from what else gives it; [] if nothing."""
+    return [line for stage in STAGES for line in check_stage(stage, folder)]
+
+
+def census(folder=FOLDER):
+    """Numbers of vectors and of fields, and the size of all files in bytes."""
+    files = [path(stage, folder) for stage in STAGES if path(stage, folder).exists()]
+    cases = [case for file in files for case in json.loads(file.read_text())["cases"]]
+    fields = sum(len(case.get("tolerance", ())) for case in cases)
+    return len(cases), fields, sum(file.stat().st_size for file in files)

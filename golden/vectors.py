@@ -1,0 +1,155 @@
+"""What a vector is: its form as JSON, the noise that it records, and when two values agree."""
+
+import inspect
+import json
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FORMAT = {"format": "metarl golden vectors", "version": 1}
+
+
+@dataclass
+class Case:
+    """One vector before it is computed.
+
+    function     name in the stage's table FUNCTIONS, of what computes it and what checks it
+    why          what it is there for, in a sentence
+    checked_by   what else than the project's code gave the same numbers
+    inputs       {name: array, number, text, list, ...}
+    tolerance    for every field, or {field: tolerance} with "*" for the others
+    faults       (what is wrong, edit): `edit(inputs)` gives the fields of a port with that fault
+    rejects      the inputs are wrong, and have to be refused
+    expected     {field: value} written out by hand, where that is the check
+    """
+
+    name: str
+    function: str
+    why: str
+    checked_by: str
+    inputs: dict
+    tolerance: object = 1e-10
+    faults: tuple = ()
+    rejects: bool = False
+    expected: object = None
+
+
+@dataclass
+class Recorder:
+    """A generator that takes down what it gives, rounded, so that it is short to write.
+
+    Each draw is {"kind": the method, "values": what it returned}; the latest is last.
+    """
+
+    generator: np.random.Generator
+    decimals: int = 3
+    draws: list = field(default_factory=list)
+
+    def __getattr__(self, kind):
+        def draw(*args, **options):
+            values = np.round(getattr(self.generator, kind)(*args, **options), self.decimals)
+            self.draws.append({"kind": kind, "values": values})
+            return values
+
+        return draw
+
+
+class Replay:
+    """A generator that gives back recorded draws, in their order, whatever is asked for; `left` are those to come."""
+
+    def __init__(self, draws):
+        self.left = list(draws)
+
+    def __getattr__(self, kind):
+        def draw(*args, **options):
+            if not self.left or self.left[0]["kind"] != kind:
+                raise LookupError(f"{kind} is asked for, but the record goes on with {self.left[:1]}")
+            return self.left.pop(0)["values"]
+
+        return draw
+
+
+def noise(name, decimals=3):
+    """The Recorder for the inputs of the case called `name`: those of one case do not depend on the others."""
+    return Recorder(np.random.default_rng(list(name.encode())), decimals)
+
+
+def edited(function, *edits, **names):
+    """The function with (old, new) texts replaced in its source: a loop form with a fault in it."""
+    source = inspect.getsource(function)
+    for old, new in edits:
+        assert source.count(old) == 1, f"{function.__name__} has {source.count(old)} times {old!r}"
+        source = source.replace(old, new)
+    scope = {**function.__globals__, **names}
+    exec(source, scope)  # noqa: S102 - the source is our own
+    return scope[function.__name__]
+
+
+# --- JSON ---
+def encode(x):
+    """As JSON has it: an array is {"shape", "data" row by row}, and numbers that are not finite are texts."""
+    if isinstance(x, dict):
+        return {name: encode(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [encode(value) for value in x]
+    if isinstance(x, np.ndarray) and x.ndim:
+        return {"shape": list(x.shape), "data": [encode(value) for value in x.ravel().tolist()]}
+    if isinstance(x, (np.generic, np.ndarray)):
+        x = x.item()
+    return str(x) if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def decode(x):
+    if isinstance(x, dict) and x.keys() == {"shape", "data"}:
+        data = [decode(value) for value in x["data"]]
+        return np.array(data, None if data else float).reshape(x["shape"])
+    if isinstance(x, dict):
+        return {name: decode(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [decode(value) for value in x]
+    return float(x) if isinstance(x, str) and x in ("inf", "-inf", "nan") else x
+
+
+def dump(x, depth=0):
+    """JSON text of what `encode` returned: a line for each entry, but arrays and what is small on one line."""
+    line = json.dumps(x, allow_nan=False)
+    if (
+        len(line) <= 110 - 2 * depth
+        or not isinstance(x, (dict, list))
+        or "data" in x
+        or not isinstance(x, (dict, list))
+    ):
+        return line
+    indent = "\n" + "  " * (depth + 1)
+    if isinstance(x, dict):
+        rows = [f"{json.dumps(name)}: {dump(value, depth + 1)}" for name, value in x.items()]
+        return "{" + indent + ("," + indent).join(rows) + "\n" + "  " * depth + "}"
+    return "[" + indent + ("," + indent).join(dump(value, depth + 1) for value in x) + "\n" + "  " * depth + "]"
+
+
+# --- Comparison ---
+def difference(got, want, tolerance):
+    """None where the two agree, else what differs, in words.
+
+    They agree if the shapes do, and no element is off by more than tolerance times the largest finite |element| of
+    `want` (1 if there is none but zeros); infinite elements, NaN, texts and whole numbers have to be the same.
+    """
+    if isinstance(want, (str, list, dict)):
+        return None if got == want else f"{got!r} instead of {want!r}"
+    got, want = np.asarray(got), np.asarray(want)
+    if got.shape != want.shape:
+        return f"shape {got.shape} instead of {want.shape}"
+    if want.dtype.kind in "bi" or got.dtype.kind in "bi":
+        off = got != want
+    else:
+        finite = np.isfinite(want)
+        scale = np.abs(want[finite]).max(initial=0) or 1.0
+        with np.errstate(invalid="ignore"):
+            close = np.abs(got - want) <= tolerance * scale
+        off = ~np.where(finite, close, (got == want) | (np.isnan(got) & np.isnan(want)))
+    if not off.any():
+        return None
+    i = tuple(int(k) for k in np.argwhere(off)[0])
+    where = f"[{', '.join(map(str, i))}]" if i else ""
+    return f"{where} {got[i]!r} instead of {want[i]!r}, {off.sum()} of {off.size} off by more than {tolerance}".strip()
