@@ -4,8 +4,7 @@ Each one keeps a normal distribution over x, and repeats three steps ("ask and t
     x = strategy.ask()              sample a population, one point a row                       (popsize, n)
     f = [fitness(p) for p in x]     evaluate it, smaller is better                             (popsize,)
     strategy.tell(x, f)             use the fitness to move the distribution
-`tell` takes all it needs from its arguments and the state: it accepts points that were never asked for, and
-`state()` rebuilds a strategy after any generation, bit for bit.
+`tell` accepts points that were never asked for; `state()` rebuilds a strategy after any generation, bit for bit.
 
 Read in this order:
     OpenAIES    a gradient estimate for the mean alone             Salimans et al. 2017, arXiv 1703.03864v2
@@ -26,6 +25,11 @@ Read in this order:
 import numpy as np
 
 
+def require(holds, text, *values):
+    if not holds:
+        raise ValueError(text.format(*values))
+
+
 class Strategy:
     """What the four strategies share, whatever moves their distribution. Bad arguments raise ValueError.
 
@@ -39,14 +43,11 @@ class Strategy:
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         x0 = np.array(x0, float)
-        if x0.ndim != 1 or x0.size == 0 or not np.isfinite(x0).all():
-            raise ValueError(f"x0 must be a vector of finite numbers, not {x0!r}")
-        if np.ndim(sigma0) or not 0 < sigma0 < np.inf:
-            raise ValueError(f"sigma0 must be a positive number, not {sigma0!r}")
-        if popsize is not None and not (popsize >= 2 and popsize % 1 == 0):
-            raise ValueError(f"popsize must be an integer of at least 2, not {popsize!r}")
-        self.n, self.sigma0, self.rng = x0.size, float(sigma0), np.random.default_rng(rng)
-        self.popsize = int(popsize or 4 + np.floor(3 * np.log(self.n)))
+        require(x0.ndim == 1 and x0.size and np.isfinite(x0).all(), "x0 must be a vector of finite numbers, not {}", x0)
+        require(np.ndim(sigma0) == 0 and 0 < sigma0 < np.inf, "sigma0 must be a positive number, not {!r}", sigma0)
+        popsize = 4 + np.floor(3 * np.log(x0.size)) if popsize is None else popsize
+        require(popsize >= 2 and popsize % 1 == 0, "popsize must be an integer of at least 2, not {!r}", popsize)
+        self.n, self.popsize, self.sigma0, self.rng = x0.size, int(popsize), float(sigma0), np.random.default_rng(rng)
         self.t, self.mean, self.sigma = np.int64(0), x0, np.float64(sigma0)
         self.best_x, self.best_f = x0, np.float64(np.inf)
         self.history = np.empty((3, 0))  # best, median and worst fitness of the latest generations
@@ -63,33 +64,30 @@ class Strategy:
         """Continue from what `state()` returned; entries of other names are ignored. Returns self."""
         for name, old in self.state().items():
             new = np.array(state[name])
-            if (new.ndim, new.shape[:1]) != (old.ndim, old.shape[:1]):  # history grows along its last axis
-                raise ValueError(f"state: {name} must have shape {old.shape}, not {new.shape}")
+            fits = (new.ndim, new.shape[:1]) == (old.ndim, old.shape[:1])  # history grows along its last axis
+            require(fits, "state: {} must have shape {}, not {}", name, old.shape, new.shape)
             setattr(self, name, new[()])  # [()] turns 0-d arrays into scalars: one type, same bits
         return self
 
     def told(self, x, f):
         """Check one generation and record it. Returns x (popsize, n) and f (popsize,), with inf for NaN."""
-        x, f = np.array(x, float), np.array(f, float)
-        shape = self.popsize, self.n
-        if x.shape != shape or f.shape != shape[:1]:
-            raise ValueError(f"x and f must have shapes {shape} and {shape[:1]}, not {x.shape} and {f.shape}")
-        if not np.isfinite(x).all():
-            raise ValueError("x must be finite")
-        if np.isnan(f).all():
-            raise ValueError("f is NaN at every point: there is nothing to rank")
+        x, f = np.asarray(x, float), np.array(f, float)
+        have, must = (x.shape, f.shape), ((self.popsize, self.n), (self.popsize,))
+        require(have == must, "x and f must have shapes {} and {}, not {} and {}", *must, *have)
+        require(np.isfinite(x).all(), "x must be finite")
+        require(not np.isnan(f).all(), "f is NaN at every point: there is nothing to rank")
         f[np.isnan(f)] = np.inf
         ranked = np.sort(f)
         if ranked[0] < self.best_f:
-            self.best_x, self.best_f = x[f.argmin()], ranked[0]
+            self.best_x, self.best_f = x[f.argmin()].copy(), ranked[0]
         self.t = self.t + 1
         window = min(max(self.recent + 110, int(self.t) // 5), 20000)
         self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[:, -window:]
         return x, f
 
     def axes(self):
-        """The principal axes: (n, n), one a column, or their lengths (n,) where they are the coordinates'."""
-        return np.broadcast_to(self.sigma, self.n)
+        """Lengths (n,) of the principal axes, and directions (n, n), one a column; None if the coordinates'."""
+        return np.broadcast_to(self.sigma, self.n), None
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def stop(self):
@@ -97,10 +95,9 @@ class Strategy:
         broken = [name for name in self.MOVING if not np.isfinite(getattr(self, name)).all()]
         if broken:
             return {"nonfinite": broken}
-        A, i = self.axes(), int(self.t) % self.n  # one axis a generation is tested for its effect
-        length, std, axis = A, A, A * (np.arange(self.n) == i)
-        if A.ndim == 2:
-            length, std, axis = np.linalg.norm(A, axis=0), np.linalg.norm(A, axis=1), A[:, i]
+        (length, B), i = self.axes(), int(self.t) % self.n  # one axis a generation is tested for its effect
+        std = length if B is None else np.linalg.norm(B * length, axis=1)
+        axis = length[i] * (np.arange(self.n) == i if B is None else B[:, i])
         stuck = self.mean + 0.2 * std == self.mean
         reasons = {  # tolx without its condition on p_c; a condition number is a ratio of squared lengths
             "tolx": (std.max() < 1e-12 * self.sigma0, std.max()),
@@ -110,9 +107,10 @@ class Strategy:
             "noeffectcoord": (stuck.any(), np.flatnonzero(stuck).tolist()),
         }
         best, median, worst = self.history
-        if self.t >= self.recent:
-            low, high = best[-self.recent :].min(), max(best[-self.recent :].max(), worst[-1])
-            reasons["tolfun"] = (high <= low + 1e-12, high - low if high > low else 0.0)  # not inf - inf
+        if best.size >= self.recent:
+            f = np.append(best[-self.recent :], worst[-1])
+            spread = 0.0 if f.min() == f.max() else np.ptp(f)  # not inf - inf
+            reasons["tolfun"] = (spread <= 1e-12, spread)
         if best.size >= self.recent + 110:
             part = int(0.3 * best.size)
             flat = all(np.median(h[-part:]) >= np.median(h[:part]) for h in (best, median))
@@ -146,13 +144,11 @@ class OpenAIES(Strategy):
 
     def __init__(self, x0, sigma0, popsize=None, rng=None, fitness="ranks", optimizer="sgd", lr=None, weight_decay=0.0):
         super().__init__(x0, sigma0, popsize, rng)
-        if fitness not in ("ranks", "standardised", "raw"):
-            raise ValueError(f"fitness must be ranks, standardised or raw, not {fitness!r}")
-        if optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer must be sgd or adam, not {optimizer!r}")
+        known = fitness in ("ranks", "standardised", "raw")
+        require(known, "fitness must be ranks, standardised or raw, not {!r}", fitness)
+        require(optimizer in ("sgd", "adam"), "optimizer must be sgd or adam, not {!r}", optimizer)
         self.popsize += self.popsize % 2 if popsize is None else 0
-        if self.popsize % 2:
-            raise ValueError(f"popsize must be even, for antithetic pairs, not {popsize!r}")
+        require(self.popsize % 2 == 0, "popsize must be even, for antithetic pairs, not {!r}", popsize)
         self.fitness, self.optimizer, self.weight_decay = fitness, optimizer, weight_decay
         self.lr = self.sigma0**2 if lr is None else lr
         self.m, self.v = np.zeros(self.n), np.zeros(self.n)
@@ -213,10 +209,7 @@ class SNES(Strategy):
 
 
 class XNES(Strategy):
-    """Exponential NES (Wierstra et al. 2014, Algorithm 5, Table 1): covariance sigma^2 B B^T, det B = 1.
-
-    The paper samples with B^T; B, as in Glasmachers et al. 2010, is what its updates take for granted.
-    """
+    """Exponential NES (Wierstra et al. 2014, Algorithm 5, Table 1): covariance sigma^2 B B^T, det B = 1."""
 
     MOVING = ("mean", "sigma", "B")
 
@@ -227,7 +220,7 @@ class XNES(Strategy):
 
     def ask(self):
         s = self.rng.standard_normal((self.popsize, self.n))
-        return self.mean + self.sigma * (s @ self.B.T)  # z_k = mu + sigma B s_k
+        return self.mean + self.sigma * (s @ self.B.T)  # z_k = mu + sigma B s_k, where the paper has B^T
 
     def tell(self, x, f):
         x, f = self.told(x, f)
@@ -242,8 +235,8 @@ class XNES(Strategy):
         self.B = self.B @ (V * np.exp(values)) @ V.T  # B exp(eta_B/2 grad_B), as exp(V L V^T) = V exp(L) V^T
 
     def axes(self):
-        direction, length, _ = np.linalg.svd(self.B)
-        return self.sigma * length * direction
+        directions, lengths, _ = np.linalg.svd(self.B)
+        return self.sigma * lengths, directions
 
 
 class CMAES(Strategy):
@@ -310,7 +303,7 @@ class CMAES(Strategy):
             self.D = np.sqrt(np.maximum(D2, 1e-20 * D2.max()))  # rounding can leave eigenvalues at or below 0
 
     def axes(self):
-        return self.sigma * self.D if self.diagonal else self.sigma * self.D * self.B
+        return self.sigma * self.D, self.B
 
 
 METHODS = {"cma-es": CMAES, "xnes": XNES, "snes": SNES, "openai-es": OpenAIES}
@@ -325,10 +318,8 @@ def minimize(f, x0, sigma0, method="cma-es", target=-np.inf, max_evaluations=Non
     """
     from scipy.optimize import OptimizeResult  # here, as it is slow to import
 
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    strategy = METHODS[method](x0, sigma0, **options)
-    why = {}
+    require(method in METHODS, "method must be one of {}, not {!r}", ", ".join(METHODS), method)
+    strategy, why = METHODS[method](x0, sigma0, **options), {}
     while not why:
         x = strategy.ask()
         strategy.tell(x, [f(p) for p in x.copy()])
