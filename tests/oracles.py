@@ -1,7 +1,8 @@
 """Tabular problems in which everything is a finite sum: what the meta-gradient is, and what each estimator expects.
 
-Read from top to bottom: a problem and its policy; all of its episodes with their probabilities; values, and exact
-derivatives of them by complex steps; the expectation of an estimator, once from its formula, once from `metarl`.
+Read from top to bottom: problems and their policy; all episodes with their probabilities; values, and derivatives of
+them by complex steps; the expectation of each estimator, once from its formula, once from what `metarl` runs. Last, a
+point mass whose value has a closed form.
 
     S, A, H, P    states, actions, horizon, S * A parameters (a logit for each action in each state)
     M             episodes that can happen
@@ -225,11 +226,18 @@ def expectation(env, theta, alpha, estimator, N=None, sampling_term=False):
     return total
 
 
+def setting(env, alpha=1.0, algo="maml", **options):
+    """Undiscounted, no baseline, unless `options` say otherwise; alpha in units of J."""
+    policy = Softmax(env.obs_dim, env.action_dim, env.discrete) if env.discrete else "linear"
+    plain = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0)
+    return metarl.Setting(algo=algo, env=env, policy=policy, alpha=alpha * env.horizon, **(plain | options))
+
+
 def weighted(env, p, constant=0.0):
     """All episodes with rewards that make their plain mean the expectation under p (T, M), less `constant` times p."""
     D, _ = episodes(env)
     rewards = (D.rewards - constant) * p[..., None] * p.shape[-1]
-    return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D))._replace(rewards=rewards)
+    return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D[:4]))._replace(rewards=rewards)
 
 
 def program_expectation(c, theta, N=None, outer=None, constant=0.0):
@@ -250,7 +258,7 @@ def program_expectation(c, theta, N=None, outer=None, constant=0.0):
             return weighted(env, p, constant if step < k else 0.0)
         batch, orders = (x[rows[:, step]] for x in draws[step])
         weights = weights * orders * np.take_along_axis(p, batch, 1).prod(1)
-        return Trajectories(*(x[0, batch] for x in episodes(env)[0]))
+        return Trajectories(*(x[0, batch] for x in episodes(env)[0][:4]))
 
     start = Tensor(np.tile(theta, (len(rows), 1)))
     loss, _ = metarl.meta_loss(c, start, sample)
@@ -259,7 +267,7 @@ def program_expectation(c, theta, N=None, outer=None, constant=0.0):
     return -env.horizon * weights @ g
 
 
-# --- A continuous problem in closed form ---
+# --- A point mass in closed form ---
 @dataclass(frozen=True)
 class LinearGaussian:
     """A point mass without walls: actions add to the position (2,), the reward is minus the squared distance to the goal.
