@@ -279,9 +279,9 @@ def evaluate(c, state, seconds, quiet, each):
     tasks, returns = metarl.meta_test(c, state["theta"], each)
     baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"], each)[1])}
     if c.compare == "joint":
-        joint = replace(c, algo="joint", inner_steps=0)
+        joint = replace(c, algo="joint", inner_steps=0, sampling_term=False, learn_alpha=False)
         theta = iterate(joint, metarl.initial_state(joint), quiet, each)["theta"]
-        baselines["joint"] = interval(metarl.meta_test(c, theta, each)[1])
+        baselines["joint"] = interval(metarl.meta_test(joint, theta, each)[1])
     held_out = {"tasks": c.test_tasks, "splits_coincide": c.family.splits_coincide}
     held_out |= {"episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
     held_out |= {**interval(returns), "returns": returns}

@@ -63,24 +63,20 @@ def each(f, c, theta, tasks, address, map=map):
 
 
 # --- What policy gradients differentiate ---
-def box(x):
-    """exp(x - x), the last x a constant: 1, with the derivatives of a likelihood ratio (Foerster et al. 2018, eq. 8)."""
-    return ad.exp(x - ad.stop_gradient(x))
-
-
-def dice(l):
+def dice(r):
     """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019, eq. 15)."""
-    so_far = ad.matmul(l, np.triu(np.ones((l.shape[-1],) * 2, l.dtype)))  # l_0 + ... + l_t
-    return box(so_far) - box(so_far - l)
+    so_far = ad.matmul(r, np.triu(np.ones((r.shape[-1],) * 2, r.dtype)))  # r_0 + ... + r_t
+    return ad.exp(so_far) - ad.exp(so_far - r)
 
 
-# From l = log pi(a_t|s_t) (T, K, H) to what multiplies the advantages. The gradients agree, the Hessians do not: they
-# decide what a meta-gradient sees of the inner step. With J^I, the return after a step of infinitely many episodes:
+# From r = log pi(a_t|s_t) / pi_old(a_t|s_t) (T, K, H) to what multiplies the advantages. pi_old is a constant, as a rule
+# pi itself: r is 0, but not its derivatives. The gradients agree, the Hessians do not: they decide what a meta-gradient
+# sees of the inner step. Of J^I, the return after a step on infinitely many episodes:
 ESTIMATORS = {
-    "first-order": lambda l: l,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
-    "log-prob": lambda l: l,  # MAML's own code: the Hessian of log pi alone, biased even for one action
-    "lvc": box,  # one ratio a step: low variance, biased where actions reach states (Rothfuss et al. 2019, eq. 10)
-    "dice": dice,  # unbiased to any order
+    "first-order": lambda r: r,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
+    "log-prob": lambda r: r,  # MAML's own code: the Hessian of log pi alone, biased even for one action
+    "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019, eq. 10)
+    "dice": dice,  # unbiased to any order (Foerster et al. 2018), with advantages for rewards
 }
 
 
@@ -95,7 +91,9 @@ def surrogate(c, theta, D, estimator="log-prob"):
 
     theta: Tensor (T, P). The Hessian is what the estimator says, an estimate of that of minus J only for dice.
     """
-    return -ad.sum(ESTIMATORS[estimator](c.network.log_prob(theta, D.obs, D.actions)) * weights(c, D), (1, 2))
+    log_pi = c.network.log_prob(theta, D.obs, D.actions)
+    old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
+    return -ad.sum(ESTIMATORS[estimator](log_pi - old) * weights(c, D), (1, 2))
 
 
 def sampling(c, path, episodes):
@@ -269,17 +267,22 @@ def fisher_product(v, c, x, tasks, address):
     return [grad(theta, x, Fv).data]
 
 
+def remember(c, path, episodes):
+    """The episodes with the log-probabilities under the policies that took them, so that others can be judged on them."""
+    pairs = zip(path, episodes, strict=True)
+    return [D._replace(log_pi=c.network.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs]
+
+
 def trial(new, c, x, tasks, address):
     """[(T, 2)]: for each task the divergence of new (P,) from x and what it improves, on the episodes of x."""
     x, new = (Tensor(np.tile(a, (len(tasks), 1))) for a in (x, new))
     path, episodes = lifetime(replace(c, estimator="first-order"), x, sampler(c, tasks, address))
-    trials, _ = adapt(c, new, lambda k, theta: episodes[k])
-    D, theta, other = episodes[-1], path[-1].data, trials[-1].data
-    ratio = np.exp(c.network.log_prob(other, D.obs, D.actions) - c.network.log_prob(theta, D.obs, D.actions))
-    gain = ((ratio - 1) * weights(c, D)).sum((1, 2))
+    episodes = remember(c, path, episodes)
+    other, D = adapt(c, new, lambda k, theta: episodes[k])[0], episodes[-1]
+    gain = surrogate(c, path[-1], D, "lvc") - surrogate(c, other[-1], D, "lvc")
     if c.sampling_term:
-        gain = gain + sampling(c, path, episodes).data - sampling(c, trials, episodes).data
-    return [np.stack([divergence(c, theta, other, D), gain], 1)]
+        gain = gain + sampling(c, path, episodes) - sampling(c, other, episodes)
+    return [np.stack([divergence(c, path[-1].data, other[-1].data, D), gain.data], 1)]
 
 
 def record(state, log):

@@ -125,6 +125,9 @@ class Trajectories(NamedTuple):
     actions: np.ndarray  # (T, K, H, action_dim), or integers (T, K, H)
     rewards: np.ndarray  # (T, K, H)
     mask: np.ndarray  # (T, K, H), bool
+    log_pi: np.ndarray | None = (
+        None  # (T, K, H) of the actions, under the policy that took them, where another is judged
+    )
 
     @property
     def returns(self):

@@ -162,7 +162,7 @@ def loss_of_one_task(c, theta, D):
 def episodes_of(c, theta, tasks, address, i):
     """Task i of the batch of episodes that the algorithm samples at `address`."""
     D = rollout(c.family, c.network, theta, tasks, c.episodes, rng(*address))
-    return type(D)(*(x[i] for x in D))
+    return type(D)(*(x[i] for x in D[:4]))
 
 
 @pytest.fixture
@@ -201,7 +201,8 @@ def test_meta_gradient_equals_differences(problem, inner_steps):
     c, theta, tasks = problem
     c = replace(c, inner_steps=inner_steps, alpha_decay=0.7)
     thetas = np.tile(theta, (len(tasks), 1))
-    _, episodes = metarl.lifetime(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
+    path, episodes = metarl.lifetime(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
+    episodes = metarl.remember(c, path, episodes)
 
     def outer_loss(theta):
         for k, D in enumerate(episodes[:-1]):
