@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from . import cases_autodiff
+from . import cases_autodiff, cases_envs
 from .exact import digits, exact, rounded
 from .vectors import FORMAT, decode, difference, dump, encode
 
-STAGES = (cases_autodiff,)
+STAGES = (cases_autodiff, cases_envs)
 FOLDER = Path(__file__).parent
 ERRORS = (ValueError, IndexError, TypeError)
 
@@ -98,10 +98,8 @@ def check_case(stage, case, old):
         return disagreements(case, got, None)
     want = decode({**old["intermediate"], **old["outputs"]})
     lines = [*disagreements(case, got, want)]
-    return lines + [
-        f"{line} (checked by {case.checked_by})"
-        for line in disagreements(case, verified(stage, case, inputs), want, 0.1)
-    ]
+    peer = disagreements(case, verified(stage, case, inputs), want, 0.1)
+    return lines + [f"{line} (checked by {case.checked_by})" for line in peer]
 
 
 def check_stage(stage, folder=FOLDER):

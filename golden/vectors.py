@@ -3,9 +3,12 @@
 import inspect
 import json
 import math
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from .exact import exact, rounded
 
 FORMAT = {"format": "metarl golden vectors", "version": 1}
 
@@ -75,15 +78,18 @@ def noise(name, decimals=3):
     return Recorder(np.random.default_rng(list(name.encode())), decimals)
 
 
-def edited(function, *edits, **names):
-    """The function with (old, new) texts replaced in its source: a loop form with a fault in it."""
-    source = inspect.getsource(function)
+def slip(oracle, *edits):
+    """From the inputs of a case to the fields of a port with a fault.
+
+    They are those of the loop form `oracle`, after (old, new) texts have been replaced in the source of its module.
+    """
+    module = sys.modules[oracle.__module__]
+    source, scope = inspect.getsource(module), {"__name__": module.__name__, "__package__": module.__package__}
     for old, new in edits:
-        assert source.count(old) == 1, f"{function.__name__} has {source.count(old)} times {old!r}"
+        assert source.count(old) == 1, f"{module.__name__} has {source.count(old)} times {old!r}"
         source = source.replace(old, new)
-    scope = {**function.__globals__, **names}
     exec(source, scope)  # noqa: S102 - the source is our own
-    return scope[function.__name__]
+    return lambda inputs: rounded(scope[oracle.__name__](**exact(inputs)))
 
 
 # --- JSON ---
