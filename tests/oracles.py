@@ -309,3 +309,6 @@ class LinearGaussian:
     def hessian(self, theta):
         """By central differences of the exact gradient: to about eight digits."""
         return np.stack([self.gradient(theta + e) - self.gradient(theta - e) for e in 1e-4 * np.eye(8)]) / 2e-4
+
+
+MASS = np.array([-0.3, 0.1, 0.05, -0.2, 0.1, 0.2, -0.7, -0.4])  # theta of a LinearGaussian

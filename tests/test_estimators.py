@@ -10,11 +10,13 @@ from numpy.testing import assert_allclose
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
-from metarl import ESTIMATORS, rng
-from policies import rollout
+from benchmarks.estimators import EPISODES, cosines, es_estimates
+from metarl import rng
+from policies import ESTIMATORS, rollout
 from tests.oracles import (
     BANDIT,
     EXIT,
+    MASS,
     THETA,
     TREE,
     LinearGaussian,
@@ -184,6 +186,15 @@ def test_sampling_term_stays_exact_with_a_baseline(env, k):
     assert_allclose(N / (N - 1) * chain + (both - chain), exact, atol=1e-14)
 
 
+@PROBLEMS
+@pytest.mark.parametrize("N, options", [(None, dict(estimator="dice")), (2, dict(algo="emaml"))])
+def test_learned_step_sizes_get_exact_gradients(env, N, options):
+    """Meta-SGD: each parameter's step is multiplied by the exp of a meta-parameter of its own."""
+    P, x = len(THETA[env]), np.append(THETA[env], 0.3 * np.cos(np.arange(len(THETA[env]))))
+    exact = derivative(lambda x: meta_value(env, x[:P], 0.7 * np.exp(x[P:]), N), x)
+    assert_allclose(program_expectation(setting(env, 0.7, learn_alpha=True, **options), x, N), exact, atol=1e-14)
+
+
 @pytest.mark.parametrize("estimator", ["lvc", "dice"])
 def test_sampling_is_not_counted_twice(estimator):
     with pytest.raises(ValueError, match=estimator):
@@ -254,9 +265,6 @@ def test_a_run_samples_what_was_enumerated(algo, estimator):
     assert abs(standard_errors(-TREE.horizon * g, expected)).max() < 4
 
 
-MASS = np.array([-0.3, 0.1, 0.05, -0.2, 0.1, 0.2, -0.7, -0.4])
-
-
 def mass_setting(estimator, K):
     return setting(LinearGaussian(), alpha=0.02, estimator=estimator, episodes=K)
 
@@ -291,3 +299,21 @@ def test_meta_gradient_of_the_point_mass(estimator):
     assert worst < 4 if estimator == "dice" else worst > 6
     if estimator == "dice":
         assert off(few, exact) > 50 and 0.45 < off(many, exact) / off(few, exact) < 0.6
+
+
+# --- What the benchmark adds ---
+def test_es_estimates_the_gradient_of_the_return_after_sampled_steps():
+    """J^II_N, up to the square of its noise."""
+    c = setting(BANDIT, algo="es-maml", inner="pg", deterministic=False, learn_alpha=False, episodes=4)
+    g = es_estimates(c, THETA[BANDIT], 100000, 0.2)
+    error = g.std(0) / np.sqrt(len(g))
+    assert abs(g.mean(0) - meta_gradient(BANDIT, THETA[BANDIT], 1, 4)).max() < 4 * error.max() < 0.02
+
+
+def test_cosines_are_of_means_of_as_many_estimates_as_the_episodes_buy():
+    exact = np.array([3.0, 4.0])
+    assert_allclose(cosines(np.tile(exact, (400, 1)), exact, 40), np.ones(3), rtol=1e-12)
+    alternating = np.tile([[1.0, 0.0], [0.0, 1.0]], (200, 1))
+    assert_allclose(cosines(alternating, exact, EPISODES[0])[0], 0.7, rtol=1e-12)
+    assert_allclose(cosines(alternating, exact, EPISODES[0] // 2), np.full(3, 7 / np.sqrt(50)), rtol=1e-12)
+    assert_allclose(cosines(0 * alternating, exact, 40), np.zeros(3))
