@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from . import cases_autodiff, cases_envs
+from . import cases_autodiff, cases_envs, cases_policies
 from .exact import digits, exact, rounded
 from .vectors import FORMAT, decode, difference, dump, encode
 
-STAGES = (cases_autodiff, cases_envs)
+STAGES = (cases_autodiff, cases_envs, cases_policies)
 FOLDER = Path(__file__).parent
 ERRORS = (ValueError, IndexError, TypeError)
 
@@ -57,12 +57,12 @@ def disagreements(case, got, want, share=1.0):
             yield f"{name}: {words}"
 
 
-def faulty(case, edit, inputs, right):
+def faulty(case, words, edit, inputs, right):
     """The fields, by a thousand tolerances or more, that a port with a fault gets different."""
     with digits():
         wrong = edit(inputs)
     wrong = {k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)}
-    assert wrong, f"{case.name}: the fault changes nothing"
+    assert wrong, f"{case.name}: nothing changes where {words}"
     return wrong
 
 
@@ -77,7 +77,7 @@ def entry(stage, case):
     between = getattr(stage, "INTERMEDIATE", {}).get(case.function, ())
     between = {name: value for name, value in fields.items() if name in between}
     outputs = {name: value for name, value in fields.items() if name not in between}
-    wrong = [{"fault": words, "outputs": faulty(case, edit, inputs, fields)} for words, edit in case.faults]
+    wrong = [{"fault": words, "outputs": faulty(case, words, edit, inputs, fields)} for words, edit in case.faults]
     parts = {"inputs": case.inputs, "intermediate": between, "outputs": outputs}
     parts["tolerance"] = {name: tolerance(case, name) for name in fields}
     return {**head, **encode(parts), **({"faults": encode(wrong)} if wrong else {})}
@@ -124,7 +124,7 @@ def check_stage(stage, folder=FOLDER):
 
 
 def check(folder=FOLDER):
-    """Lines that say what in the files differs from what is computed now, and from what else gives it; [] if nothing."""
+    """Lines that say what in the files differs from what is computed now, or from what else gives it."""
     return [line for stage in STAGES for line in check_stage(stage, folder)]
 
 
