@@ -1,11 +1,10 @@
-"""What surrounds a run: options, files, progress, results, errors.
+"""What surrounds a run: the command line, files, progress, results, errors.
 
 `main` reads the command line and hands over to `run`, which iterates over `metarl.train`, keeps the run's directory
 and reports. A directory holds checkpoint.npz, the setting and the state after some iteration, from which the run
 goes on bit by bit; log.csv, a row per iteration; in the end result.json. Whatever stops a run early raises `Stop`.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import metarl
-from settings import DEFAULTS, Setting, flag
+from settings import Setting, flag, number, parser
 from workers import workers
 
 SCHEMA = 1  # of checkpoint.npz and result.json
@@ -51,62 +50,23 @@ def main(argv=None):
     return status
 
 
-# --- Options ---
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise Stop(2, message)
-
-
-def number(kind):
-    """A function from text to float or, for an int or tuple of them, int; other text stays, for Setting to refuse."""
-
-    def convert(text):
-        with contextlib.suppress(ValueError):
-            return int(text) if kind is tuple else kind(text)
-        return text
-
-    return convert
-
-
-def default(f):
-    """The default of an option as text, with what differs by algorithm and family."""
-    text = lambda value: " ".join(map(str, value)) if f.type is tuple else str(value)
-    special = [f"{name} {text(values[f.name])}" for name, values in DEFAULTS.items() if f.name in values]
-    return "; ".join([text(f.metadata["default"]), *special])
-
-
-def parser():
-    form = lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=140)
-    about = "Outer-loop meta-reinforcement learning, judged on held-out tasks."
-    p = Parser(prog="metarl.py", description=about, allow_abbrev=False, formatter_class=form)
-    for f in fields(Setting):
-        names = f": {f.metadata['allowed']}" if f.type is str else ""
-        options = {"default": argparse.SUPPRESS, "help": f"{f.metadata['help']}{names} [{default(f)}]"}
-        if f.type is bool:
-            p.add_argument(flag(f), action=argparse.BooleanOptionalAction, **options)
-        else:
-            options |= {"nargs": "*"} if f.type is tuple else {}
-            metavar = {float: "X", str: "NAME"}.get(f.type, "N")
-            p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
-    p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
-    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
-    shared = "share the work among N processes, or a Dask cluster's: the same numbers, sooner [0: none]"
-    p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
-    p.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    return p
-
-
+# --- What is asked for ---
 def prepare(argv):
     """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet, workers.
 
     Writes nothing. Raises Stop for bad input.
     """
-    given = vars(parser().parse_args(argv))
-    out, resume, quiet, spec = (given.pop(name) for name in ("out", "resume", "quiet", "workers"))
-    if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
-        raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    p = parser()
+    p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
+    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    shared = "share the work among N processes, or a Dask cluster's: the same numbers, sooner [0: none]"
+    p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
+    p.add_argument("--quiet", action="store_true", help="no progress on standard error")
     try:
+        given = {name: tuple(x) if isinstance(x, list) else x for name, x in vars(p.parse_args(argv)).items()}
+        out, resume, quiet, spec = (given.pop(name) for name in ("out", "resume", "quiet", "workers"))
+        if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
+            raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
         if resume is not None:
             return *resumed(resume, out, given), resume, quiet, spec
         c = Setting(**given)

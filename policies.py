@@ -1,7 +1,8 @@
-"""The policy network, rollouts, and what turns rewards into advantages.
+"""The policy network, rollouts, and the losses that policy gradients differentiate.
 
-Read `Policy` first: a network over one flat parameter vector. `rollout` then runs it in a batch of tasks, and the
-functions below it compute, from the episodes of each task alone, what multiplies grad log pi.
+Read `Policy` first: a network over one flat parameter vector. `rollout` then runs it in a batch of tasks. The functions
+below it compute, from the episodes of each task alone, what multiplies grad log pi; at last `surrogate`, whose gradient
+is the policy gradient, with what decides on its Hessian, and `sampling`. `c` is a Setting: the options of a run.
 
     theta          (P,) shared by all tasks, or (T, P), one row per task
     T, K, H        tasks, episodes per task, horizon
@@ -213,3 +214,56 @@ def moments(A, mask):
     n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
     mean = (A * mask).sum((1, 2), keepdims=True) / n
     return mean, np.sqrt((((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n) + 1e-8
+
+
+# --- What policy gradients differentiate ---
+def dice(r):
+    """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019, eq. 15)."""
+    so_far = ad.matmul(r, np.triu(np.ones((r.shape[-1],) * 2, r.dtype)))  # r_0 + ... + r_t
+    return ad.exp(so_far) - ad.exp(so_far - r)
+
+
+# From r = log pi(a_t|s_t) / pi_old(a_t|s_t) (T, K, H) to what multiplies the advantages. pi_old is a constant, as a rule
+# pi itself: r is 0, but not its derivatives. The gradients agree, the Hessians do not: they decide what a meta-gradient
+# sees of the inner step. Of J^I, the return after a step on infinitely many episodes:
+ESTIMATORS = {
+    "first-order": lambda r: r,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
+    "log-prob": lambda r: r,  # MAML's own code: the Hessian of log pi alone, biased even for one action
+    "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019, eq. 10)
+    "dice": dice,  # unbiased to any order (Foerster et al. 2018), with advantages for rewards
+}
+
+
+def weights(c, D):
+    """The advantages (T, K, H) over the K H steps: the mean over episodes and time."""
+    A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
+    return A / A[0].size
+
+
+def surrogate(c, theta, D, estimator="log-prob"):
+    """(T,): the loss of each task whose gradient is minus the policy gradient, a mean over episodes and time steps.
+
+    theta: Tensor (T, P). The Hessian is what the estimator says, an estimate of that of minus J only for dice.
+    """
+    log_pi = c.network.log_prob(theta, D.obs, D.actions)
+    old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
+    return -ad.sum(ESTIMATORS[estimator](log_pi - old) * weights(c, D), (1, 2))
+
+
+def sampling(c, path, episodes):
+    """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018, eq. 6).
+
+    tau_n: all episodes of the inner steps. J: the mean return of D' in the units of `weights`, less, if there is a
+    baseline, that of the other episodes of the same step, on which tau_n has no influence.
+    """
+    *inner, D_prime = episodes
+    _, deviation = moments(advantages(D_prime, c.baseline, c.gamma, c.lam, False), D_prime.mask)
+    unit = D_prime.rewards.shape[2] * (deviation[:, 0] if c.standardise else 1)
+    value = lambda D: returns_to_go(D.rewards, c.gamma)[..., 0] / unit  # (T, K)
+    loss, J = 0, value(D_prime).mean(1, keepdims=True)
+    for theta, D in zip(path, inner, strict=False):
+        R, K = value(D), D.rewards.shape[1]
+        others = (R.sum(1, keepdims=True) - R) / max(K - 1, 1) if c.baseline != "none" else 0
+        log_pi = ad.sum(c.network.log_prob(theta, D.obs, D.actions) * D.mask, 2)
+        loss = loss - ad.sum(log_pi * (J - others), 1)
+    return loss

@@ -1,8 +1,11 @@
 """Every option of a run: its default, its help, what is allowed. The command line is made from it.
 
-`DEFAULTS` holds what suits an algorithm or a family better than the default; `Setting` puts the layers together.
+`DEFAULTS` holds what suits an algorithm or a family better than the default; `Setting` puts the layers together;
+`parser` turns it into options.
 """
 
+import argparse
+import contextlib
 import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -150,3 +153,44 @@ class Setting:
             return self.policy
         env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
         return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic)
+
+
+# --- The same on the command line ---
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(message)
+
+
+def number(kind):
+    """A function from text to float or, for an int or tuple of them, int; other text stays, for Setting to refuse."""
+
+    def convert(text):
+        with contextlib.suppress(ValueError):
+            return int(text) if kind is tuple else kind(text)
+        return text
+
+    return convert
+
+
+def default(f):
+    """The default of an option as text, with what differs by algorithm and family."""
+    text = lambda value: " ".join(map(str, value)) if f.type is tuple else str(value)
+    special = [f"{name} {text(values[f.name])}" for name, values in DEFAULTS.items() if f.name in values]
+    return "; ".join([text(f.metadata["default"]), *special])
+
+
+def parser():
+    """An ArgumentParser with a flag for each field of Setting, absent where it is not given. ValueError for bad input."""
+    form = lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=140)
+    about = "Outer-loop meta-reinforcement learning, judged on held-out tasks."
+    p = Parser(prog="metarl.py", description=about, allow_abbrev=False, formatter_class=form)
+    for f in fields(Setting):
+        names = f": {f.metadata['allowed']}" if f.type is str else ""
+        options = {"default": argparse.SUPPRESS, "help": f"{f.metadata['help']}{names} [{default(f)}]"}
+        if f.type is bool:
+            p.add_argument(flag(f), action=argparse.BooleanOptionalAction, **options)
+        else:
+            options |= {"nargs": "*"} if f.type is tuple else {}
+            metavar = {float: "X", str: "NAME"}.get(f.type, "N")
+            p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
+    return p

@@ -186,6 +186,23 @@ def test_sampling_term_stays_exact_with_a_baseline(env, k):
     assert_allclose(N / (N - 1) * chain + (both - chain), exact, atol=1e-14)
 
 
+def test_standardised_advantages_and_the_sampling_term_have_one_unit():
+    """On the same episodes both parts of the gradient are those without standardisation, over the deviation in D'."""
+    theta, noise = rows(THETA[TREE], 1), np.zeros((1, 1))
+    D, D_prime = (rollout(TREE, setting(TREE).network, theta.data, noise, 6, rng(8, k)) for k in range(2))
+    to_come = D_prime.rewards[0, :, ::-1].cumsum(-1)
+    deviation = (to_come - to_come.mean(0)).std()
+
+    def gradient(algo, standardise):
+        options = dict(baseline="time", standardise=standardise, estimator="first-order")
+        c = setting(TREE, 1e-12, algo, **options)  # a step that leaves the outer episodes as they are
+        loss, _ = metarl.meta_loss(c, theta, lambda k, _: (D, D_prime)[k])
+        return grad(ad.sum(loss), theta).data
+
+    for algo in ("fomaml", "emaml"):
+        assert_allclose(gradient(algo, True) * deviation, gradient(algo, False), rtol=1e-6)
+
+
 @PROBLEMS
 @pytest.mark.parametrize("N, options", [(None, dict(estimator="dice")), (2, dict(algo="emaml"))])
 def test_learned_step_sizes_get_exact_gradients(env, N, options):
@@ -222,7 +239,7 @@ def test_surrogates_agree_to_first_order(estimator):
 
 
 def test_dice_is_foersters():
-    """Foerster et al. 2018, eq. 10: each reward times the box of all log-probabilities up to its time; to third order."""
+    """Foerster et al. 2018, eq. 10: each reward times the box of all log-probabilities up to then; to third order."""
     env, c = TREE, setting(TREE)
     theta = rows(THETA[env], 1)
     D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, rng(4))

@@ -12,7 +12,7 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from metarl import Setting, adapt, each, lifetime, rng, sampler
-from policies import Policy
+from policies import Policy, advantages
 
 ADDRESS = (0, metarl.TRAIN, 0, metarl.INNER)
 SMALL = dict(outer="trpo", policy="linear", tasks=3, episodes=4, alpha=0.3, alpha_decay=0.7)
@@ -189,7 +189,7 @@ def test_trial_weighs_by_the_ratio_of_the_new_policy_to_the_old():
     c, x, tasks = problem(algo="joint")
     new = x + 0.2 * rng(4).standard_normal(x.size)
     D = sampler(c, tasks, ADDRESS)(0, np.tile(x, (3, 1)))
-    A = metarl.policies.advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
+    A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
     ratio = np.exp(c.network.log_prob(new, D.obs, D.actions) - c.network.log_prob(x, D.obs, D.actions))
     expected = ((ratio - 1) * A).mean((1, 2))
     assert_allclose(metarl.trial(new, c, x, tasks, ADDRESS)[0][:, 1], expected, rtol=1e-12)
