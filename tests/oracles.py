@@ -94,7 +94,7 @@ def played(env, actions, rewards):
 
 @cache
 def episodes(env):
-    """All M episodes that can happen as those of one task, Trajectories (1, M, H, ...), and P(rewards | actions) (M,)."""
+    """All episodes that can happen, as one task's Trajectories (1, M, H, ...), and P(rewards | actions) (M,)."""
     H = env.horizon
     every = itertools.product(itertools.product(range(env.action_dim), repeat=H), itertools.product((0, 1), repeat=H))
     possible = [(steps, p) for steps, p in (played(env, a, r) for a, r in every) if p > 0]
@@ -205,9 +205,9 @@ def step_hessians(env, theta, estimator):
 
 
 def expectation(env, theta, alpha, estimator, N=None, sampling_term=False):
-    """E[(I + alpha H) grad J(theta')] for the estimate H of the Hessian, and, in addition, of J(theta') sum_n grad log pi.
+    """E[(I + alpha H) grad J(theta')], H an estimate of the Hessian; plus that of J(theta') sum_n grad log pi(tau_n).
 
-    One inner step, no baseline. In the limit, N None, the Hessian is its own expectation.
+    One inner step, no baseline. In the limit, N None, H is its own expectation.
     """
     C, p = step_hessians(env, theta, estimator), probabilities(env, theta)
     S, M = scores(env, theta).sum(1), len(p)
@@ -234,7 +234,7 @@ def setting(env, alpha=1.0, algo="maml", **options):
 
 
 def weighted(env, p, constant=0.0):
-    """All episodes with rewards that make their plain mean the expectation under p (T, M), less `constant` times p."""
+    """All episodes, their rewards, less a constant, times M p, so that means are expectations under p (T, M)."""
     D, _ = episodes(env)
     rewards = (D.rewards - constant) * p[..., None] * p.shape[-1]
     return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D[:4]))._replace(rewards=rewards)
@@ -270,7 +270,7 @@ def program_expectation(c, theta, N=None, outer=None, constant=0.0):
 # --- A point mass in closed form ---
 @dataclass(frozen=True)
 class LinearGaussian:
-    """A point mass without walls: actions add to the position (2,), the reward is minus the squared distance to the goal.
+    """A point mass without walls: actions add to its position (2,), it pays minus the squared distance to the goal.
 
     With a linear Gaussian policy the position stays Gaussian, so that J is a sum over H steps. One task, no end.
     """

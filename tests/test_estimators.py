@@ -188,8 +188,8 @@ def test_sampling_term_stays_exact_with_a_baseline(env, k):
 
 def test_standardised_advantages_and_the_sampling_term_have_one_unit():
     """On the same episodes both parts of the gradient are those without standardisation, over the deviation in D'."""
-    theta, noise = rows(THETA[TREE], 1), np.zeros((1, 1))
-    D, D_prime = (rollout(TREE, setting(TREE).network, theta.data, noise, 6, rng(8, k)) for k in range(2))
+    theta, tasks = rows(THETA[TREE], 1), np.zeros((1, 1))
+    D, D_prime = (rollout(TREE, setting(TREE).network, theta.data, tasks, 6, rng(8, k)) for k in range(2))
     to_come = D_prime.rewards[0, :, ::-1].cumsum(-1)
     deviation = (to_come - to_come.mean(0)).std()
 
@@ -239,7 +239,7 @@ def test_surrogates_agree_to_first_order(estimator):
 
 
 def test_dice_is_foersters():
-    """Foerster et al. 2018, eq. 10: each reward times the box of all log-probabilities up to then; to third order."""
+    """To third order their objective: each reward times the box of all log-probabilities up to its time."""
     env, c = TREE, setting(TREE)
     theta = rows(THETA[env], 1)
     D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, rng(4))
