@@ -171,7 +171,8 @@ def descend(c, state, g):
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = {**state, "m": m, "v": v}
-    return {**state, "theta": state["theta"] - c.beta * g}
+    beta = np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype) if c.learn_alpha else c.beta
+    return {**state, "theta": state["theta"] - beta * g}
 
 
 def trpo(c, state, g, tasks, address, each):

@@ -35,6 +35,7 @@ class Policy:
     hidden: tuple = (64, 64)
     activation: str = "tanh"
     deterministic: bool = False
+    std: float = 1.0
 
     @property
     def widths(self):
@@ -47,10 +48,10 @@ class Policy:
         return weights + (0 if self.discrete else self.action_dim)
 
     def init(self, rng):
-        """Weights uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010), all else 0. Returns (P,)."""
-        theta = np.zeros(self.size)
-        for w, _, (i, o) in self._layers():
-            theta[w] = rng.uniform(-1, 1, i * o) * math.sqrt(6 / (i + o))
+        """Weights uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010), biases 0, std as given. (P,)"""
+        theta = np.full(self.size, 0.0 if self.discrete else math.log(self.std))
+        for w, b, (i, o) in self._layers():
+            theta[w], theta[b] = rng.uniform(-1, 1, i * o) * math.sqrt(6 / (i + o)), 0
         return theta
 
     def _layers(self):

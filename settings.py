@@ -71,10 +71,12 @@ class Setting:
     env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
     policy: str = option("mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp"))
     hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
+    std: float = option(1.0, "first standard deviation of the actions of a Gaussian policy", POSITIVE)
     activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
     alpha: float = option(0.5, "inner step size", POSITIVE)
     alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
     beta: float = option(0.003, "outer step size of sgd and adam", POSITIVE)
+    beta_alpha: float = option(0.03, "outer step size of learned step sizes, in their logarithm", POSITIVE)
     epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
     tasks: int = option(20, "tasks in an iteration", whole(1))
     episodes: int = option(20, "K, episodes of a task for one inner step: for a gradient, or as queries", whole(1))
@@ -152,7 +154,8 @@ class Setting:
         if not isinstance(self.policy, str):
             return self.policy
         env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
-        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, self.activation, self.deterministic)
+        head = self.activation, self.deterministic, self.std
+        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, *head)
 
 
 # --- The same on the command line ---
