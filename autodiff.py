@@ -45,6 +45,7 @@ class Tensor:
     # fmt: off
     def __repr__(self): return f"Tensor({self.data!r})"
     def __getitem__(self, index): return apply(_getitem, self, index=index)
+    def reshape(self, *shape): return reshape(self, shape)
     def __neg__(self): return apply(np.negative, self)
     def __add__(self, other): return apply(np.add, self, other)
     def __radd__(self, other): return apply(np.add, other, self)
@@ -115,6 +116,11 @@ def mean(x, axis=None, keepdims=False):
     return total / (np.size(_value(x)) / (np.size(_value(total)) or 1))
 
 
+def affine(x, w, b):
+    """x @ w + b in one new array. x (..., n, i), w (..., i, o), b (..., 1, o) of no wider dtype."""
+    return apply(_affine, x, w, b)
+
+
 def where(condition, a, b):
     """Select a where `condition` (an array) holds, b elsewhere.
 
@@ -137,6 +143,20 @@ def matmul(a, b):
     if a.ndim > 2 and b.ndim == 2 and b.shape[0]:  # one large product: no batch of adjoints of b to sum
         return reshape(matmul(reshape(a, (-1, b.shape[0])), b), (*a.shape[:-1], b.shape[1]))
     return apply(np.matmul, a, b)
+
+
+def _affine(x, w, b):
+    out = np.matmul(x, w)
+    out += b
+    return out
+
+
+def _tanh_slope(g, y):
+    """g * (1 - y * y), the adjoint of x where y = tanh(x), in one new array."""
+    out = np.empty_like(y)
+    np.multiply(y, y, out)
+    np.subtract(1, out, out)
+    return np.multiply(g, out, out)
 
 
 def _logsumexp(x, axis, keepdims):
@@ -209,9 +229,14 @@ VJPS = {
                      lambda g, out, x, y: g * out * log(where(_value(x) > 0, x, np.ones((), out.dtype)))),
     np.matmul:      (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
                      lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
+    _affine:        (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
+                     lambda g, out, x, w, b: matmul(swapaxes(x, -1, -2), g),
+                     lambda g, out, x, w, b: g),
     np.exp:         (lambda g, out, x: g * out,),
     np.log:         (lambda g, out, x: g / x,),
-    np.tanh:        (lambda g, out, x: g * (1 - out * out),),
+    np.tanh:        (lambda g, out, x: apply(_tanh_slope, g, out),),
+    _tanh_slope:    (lambda g, out, h, y: apply(_tanh_slope, g, y),
+                     lambda g, out, h, y: g * h * y * -2),
     np.sqrt:        (lambda g, out, x: 0.5 * g / out,),
     _relu:          (lambda g, out, x: where(_value(x) > 0, g, 0),),
     _sigmoid:       (lambda g, out, x: g * out * sigmoid(-x),),

@@ -68,17 +68,13 @@ class Policy:
         for n, (w, b, (i, o)) in enumerate(self._layers()):
             if n > 0:
                 x = ACTIVATIONS[self.activation](x)
-            weights, biases = (
-                ad.reshape(theta[..., w], (*lead, i, o)),
-                ad.reshape(theta[..., b], (*lead, 1, o)),
-            )
-            x = ad.matmul(x, weights) + biases
-        return ad.reshape(x, (*obs.shape[:-1], self.action_dim))
+            x = ad.affine(x, theta[..., w].reshape(*lead, i, o), theta[..., b].reshape(*lead, 1, o))
+        return x.reshape(*obs.shape[:-1], self.action_dim)
 
     def _log_std(self, theta, ndim):
         """The log standard deviations, with axes of length 1 to broadcast over arrays of `ndim` axes."""
         log_std = theta[..., self.size - self.action_dim :]
-        return ad.reshape(log_std, (*theta.shape[:-1], *[1] * (ndim - theta.ndim), self.action_dim))
+        return log_std.reshape(*theta.shape[:-1], *[1] * (ndim - theta.ndim), self.action_dim)
 
     def mode(self, theta, obs):
         """The most probable action."""
@@ -127,9 +123,7 @@ class Trajectories(NamedTuple):
     actions: np.ndarray  # (T, K, H, action_dim), or integers (T, K, H)
     rewards: np.ndarray  # (T, K, H)
     mask: np.ndarray  # (T, K, H), bool
-    log_pi: np.ndarray | None = (
-        None  # (T, K, H) of the actions, under the policy that took them, where another is judged
-    )
+    log_pi: np.ndarray | None = None  # (T, K, H), of the actions under the policy that took them, if recorded
 
     @property
     def returns(self):
@@ -140,14 +134,15 @@ class Trajectories(NamedTuple):
 def rollout(env, policy, theta, tasks, K, rng):
     """Run the policy for K episodes in each task. theta (P,) or (T, P); tasks (T, D). Returns Trajectories."""
     tasks, shape = tasks[:, None], (len(tasks), K)
-    state, running, steps = env.reset(tasks, shape, rng), np.ones(shape, bool), []
+    state, steps = env.reset(tasks, shape, rng), []
     for _ in range(env.horizon):
         obs = env.observe(state)
         action = policy.act(theta, obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
-        steps.append((obs, action, np.where(running, reward, 0), running))
-        running = running & ~done
-    return Trajectories(*(np.stack(column, 2) for column in zip(*steps, strict=True)))
+        steps.append((obs, action, reward, done))
+    obs, actions, rewards, done = (np.stack(column, 2) for column in zip(*steps, strict=True))
+    mask = done.cumsum(2) == done  # no end before this step
+    return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
 
 
 # fmt: off

@@ -211,6 +211,13 @@ def multiplies(a, b):
 
 PRODUCTS = [(a, b) for a, b in itertools.product(MATMULS, MATMULS) if multiplies(a, b)]
 
+AFFINE = [
+    ((2, 3), (3, 4), (1, 4)),
+    ((2, 3, 2), (2, 2, 4), (2, 1, 4)),
+    ((2, 3, 2), (2, 4), (4,)),
+    ((3, 2), (2, 2, 4), ()),
+]
+
 CASES = {
     **{f"{name} {s}": (f, domain, *s) for name, (f, domain) in BINARY.items() for s in BROADCASTS},
     **{name: (f, domain, (2, 3)) for name, (f, domain) in UNARY.items()},
@@ -233,6 +240,9 @@ CASES = {
     **{f"getitem {name}": (lambda x, i=i: x[i], normal, (2, 3)) for name, i in INDICES.items()},
     "getitem of a square": (lambda x: (x * x)[[0, 0, 1]], normal, (2, 3)),
     **{f"matmul {a} {b}": (ad.matmul, normal, a, b) for a, b in PRODUCTS},
+    **{f"affine {s}": (ad.affine, normal, *s) for s in AFFINE},
+    "tanh of a number": (ad.tanh, normal, ()),
+    "reshape, as a method": (lambda x: x.reshape(3, -1), normal, (2, 3)),
 }
 
 
@@ -338,6 +348,7 @@ VALUES = {
     "stack of numbers": lambda: (ad.stack([1.0, 2.0]), [1, 2]),
     "take_along_axis": lambda: (ad.take_along_axis(X, INDEX, 1), np.take_along_axis(X, INDEX, 1)),
     "matmul": lambda: (ad.matmul([1.0, 2.0], [3.0, 4.0]), 11),
+    "affine": lambda: (ad.affine(X, X.swapaxes(1, 2), Y[0, 0]), X @ X.swapaxes(1, 2) + Y[0, 0]),
     "stop_gradient": lambda: (ad.stop_gradient(X), X),
 }
 
@@ -873,6 +884,8 @@ OTHER_ERRORS = {
         ValueError,
         "matmul of (2, 4, 2) and (3, 2, 3)",
     ),
+    "affine": (lambda: ad.affine(M, ROW, ROW), ValueError, "affine of (2, 3) and (4,) and (4,): "),
+    "affine, bias too large": (lambda: ad.affine(M, M.reshape(3, 2), np.ones((3, 2, 2))), ValueError, "(3, 2, 2): "),
     "max of nothing": (lambda: ad.max(Tensor(np.ones(0))), ValueError, "max of (0,): "),
     "complex": (lambda: Tensor(np.array([1j])), TypeError, "complex128"),
     "objects": (lambda: Tensor([Tensor(1.0)]), TypeError, "object"),
