@@ -20,6 +20,10 @@ the adjoint equally among ties; `clip` has slope 1 at its bounds.
 
 import numpy as np
 
+# Once so much has been freed, glibc keeps freed memory for the next arrays: by default it returns arrays of a megabyte
+# to the system, and then getting them again costs more than computing them (mallopt(3), M_MMAP_THRESHOLD).
+np.empty(4_000_000)
+
 
 class Tensor:
     """An array whose history is recorded.
