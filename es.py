@@ -253,8 +253,7 @@ class CMAES(Strategy):
         plus, minus = w[: self.mu], w[self.mu :]
         mu_eff, mu_eff_minus = (v.sum() ** 2 / (v**2).sum() for v in (plus, minus))  # (eq. 8)
         c_1 = 2 * faster / ((n + 1.3) ** 2 + mu_eff)  # (eq. 57)
-        c_mu = 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
-        c_mu = min(1 - c_1, c_mu)  # (eq. 58)
+        c_mu = min(1 - c_1, 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff))  # (eq. 58)
         alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))  # (eqs. 50, 51)
         alpha = min(alpha, (1 - c_1 - c_mu) / (n * c_mu))  # (eq. 52)
         self.w = np.where(w >= 0, w / plus.sum(), alpha * w / -minus.sum())  # (eq. 53)
