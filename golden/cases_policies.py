@@ -67,8 +67,8 @@ KL = ("the divergence is taken the other way round", ("kl(network, x, y, o)", "k
 GAUSSIAN = [
     LAYOUT, KL,
     ("the last parameters are standard deviations, not their logarithms, in log_prob",
-     ("/ s.exp() for a, m, s in zip(action, out,", "/ s for a, m, s in zip(action, out,")),
-    ("noise is scaled by the variance", ("m + s.exp() * z", "m + (2 * s).exp() * z")),
+     ("/ exp(s) for a, m, s in zip(action, out,", "/ s for a, m, s in zip(action, out,")),
+    ("noise is scaled by the variance", ("m + exp(s) * z", "m + exp(2 * s) * z")),
     ("log(2 pi)/2 is subtracted once, not for each dimension of the action",
      ("- LOG_2PI / 2 for", "- LOG_2PI / 2 / len(z) for")),
     ("log_prob of the clipped action, not of the sampled one",
@@ -136,9 +136,9 @@ def networks():
 
 
 def beginnings():
-    draw, network = noise("init"), net(hidden=(3,))
+    draw, network = noise("init"), {**net(hidden=(3,)), "std": 0.5}
     network_of(network).init(draw)
-    why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases and log deviations 0"
+    why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, log deviations log(std)"
     yield Case("init", "init", why, "loop form", {"network": network, "noise": draw.draws})
     zeros = {"theta": np.zeros(18), "other": np.zeros(18), "obs": np.zeros((1, 1, 2)), "w": np.zeros((1, 1))}
     inputs = {"network": network, **zeros, "noise": [{"kind": "standard_normal", "values": np.zeros((1, 1, 2))}]}

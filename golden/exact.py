@@ -4,6 +4,7 @@ The loop forms that check the vectors are written in it. Arrays are NumPy's, of 
 """
 
 from decimal import Context, Decimal, localcontext
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,8 +53,13 @@ def clip(x, low, high):
     return larger(low, smaller(x, high))
 
 
+@lru_cache(10000)
+def exp(x):
+    return x.exp()  # slow, and often asked for the same deviations
+
+
 def tanh(x):
-    return 1 - 2 / ((2 * x).exp() + 1)
+    return 1 - 2 / (exp(2 * x) + 1)
 
 
 def sine(x):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cases_autodiff, cases_envs, cases_es, cases_policies
+from . import cases_autodiff, cases_envs, cases_es, cases_policies, cases_runs, cases_steps
 from .exact import digits, exact, rounded
 from .vectors import FORMAT, decode, difference, dump, encode
 
-STAGES = (cases_autodiff, cases_envs, cases_policies, cases_es)
+STAGES = (cases_autodiff, cases_envs, cases_policies, cases_steps, cases_es, cases_runs)
 FOLDER = Path(__file__).parent
 ERRORS = (ValueError, IndexError, TypeError)
 

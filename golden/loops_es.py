@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, Decimal
 
 import numpy as np
 
-from .exact import MARGIN, below, larger
+from .exact import MARGIN, below
 from .loops_policies import solve
 
 HALF = Decimal("0.5")
@@ -67,7 +67,7 @@ def shared(u, f):
 
 
 def utilities(popsize):
-    raw = [larger(Decimal(0), (Decimal(popsize) / 2 + 1).ln() - Decimal(k).ln()) for k in range(1, popsize + 1)]
+    raw = [max(Decimal(0), (Decimal(popsize) / 2 + 1).ln() - Decimal(k).ln()) for k in range(1, popsize + 1)]
     return [r / sum(raw) for r in raw]
 
 

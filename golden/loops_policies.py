@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from . import exact, loops_envs
-from .exact import LOG_2PI, below
+from .exact import LOG_2PI, below, exp
 
 
 # --- One observation (a list), one parameter vector (a list) ---
@@ -26,30 +26,31 @@ def squash(network, u):
     return exact.tanh(u) if network["activation"] == "tanh" else exact.larger(u, Decimal(0))
 
 
-def slope(network, u):
-    return 1 - exact.tanh(u) ** 2 if network["activation"] == "tanh" else Decimal(below(Decimal(0), u))
+def slope(network, u, h):
+    """Of the activation at u, where its value is h."""
+    return 1 - h**2 if network["activation"] == "tanh" else Decimal(below(Decimal(0), u))
 
 
 def forward(network, theta, obs):
     """The input of each layer, and the values before their activation; the last of these are means or logits."""
-    inputs, sums = [list(obs)], []
-    for W, b in layers(network, theta)[0]:
-        x = inputs[-1]
+    inputs, sums = [], []
+    for n, (W, b) in enumerate(layers(network, theta)[0]):
+        x = [squash(network, u) for u in sums[-1]] if n > 0 else list(obs)
+        inputs.append(x)
         sums.append([b[k] + sum(x[j] * W[j][k] for j in range(len(x))) for k in range(len(b))])
-        inputs.append([squash(network, u) for u in sums[-1]])
-    return inputs[:-1], sums
+    return inputs, sums
 
 
 def probabilities(logits):
-    total = sum(u.exp() for u in logits)
-    return [u.exp() / total for u in logits]
+    total = sum(exp(u) for u in logits)
+    return [exp(u) / total for u in logits]
 
 
 def act(network, theta, obs, noise):
     """An action from given noise: a normal number for each dimension, or one uniform number."""
     mean, (_, log_std) = forward(network, theta, obs)[1][-1], layers(network, theta)
     if not network["discrete"]:
-        return [m + s.exp() * z for m, s, z in zip(mean, log_std, noise, strict=True)]
+        return [m + exp(s) * z for m, s, z in zip(mean, log_std, noise, strict=True)]
     total, action = Decimal(0), 0
     for p in probabilities(mean)[:-1]:
         total += p
@@ -66,7 +67,7 @@ def log_prob(network, theta, obs, action):
     out, (_, log_std) = forward(network, theta, obs)[1][-1], layers(network, theta)
     if network["discrete"]:
         return probabilities(out)[action].ln()
-    z = [(a - m) / s.exp() for a, m, s in zip(action, out, log_std, strict=True)]
+    z = [(a - m) / exp(s) for a, m, s in zip(action, out, log_std, strict=True)]
     return sum(-x * x / 2 - s - LOG_2PI / 2 for x, s in zip(z, log_std, strict=True))
 
 
@@ -77,14 +78,14 @@ def score(network, theta, obs, action):
     if network["discrete"]:
         d, tail = [(k == action) - p for k, p in enumerate(probabilities(sums[-1]))], []
     else:
-        z = [(a - m) / s.exp() for a, m, s in zip(action, sums[-1], log_std, strict=True)]
-        d, tail = [x / s.exp() for x, s in zip(z, log_std, strict=True)], [x * x - 1 for x in z]
+        z = [(a - m) / exp(s) for a, m, s in zip(action, sums[-1], log_std, strict=True)]
+        d, tail = [x / exp(s) for x, s in zip(z, log_std, strict=True)], [x * x - 1 for x in z]
     parts = []
     for n in reversed(range(len(weights))):
         parts = [x * g for x in inputs[n] for g in d] + d + parts
         if n > 0:
             back = [sum(w * g for w, g in zip(row, d, strict=True)) for row in weights[n][0]]
-            d = [g * slope(network, u) for g, u in zip(back, sums[n - 1], strict=True)]
+            d = [g * slope(network, u, h) for g, u, h in zip(back, sums[n - 1], inputs[n], strict=True)]
     return np.array(parts + tail)
 
 
@@ -94,7 +95,7 @@ def kl(network, theta, other, obs):
     if network["discrete"]:
         p, q = probabilities(p), probabilities(q)
         return sum(a * (a / b).ln() for a, b in zip(p, q, strict=True))
-    s, r = ([x.exp() for x in layers(network, y)[1]] for y in (theta, other))
+    s, r = ([exp(x) for x in layers(network, y)[1]] for y in (theta, other))
     parts = zip(p, q, s, r, strict=True)
     return sum((b / a).ln() + (a**2 + (m - n) ** 2) / (2 * b**2) - Decimal("0.5") for m, n, a, b in parts)
 
@@ -129,7 +130,7 @@ def init_by_loops(network, noise):
     widths, theta = [network["obs_dim"], *network["hidden"], network["action_dim"]], []
     for (i, o), draw in zip(pairwise(widths), noise, strict=True):
         theta += [u * (Decimal(6) / (i + o)).sqrt() for u in draw["values"]] + [Decimal(0)] * o
-    return {"theta": np.array(theta + [Decimal(0)] * (0 if network["discrete"] else network["action_dim"]))}
+    return {"theta": np.array(theta + ([] if network["discrete"] else [network["std"].ln()] * network["action_dim"]))}
 
 
 def rollout_by_loops(network, theta, family, options, tasks, K, noise, X=None):

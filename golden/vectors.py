@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,39 +38,66 @@ class Case:
     expected: object = None
 
 
-@dataclass
-class Recorder:
-    """A generator that takes down what it gives, rounded, so that it is short to write.
+# --- Noise ---
+class Noise(np.random.Generator):
+    """A generator whose methods all ask `draw`, with their name first."""
 
-    Each draw is {"kind": the method, "values": what it returned}; the latest is last.
+    def __init__(self):
+        super().__init__(np.random.PCG64(0))
+
+
+for _kind in ("standard_normal", "random", "uniform", "integers", "permutation"):
+    setattr(Noise, _kind, lambda self, *args, _kind=_kind, **options: self.draw(_kind, *args, **options))
+
+
+class Recorder(Noise):
+    """Takes down what another generator gives, rounded, so that it is short to write; the latest is last.
+
+    draws    [{"kind": the method, "values": what it returned}, ...]
     """
 
-    generator: np.random.Generator
-    decimals: int = 3
-    draws: list = field(default_factory=list)
+    def __init__(self, generator, decimals=3):
+        super().__init__()
+        self.generator, self.decimals, self.draws = generator, decimals, []
 
-    def __getattr__(self, kind):
-        def draw(*args, **options):
-            values = np.round(getattr(self.generator, kind)(*args, **options), self.decimals)
-            self.draws.append({"kind": kind, "values": values})
-            return values
-
-        return draw
+    def draw(self, kind, *args, **options):
+        values = np.round(getattr(self.generator, kind)(*args, **options), self.decimals)
+        self.draws.append({"kind": kind, "values": values})
+        return values
 
 
-class Replay:
-    """A generator that gives back recorded draws, in their order, whatever is asked for; `left` are those to come."""
+class Replay(Noise):
+    """Gives recorded draws back, in their order, whatever is asked for; `left` are those to come."""
 
     def __init__(self, draws):
+        super().__init__()
         self.left = list(draws)
 
-    def __getattr__(self, kind):
-        def draw(*args, **options):
-            if not self.left or self.left[0]["kind"] != kind:
-                raise LookupError(f"{kind} is asked for, but the record goes on with {self.left[:1]}")
-            return self.left.pop(0)["values"]
+    def draw(self, kind, *args, **options):
+        if not self.left or self.left[0]["kind"] != kind:
+            raise LookupError(f"{kind} is asked for, but the record goes on with {self.left[:1]}")
+        return self.left.pop(0)["values"]
 
-        return draw
+
+class Streams:
+    """Takes the place of metarl.rng: gives the noise at each address, and takes it down unless it was recorded.
+
+    draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws}, t the iteration, k the inner step
+    """
+
+    def __init__(self, draws=None):
+        self.draws = {} if draws is None else draws
+
+    def __call__(self, seed, *address):
+        what = {0: "tasks", 1: "episodes", 3: "ask"}
+        stage, *rest = address
+        name = "init" if stage == 0 else f"{rest[0]}/{what[rest[1]]}" + (f"/{rest[3]}" if len(rest) > 3 else "")
+        assert rest[2:3] in ([], [0]), "more than one chunk of tasks"
+        if name not in self.draws:
+            recorder = noise(name)
+            self.draws[name] = recorder.draws
+            return recorder
+        return Replay(self.draws[name])
 
 
 def noise(name, decimals=3):
