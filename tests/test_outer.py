@@ -267,3 +267,41 @@ def test_step_sizes_are_learned_along_with_theta():
 def test_what_does_not_go_together_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         Setting(**options)
+
+
+def test_learned_step_sizes_have_a_rate_of_their_own():
+    c = problem(learn_alpha=True, outer="sgd", beta=0.5, beta_alpha=2.0)[0]
+    P = c.network.size
+    moved = metarl.descend(c, {"theta": np.zeros(2 * P)}, np.full(2 * P, 0.1))["theta"]
+    assert_allclose(moved, np.repeat([-0.05, -0.2], P))
+
+
+# --- The sampling term, written out ---
+@pytest.mark.parametrize("baseline, standardise", [("none", False), ("time", False), ("time", True)])
+def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise):
+    """sum_n log pi(tau_n) (J' - mean of the other episodes' returns), in units of H and the deviation of advantages."""
+    c, x, tasks = problem(algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise)
+    path, episodes = lifetime(c, Tensor(np.tile(x, (3, 1))), sampler(c, tasks, ADDRESS))
+    D_prime, discounts = episodes[-1], c.gamma ** np.arange(c.family.horizon)
+    A = advantages(D_prime, baseline, c.gamma, c.lam, standardise=False)
+    expected = np.zeros(3)
+    for i in range(3):
+        unit = c.family.horizon * (A[i][D_prime.mask[i]].std() if standardise else 1)
+        J = np.mean([discounts @ D_prime.rewards[i, k] for k in range(4)]) / unit
+        for theta, D in zip(path, episodes[:-1], strict=False):
+            R = [discounts @ D.rewards[i, k] / unit for k in range(4)]
+            for k in range(4):
+                log_pi = sum(
+                    c.network.log_prob(theta.data[i], D.obs[i, k, t], D.actions[i, k, t])
+                    for t in range(c.family.horizon)
+                    if D.mask[i, k, t]
+                )
+                expected[i] -= log_pi * (J - (np.mean(np.delete(R, k)) if baseline != "none" else 0))
+    assert_allclose(metarl.sampling(c, path, episodes).data, expected, rtol=1e-6)
+
+
+def test_first_standard_deviation():
+    assert_allclose(Setting(std=0.5).network.init(rng(1))[-2:], np.log(0.5))
+    assert_array_equal(Setting(std=0.5).network.init(rng(1))[:-2], Setting().network.init(rng(1))[:-2])
+    discrete = Setting(env="bandit", std=0.5).network
+    assert_array_equal(discrete.init(rng(1))[-5:], 0)

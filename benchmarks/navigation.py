@@ -1,0 +1,105 @@
+"""2-D navigation on the goals of the MAML paper: published numbers and measured ones side by side.
+
+    python -m benchmarks.navigation [--seeds 5] [--only NAME ...] [--minutes 5]
+
+Finn et al. 2017, table 4: the mean undiscounted return after 0, 1, 2 and 3 steps of 40 episodes each, with step sizes
+0.5, 0.25, 0.25, over 40 goals that are always the same. These goals override the family's split: training goals are
+uniform in the same box, but keep 0.01 away from them. Each row is a setting that differs from the defaults of
+`--algo maml` in what its name says. `as published` is the original's network, baseline and optimiser for as many
+iterations as fit in --minutes. Runs are independent processes, two at a time; `seconds` are those of one run's training.
+"""
+
+import argparse
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+import envs
+import metarl
+from metarl import Setting
+
+GOALS = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))
+PUBLISHED = {
+    "MAML, published": (-40.4, -11.7, -3.3, -3.2),
+    "pretrained, published": (-82.7, -58.0, -53.8, -46.8),
+}
+OLD = {"hidden": (100, 100), "activation": "relu", "std": 1.0, "learn_alpha": False, "estimator": "log-prob"}
+OLD |= {"baseline": "linear", "outer": "trpo", "iterations": 100}
+ROWS = {
+    "maml": {},
+    "untrained": {"iterations": 0},
+    "joint": {"algo": "joint", "learn_alpha": False},
+    "fomaml": {"algo": "fomaml", "estimator": "first-order"},
+    "log-prob": {"estimator": "log-prob"},
+    "dice": {"estimator": "dice"},
+    "fixed alpha": {"learn_alpha": False},
+    "std 1": {"std": 1.0},
+    "linear baseline": {"baseline": "linear"},
+    "K = 40": {"episodes": 40},
+    "trpo": {"outer": "trpo", "iterations": 30},
+    "as published": OLD,
+}
+
+
+@dataclass(frozen=True)
+class Navigation(envs.PointMass):
+    """The point mass with the published goals for test tasks, and none within 0.01 of them for training."""
+
+    def sample_tasks(self, n, rng, split="train"):
+        if split == "test":
+            return GOALS[:n]
+        goals = rng.uniform(-self.box, self.box, (2 * n + 10, 2))
+        apart = np.linalg.norm(goals[:, None] - GOALS, axis=-1).min(1) > 0.01
+        return goals[apart][:n]
+
+
+def run(name, seed, minutes):
+    """The returns (40, 4) on the published goals, the environment steps, iterations and seconds of training."""
+    options = dict(ROWS[name])
+    iterations = options.pop("iterations", None)
+    c = Setting(**{"env": Navigation(), "seed": seed, **options}, iterations=iterations or None)
+    state, start = metarl.initial_state(c), time.perf_counter()
+    states = metarl.train(c, state)
+    while state["t"] < (0 if iterations == 0 else c.iterations) and time.perf_counter() - start < 60 * minutes:
+        state = next(states)
+    seconds = time.perf_counter() - start
+    _, returns = metarl.meta_test(c, state["theta"])
+    return returns, float(state["env_steps"]), int(state["t"]), seconds
+
+
+def line(name, numbers, *rest):
+    return f"{name:22}" + "".join(f"{x:9.2f}" for x in numbers) + "".join(f"{x:>14}" for x in rest)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    p.add_argument("--minutes", type=float, default=5, help="longest training of a run")
+    a = p.parse_args()
+    print(f"2-D navigation, the 40 published goals: mean return after k steps, over seeds 0 to {a.seeds - 1}")
+    print(
+        f"{'k':22}"
+        + "".join(f"{k:9}" for k in range(4))
+        + f"{'over seeds':>14}{'iterations':>14}{'env steps':>14}{'seconds':>14}"
+    )
+    for name, numbers in PUBLISHED.items():
+        print(line(name, numbers))
+    optimum = envs.PointMass().optimal_return(GOALS)
+    jobs = [(name, seed) for name in a.only for seed in range(a.seeds)]
+    with ProcessPoolExecutor(2) as pool:
+        results = pool.map(run, *zip(*jobs, strict=True), [a.minutes] * len(jobs))
+        for name in a.only:
+            returns, steps, iterations, seconds = zip(*islice(results, a.seeds), strict=True)
+            means = np.mean(returns, 1)
+            spread = f"± {means[:, -1].std(ddof=1):.2f}" if a.seeds > 1 else ""
+            counts = f"{np.mean(iterations):.0f}", f"{np.mean(steps):,.0f}", f"{np.mean(seconds):.0f}"
+            print(line(name, means.mean(0), spread, *counts), flush=True)
+    print(line("optimum", [optimum.mean()]))
+
+
+if __name__ == "__main__":
+    main()
