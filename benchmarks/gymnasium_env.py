@@ -1,0 +1,121 @@
+"""A task of a family as a gymnasium.Env, for agents of other libraries; and one such agent beside ours.
+
+    python -m benchmarks.gymnasium_env [--env pointmass] [--algo fomaml] [--task 0] [--seed 0]
+
+Meta-trains the algorithm with its defaults and adapts it to one held-out task; then lets PPO of stable-baselines3
+(pip install stable-baselines3), untuned and from its own random weights, learn the same task through the same
+gymnasium.Env. Prints the mean return on fresh episodes over the environment steps spent on that task (by ours at most:
+some episodes end early). On pointmass it takes about a minute.
+
+    >>> family = envs.make("pointmass")  # after import envs
+    >>> env = TaskEnv(family, family.sample_tasks(1, np.random.default_rng(0), "test")[0])
+"""
+
+import argparse
+from itertools import islice
+
+import numpy as np
+
+import metarl
+from metarl import Setting
+
+try:
+    import gymnasium
+    from gymnasium.spaces import Box, Discrete
+except ImportError:
+    line = "benchmarks.gymnasium_env: needs gymnasium: pip install gymnasium"
+    raise (SystemExit if __name__ == "__main__" else ImportError)(line) from None
+
+LATER = 4  # times the steps of our adaptation that PPO is given in the end
+
+
+class TaskEnv(gymnasium.Env):
+    """One task (D,) of a family of envs.py. Observations (obs_dim,) have the task's dtype, rewards are floats.
+
+    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What ends an episode early
+    terminates it, the horizon truncates it.
+    """
+
+    def __init__(self, family, task):
+        self.family, self.task = family, np.asarray(task)
+        if self.task.shape != (family.task_dim,):
+            raise ValueError(f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)")
+        dims = family.action_dim
+        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), self.task.dtype)
+        self.action_space = Discrete(dims) if family.discrete else Box(-1, 1, (dims,), self.task.dtype)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state, self.t = self.family.reset(self.task, (), self.np_random), 0
+        return self.observation(), {}
+
+    def step(self, action):
+        self.state, reward, done = self.family.step(self.state, np.asarray(action), self.task, self.np_random)
+        self.t += 1
+        return self.observation(), float(reward), bool(done), self.t >= self.family.horizon, {}
+
+    def observation(self):
+        return np.array(self.family.observe(self.state))  # a copy: for bandits it is the state itself
+
+
+# --- An agent of another library ---
+def mean_return(env, act, episodes):
+    """The mean undiscounted return of act(obs) -> action over episodes of a gymnasium.Env."""
+    total = 0.0
+    for _ in range(episodes):
+        obs, ended = env.reset()[0], False
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(act(obs))
+            total, ended = total + reward, terminated or truncated
+    return total / episodes
+
+
+def foreign(env, budgets, episodes, seed):
+    """The mean return of PPO after each of the budgets, increasing numbers of environment steps; and their true numbers."""
+    try:
+        from stable_baselines3 import PPO
+    except ImportError:
+        raise SystemExit("benchmarks.gymnasium_env: needs PPO: pip install stable-baselines3") from None
+    steps = min(budgets)
+    agent = PPO("MlpPolicy", env, n_steps=steps, batch_size=max(64, steps // 32), seed=seed, device="cpu")
+    judge = TaskEnv(env.family, env.task)
+    judge.reset(seed=seed)
+    for budget in budgets:
+        agent.learn(budget - agent.num_timesteps, reset_num_timesteps=False)
+        yield agent.num_timesteps, mean_return(judge, lambda obs: agent.predict(obs)[0], episodes)
+
+
+def ours(c, i):
+    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step of a trained policy."""
+    state = next(islice(metarl.train(c, metarl.initial_state(c)), c.iterations - 1, None))
+    tasks, returns = metarl.meta_test(c, state["theta"])
+    return tasks[i], returns[i]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--env", default="pointmass")
+    p.add_argument("--algo", default="fomaml")
+    p.add_argument("--task", type=int, default=0, help="which of the held-out tasks [0]")
+    p.add_argument("--seed", type=int, default=0)
+    a = p.parse_args()
+    try:
+        c = Setting(algo=a.algo, env=a.env, seed=a.seed)
+    except ValueError as error:
+        p.error(error)
+    if not 0 <= a.task < c.test_tasks:
+        p.error(f"--task {a.task}: must be from 0 to {c.test_tasks - 1}")
+    task, returns = ours(c, a.task)
+    spent = [k * c.adapt_episodes * c.family.horizon for k in range(c.test_steps + 1)]
+    print(f"{a.env}, held-out task {a.task}, seed {a.seed}: mean return over {c.test_episodes} fresh episodes")
+    print(f"{'agent':12}{'env steps on this task':>24}{'return':>10}")
+    for steps, value in zip(spent, returns, strict=True):
+        print(f"{a.algo:12}{steps:24,}{value:10.2f}")
+    env = TaskEnv(c.family, task)
+    for steps, value in foreign(env, [*spent[1:], LATER * spent[-1]], c.test_episodes, a.seed):
+        print(f"{'PPO':12}{steps:24,}{value:10.2f}", flush=True)
+    print(f"{'optimum':36}{c.family.optimal_return(task):10.2f}")
+
+
+if __name__ == "__main__":
+    main()
