@@ -1,0 +1,187 @@
+"""Outer loop against in-the-loop: who chooses the step size of an agent whose goal keeps moving?
+
+    python -m benchmarks.in_the_loop [--lifetimes 64] [--seed 0]
+
+A lifetime is 120 updates of a linear policy by policy gradient, each on 10 episodes of 20 steps of the point mass; after
+every 20 updates the goal moves, and only the rewards tell. Its score is the mean return of all its episodes. The
+meta-parameters eta are the step size alpha and the discount gamma of the update. Three ways to set them:
+
+    fixed       all through the lifetime, at a value of a grid
+    in the loop while the agent lives, never reset: after each update one step of Adam on eta along the meta-gradient
+                dL(theta')/d eta of the loss of the next episodes, at the reference discount 0.99, through
+                theta' = theta - alpha grad L(theta; gamma) (Xu et al. 2018, eqs. 3 to 6 with mu = 0, there for gamma
+                and lambda); alpha in its logarithm, gamma in its logit
+    outer loop  whole lifetimes of agents that are reset each time, on goals and starts of their own, judged by their
+                score alone: CMA-ES on eta; what it has chosen is then fixed
+
+Scores are on the same held-out lifetimes, which differ in goals, first policy and noise, with 95 % intervals over them,
+differences paired. A line of the table says what is tuned online, with which step size beta of Adam, a column what eta
+is at birth. `replayed` takes, for each column, the average over lifetimes of the tuned alpha of each update: what is
+left of the gain when alpha follows a plan instead of the lifetime at hand.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+import autodiff as ad
+import envs
+import es
+import metarl
+from autodiff import Tensor, grad
+from cli import interval
+from policies import Policy, rollout
+
+HORIZON, EPISODES, UPDATES, PERIOD = 20, 10, 120, 20
+FAMILY, NETWORK = envs.PointMass(horizon=HORIZON, radius=0.0), Policy(2, 2, hidden=())
+REFERENCE = 0.99  # the discount that the meta-gradient judges by, and that all but `outer loop` are born with
+GRID = (0.03, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0)
+TUNED = {  # what changes online: Adam's step sizes on log alpha and on logit gamma
+    "fixed": (0.0, 0.0),
+    "alpha, beta 0.03": (0.03, 0.0),
+    "alpha, beta 0.1": (0.1, 0.0),
+    "gamma, beta 0.1": (0.0, 0.1),
+    "both, beta 0.1": (0.1, 0.1),
+}
+REPLAYED = "alpha, beta 0.03"
+POPSIZE, GENERATIONS, LIVES = 8, 12, 16  # of the outer loop: agents, and lifetimes that each is judged by
+
+
+# --- The agent ---
+def loss(theta, D, gamma):
+    """(T,): metarl's surrogate with the baseline "time", standardised, as a function of gamma (T, 1, 1) too."""
+    t = np.arange(HORIZON)
+    ahead = t[:, None] - t  # of reward u in the return-to-go of step t: u - t
+    A = ad.matmul(D.rewards, ad.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0))
+    A = A - ad.mean(A, 1, keepdims=True)
+    A = A / (ad.sqrt(ad.mean(A * A, (1, 2), keepdims=True)) + 1e-8)
+    return -ad.mean(NETWORK.log_prob(theta, D.obs, D.actions) * A, (1, 2))
+
+
+def update(theta, eta, D, create_graph=True):
+    """theta' (T, P), a function of eta (T, 2), Tensors: log alpha and logit gamma."""
+    alpha, gamma = ad.exp(eta[:, :1]), ad.sigmoid(eta[:, 1:, None])
+    theta = Tensor(theta)
+    return theta - alpha * grad(ad.sum(loss(theta, D, gamma)), theta, create_graph=create_graph)
+
+
+def meta_gradient(eta, theta_prime, D_prime):
+    """(T, 2): the derivative by eta of the loss of theta'(eta) on D'."""
+    leaf = Tensor(theta_prime.data)
+    g = grad(ad.sum(loss(leaf, D_prime, np.full((1, 1, 1), REFERENCE))), leaf)
+    return grad(theta_prime, eta, g).data
+
+
+def lifetime(eta, beta, goals, address, plan=None):
+    """T lifetimes at once. Returns the mean return (T, UPDATES) and eta (T, UPDATES, 2) of each update.
+
+    eta (T, 2): at birth. beta (2,): Adam's step sizes, 0 for what stays fixed. goals: (T, UPDATES / PERIOD, 2).
+    plan (UPDATES, 2): takes the place of eta.
+    """
+    noise, returns, etas, m, v = metarl.rng(*address, 0), [], [], 0, 0
+    theta, leaf, theta_prime = np.stack([NETWORK.init(noise) for _ in goals]), None, None
+    for t in range(UPDATES):
+        D = rollout(FAMILY, NETWORK, theta, goals[:, t // PERIOD], EPISODES, metarl.rng(*address, 1, t))
+        if plan is not None:
+            eta = np.tile(plan[t], (len(goals), 1))
+        elif t > 0 and any(beta):
+            direction, m, v = metarl.adam(meta_gradient(leaf, theta_prime, D), m, v, t)
+            eta = eta - beta * direction
+        leaf = Tensor(eta)
+        theta_prime = update(theta, leaf, D, create_graph=any(beta))
+        theta = theta_prime.data
+        returns.append(D.returns)
+        etas.append(eta)
+    return np.stack(returns, 1), np.stack(etas, 1)
+
+
+def born(alpha, gamma, n):
+    """eta (n, 2)."""
+    return np.tile([np.log(alpha), np.log(gamma / (1 - gamma))], (n, 1))
+
+
+def goals(n, split, *address):
+    return FAMILY.sample_tasks(n * UPDATES // PERIOD, metarl.rng(*address), split).reshape(n, -1, 2)
+
+
+# --- Three ways to choose ---
+def outer_loop(seed):
+    """eta (2,): the mean of CMA-ES after GENERATIONS of whole lifetimes on training goals."""
+    strategy = es.CMAES(born(0.1, REFERENCE, 1)[0], 1.0, POPSIZE, metarl.rng(seed, metarl.TRAIN))
+    for i in range(GENERATIONS):
+        x = strategy.ask()
+        lives = np.repeat(goals(LIVES, "train", seed, metarl.TRAIN, i, 0), POPSIZE, 0)
+        returns, _ = lifetime(np.tile(x, (LIVES, 1)), (0, 0), lives, (seed, metarl.TRAIN, i, 1))
+        strategy.tell(x, -returns.mean(1).reshape(LIVES, POPSIZE).mean(0))
+    return strategy.mean
+
+
+def row(tuned, births, lifetimes, seed):
+    """For each eta at birth (B, 2) the scores (B, T) of the held-out lifetimes and the mean eta (B, UPDATES, 2).
+
+    For REPLAYED also the scores without tuning, on that mean for a plan; else None.
+    """
+    lives, address = goals(lifetimes, "test", seed, metarl.TEST, 0), (seed, metarl.TEST, 1)
+    run = lambda eta, plan=None: lifetime(np.tile(eta, (lifetimes, 1)), TUNED[tuned], lives, address, plan)
+    runs = [run(eta) for eta in births]
+    plans = np.stack([etas.mean(0) for _, etas in runs])
+    again = [run(eta, plan)[0].mean(1) for eta, plan in zip(births, plans, strict=True)] if tuned == REPLAYED else None
+    return np.stack([returns.mean(1) for returns, _ in runs]), plans, again
+
+
+def table(lifetimes=64, seed=0):
+    """births (B, 2), the last the outer loop's choice; {tuned: scores (B, T)}; {tuned: mean eta (B, UPDATES, 2)}."""
+    with ProcessPoolExecutor(2) as pool:
+        choice = pool.submit(outer_loop, seed)
+        births = [born(alpha, REFERENCE, 1)[0] for alpha in GRID]
+        first = {tuned: pool.submit(row, tuned, births, lifetimes, seed) for tuned in TUNED}
+        last = {tuned: pool.submit(row, tuned, [choice.result()], lifetimes, seed) for tuned in TUNED}
+        both = {tuned: [first[tuned].result(), last[tuned].result()] for tuned in TUNED}
+    scores = {tuned: np.concatenate([a, b]) for tuned, ((a, _, _), (b, _, _)) in both.items()}
+    scores["replayed"] = np.concatenate([again for _, _, again in both[REPLAYED]])
+    etas = {tuned: np.concatenate([a, b]) for tuned, ((_, a, _), (_, b, _)) in both.items()}
+    return np.stack([*births, choice.result()]), scores, etas
+
+
+def paired(difference):
+    mean, half = interval(difference[:, None]).values()
+    return f"{mean[0]:+.2f} ± {half[0]:.2f}"
+
+
+def conclusion(scores, etas):
+    """What the table says, in words: all numbers are its own."""
+    means = {tuned: s.mean(1) for tuned, s in scores.items()}
+    fixed, online = means["fixed"], means[REPLAYED]
+    best, alpha = int(fixed[:-1].argmax()), np.exp(etas[REPLAYED][-1, ::PERIOD, 0])
+    spent = GENERATIONS * POPSIZE * LIVES
+    return (
+        f"over births in the grid: fixed from {fixed[:-1].min():.2f} to {fixed[best]:.2f}, tuned ({REPLAYED}) from "
+        f"{online[:-1].min():.2f} to {online[:-1].max():.2f}\n"
+        f"outer loop's choice - best fixed of the grid, {GRID[best]}: {paired(scores['fixed'][-1] - scores['fixed'][best])}"
+        f", for {spent} lifetimes, {spent * UPDATES * EPISODES * HORIZON / 1e6:.0f} million steps; in the loop: none\n"
+        f"tuned online from the outer loop's choice - the choice itself: {paired(scores[REPLAYED][-1] - scores['fixed'][-1])}"
+        f", by a plan: {paired(scores['replayed'][-1] - scores['fixed'][-1])}\n"
+        f"alpha there as each goal appears: {' '.join(f'{a:.2f}' for a in alpha)}"
+    )
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--lifetimes", type=int, default=64, help="held-out lifetimes")
+    p.add_argument("--seed", type=int, default=0)
+    a = p.parse_args()
+    births, scores, etas = table(a.lifetimes, a.seed)
+    print(
+        f"seed {a.seed}: mean return of {a.lifetimes} held-out lifetimes, by alpha (and gamma, if not {REFERENCE}) at birth"
+    )
+    (alpha, gamma), names = (np.exp(births[-1, 0]), ad.sigmoid(births[-1, 1])), [f"{x:g}" for x in GRID]
+    print(f"{'tuned online':17}" + "".join(f"{x:>14}" for x in [*names, f"{alpha:.2f}, {gamma:.2f}"]))
+    for tuned, s in scores.items():
+        cells = zip(*interval(s.T).values(), strict=True)
+        print(f"{tuned:17}" + "".join(f"{f'{mean:.2f} ± {half:.2f}':>14}" for mean, half in cells))
+    print(f"the last column is the outer loop's choice\n{conclusion(scores, etas)}")
+
+
+if __name__ == "__main__":
+    main()
