@@ -1,0 +1,252 @@
+"""All algorithms on the same held-out tasks, with the same budgets: meta-gradients against black boxes.
+
+    python -m benchmarks.compare [--env pointmass] [--algos maml ...] [--budget 4e6] [--seeds 3] [--out runs/compare]
+
+Each run trains until the first iteration that reaches the budget of environment steps. Every row trains and is tested
+with 20 episodes for an adaptation step, on the same 40 held-out tasks of a seed, and measured on 20 fresh episodes.
+The black boxes by default adapt a deterministic linear policy by hill climbing, other algorithms a stochastic
+multilayer perceptron by policy gradients: the columns `policy` and `inner` say so, and the rows named `-pg` give the
+black boxes that same perceptron and inner loop, with 20 members in a generation (NES and CMA-ES: on 5 tasks). Between
+these rows and those of the gradients nothing differs but the meta-optimiser. `untrained` is the first parameters,
+adapted as in the first row of that policy and inner loop.
+
+Prints the return after 0, 1, 2, 3 adaptation steps with 95 % intervals over seeds (with one seed: over tasks); the
+regret, the optimum less the return after the last step; environment steps and seconds of training. Then what
+the meta-optimisers are like: `pieces` of an iteration that could be computed at the same time, and `numbers` that each
+sends back; for the first and the last parameters the cosine of two independent updates and, what follows from it, the
+signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps; seconds per million steps.
+
+Runs go in parallel, two at a time; each writes a file to --out, and whatever is finished there is not done again. A
+file knows its setting, not the code: after a change of the code, give another directory.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+import metarl
+from cli import interval, replacing
+from settings import BLACK_BOXES, Setting
+from workers import workers
+
+SCHEMA = 1  # of the files
+UPDATES = 3  # what noise is for, beside metarl.INIT, TRAIN, TEST
+REPEATS = 4  # independent updates of the same parameters
+FRACTIONS = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # of the budget, at which a run is tested
+SHARED = {"episodes": 20, "adapt_episodes": 20, "test_episodes": 20, "test_tasks": 40, "test_steps": 3}
+LIKE_MAML = {"policy": "mlp", "inner": "pg", "deterministic": False, "learn_alpha": False, "population": 20, "tasks": 5}
+ROWS = {algo: {"algo": algo} for algo in metarl.ALGORITHMS}
+ROWS |= {f"{algo}-pg": {"algo": algo, **LIKE_MAML} for algo in BLACK_BOXES}
+
+
+# --- One run ---
+def reach(states, state, env_steps):
+    """The first state, from `state` on, that has taken so many environment steps."""
+    while state["env_steps"] < env_steps:
+        state = next(states)
+    return state
+
+
+def run(c, budget):
+    """Train until the budget of environment steps is reached. Returns plain lists and numbers:
+
+    schema, budget, setting; parameters, P; optimal (tasks,); updates, what `update` says of the first and of the last state;
+    env_steps, seconds (of training) and returns (tasks, test_steps + 1) at each of FRACTIONS of the budget.
+    """
+    state, seconds, points = metarl.initial_state(c), 0.0, []
+    states, updates = metarl.train(c, state), [update(c, state)]
+    for fraction in FRACTIONS:
+        start = time.perf_counter()
+        state = reach(states, state, fraction * budget)
+        seconds += time.perf_counter() - start
+        tasks, returns = metarl.meta_test(c, state["theta"])
+        points.append((state["env_steps"], seconds, returns))
+    columns = dict(zip(("env_steps", "seconds", "returns"), map(list, zip(*points, strict=True)), strict=True))
+    updates.append(update(c, state))
+    about = {"parameters": c.network.size, "optimal": c.family.optimal_return(tasks), "updates": updates}
+    return plain({**key(c, budget), **about, **columns})
+
+
+def plain(x):
+    """x with lists in place of arrays and tuples, as JSON gives it back."""
+    return json.loads(json.dumps(x, default=lambda array: array.tolist()))
+
+
+def key(c, budget):
+    return plain({"schema": SCHEMA, "budget": budget, "setting": asdict(c)})
+
+
+def update(c, state):
+    """What one iteration from `state` is: env_steps; pieces, numbers (of each piece); the cosine of two such updates.
+
+    By plain gradient steps, so that Adam's first one, the sign, does not hide the direction.
+    """
+    c, count = replace(c, outer="sgd"), Counter()
+
+    def each(f, c, theta, tasks, address):
+        rows = metarl.each(f, c, theta, tasks, address)
+        count["pieces"] += len(tasks) * (theta.shape[1] if theta.ndim == 3 else 1)
+        count["numbers"] += rows[0].size
+        return rows
+
+    after = [metarl.ALGORITHMS[c.algo](c, state, (c.seed, UPDATES, i), each) for i in range(REPEATS)]
+    env_steps = sum(new["env_steps"] - state["env_steps"] for new in after) / REPEATS
+    pieces, numbers = count["pieces"] / REPEATS, count["numbers"] / count["pieces"]
+    cosine = agreement(np.array([new["theta"] - state["theta"] for new in after], float))
+    return {"env_steps": env_steps, "pieces": pieces, "numbers": numbers, "cosine": cosine}
+
+
+def agreement(u):
+    """The mean inner product of two different rows of u (n, P), over the mean square of one."""
+    squares, n = (u * u).sum(), len(u)
+    return ((u.sum(0) ** 2).sum() - squares) / (n - 1) / squares
+
+
+def signal_to_noise(cosine, env_steps):
+    """|mean|^2 / E|deviation|^2 of an average of updates that took a million environment steps together."""
+    return cosine / (1 - cosine) * 1e6 / env_steps
+
+
+# --- Runs that are kept ---
+def finished(path, c, budget):
+    """The result of exactly this run in the file, or None."""
+    try:
+        result = json.loads(path.read_bytes())
+        return result if {name: result[name] for name in key(c, budget)} == key(c, budget) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def file(out, name, c, budget):
+    digest = sha256(json.dumps(key(c, budget), sort_keys=True).encode()).hexdigest()[:12]
+    return out / f"{name}-{c.seed}-{digest}.json"
+
+
+def once(path, c, budget):
+    """Do the run unless the file holds it, write the file, and return the result."""
+    result = finished(path, c, budget)
+    if result is None:
+        result = run(c, budget)
+        with replacing(path) as new:
+            new.write(json.dumps(result).encode())
+        print(f"{path.name}: {result['env_steps'][-1]:,.0f} steps, {result['seconds'][-1]:.0f} s", file=sys.stderr)
+    return result
+
+
+def compare(out, env="pointmass", algos=tuple(ROWS), budget=4e6, seeds=3, map=map, **options):
+    """Train and test every algorithm with every seed. Returns {name of the row: [result of `run` for each seed]}.
+
+    out: a directory for finished runs. map: the builtin, or that of `workers`. options: of Setting, for all rows.
+    """
+    settings = {(name, seed): setting(name, env, seed, **options) for name in algos for seed in range(seeds)}
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [file(out, name, c, budget) for (name, _), c in settings.items()]
+    results = list(map(once, paths, settings.values(), [budget] * len(paths)))
+    return {name: results[i * seeds : (i + 1) * seeds] for i, name in enumerate(algos)}
+
+
+def setting(name, env, seed, **options):
+    return Setting(**(ROWS[name] | SHARED | {"env": env, "seed": seed} | options))
+
+
+# --- What they say ---
+def over_seeds(values):
+    """(mean, ci95) over seeds of what has a row per task: values (seeds, tasks, ...); with one seed over tasks."""
+    rows = np.asarray(values, float)
+    return tuple(interval(rows[0] if len(rows) == 1 else rows.mean(1)).values())
+
+
+def curves(runs):
+    """Learning curves of a row for figures: env_steps, seconds (points,), mean over seeds; returns and ci95 (points, k+1).
+
+    runs: the results of one row. Points are FRACTIONS of the budget.
+    """
+    returns = [np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs]  # (tasks, points, k + 1) each
+    mean, ci95 = over_seeds(returns)
+    env_steps, seconds = (np.mean([r[name] for r in runs], 0) for name in ("env_steps", "seconds"))
+    return {"env_steps": env_steps, "seconds": seconds, "returns": mean, "ci95": ci95}
+
+
+def regret(runs):
+    """(mean, ci95) of the optimum less the return after the last adaptation step."""
+    return over_seeds([np.array(r["optimal"]) - np.array(r["returns"][-1])[:, -1] for r in runs])
+
+
+def table(results):
+    """Return after each adaptation step, regret, environment steps and seconds of each row, as text."""
+    first = next(iter(results.values()))
+    c, steps = first[0]["setting"], range(len(first[0]["returns"][0][0]))
+    lines = [f"{'k':13}{'policy':14}{'inner':>6}{'k = 0':>17}" + "".join(f"{k:17}" for k in steps[1:])]
+    lines[0] += f"{'regret':>17}{'env steps':>12}{'seconds':>9}"
+    untrained = {}
+    for name, runs in results.items():
+        curve, kind = curves(runs), policy(runs[0])
+        before, after = ([*zip(curve["returns"][i], curve["ci95"][i], strict=True)] for i in (0, -1))
+        counts = f"{curve['env_steps'][-1]:12,.0f}{curve['seconds'][-1]:9.1f}"
+        lines.append(f"{name:13}{kind}" + "".join(map(cell, [*after, regret(runs)])) + counts)
+        untrained.setdefault(kind, "".join(map(cell, before)))
+    lines += [f"{'untrained':13}{kind}{cells}" for kind, cells in untrained.items()]
+    optimum = np.mean([run["optimal"] for run in first])
+    title = f"{c['env']}: mean return on {c['test_tasks']} held-out tasks after k adaptation steps of "
+    title += f"{c['adapt_episodes']} episodes, 95 % intervals; seeds: {len(first)}, budget: {first[0]['budget']:,.0f}"
+    return "\n".join([title, *lines, f"{'optimum':33}{optimum:17.2f}"])
+
+
+def cell(mean_and_half):
+    return f"{'{:.2f} ± {:.2f}'.format(*mean_and_half):>17}"
+
+
+def policy(run):
+    """What adapts, and by which inner loop, as text."""
+    c = run["setting"]
+    kind = f"{c['policy']}, P={run['parameters']}"
+    return f"{kind:14}{c['inner']:>6}"
+
+
+def optimisers(results):
+    """What the updates of each row are like, a mean over seeds, as text."""
+    lines = [f"{'':41}{'first parameters':^20}{'last':^20}"]
+    lines.append(f"{'update':13}{'pieces':>8}{'numbers':>9}{'env steps':>11}" + 2 * f"{'cosine':>9}{'S/N per M':>11}")
+    lines[-1] += f"{'s per M':>9}"
+    for name, runs in results.items():
+        names, ends = ("pieces", "numbers", "env_steps"), zip(*(r["updates"] for r in runs), strict=True)
+        ends = [{x: np.mean([update[x] for update in end]) for x in (*names, "cosine")} for end in ends]
+        cost = 1e6 * np.sum([r["seconds"][-1] for r in runs]) / np.sum([r["env_steps"][-1] for r in runs])
+        line = "{:8.0f}{:9.0f}{:11,.0f}".format(*(ends[0][x] for x in names))
+        for end in ends:
+            line += f"{end['cosine']:9.4f}{signal_to_noise(end['cosine'], end['env_steps']):11.3f}"
+        lines.append(f"{name:13}{line}{cost:9.2f}")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--env", default="pointmass")
+    p.add_argument("--algos", nargs="+", choices=ROWS, default=list(ROWS))
+    p.add_argument("--budget", type=float, default=4e6, help="environment steps of a run [4e6]")
+    p.add_argument("--seeds", type=int, default=3, help="runs of each row, with seeds 0, 1, ... [3]")
+    p.add_argument("--out", type=Path, default=Path("runs/compare"), help="where finished runs are kept")
+    a = p.parse_args(argv)
+    if not (a.seeds >= 1 and 0 < a.budget < np.inf):
+        p.error("--seeds and --budget must be above 0")
+    try:
+        with workers(2) as map:
+            results = compare(a.out, a.env, a.algos, a.budget, a.seeds, map)
+    except ValueError as error:
+        p.error(error)
+    except KeyboardInterrupt:
+        print(f"interrupted; what is finished is in {a.out}: the same command goes on from there", file=sys.stderr)
+        return 130
+    print(table(results), optimisers(results), sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
