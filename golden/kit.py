@@ -87,10 +87,19 @@ def entry(stage, case):
 
 
 # --- All of them ---
+def text_of(stage):
+    """The contents of the file of a stage."""
+    return {**FORMAT, "stage": stage.STAGE, "cases": [entry(stage, case) for case in stage.cases()]}
+
+
 def write(folder=FOLDER):
-    for stage in STAGES:
-        cases = [entry(stage, case) for case in stage.cases()]
-        path(stage, folder).write_text(dump({**FORMAT, "stage": stage.STAGE, "cases": cases}) + "\n")
+    """Write all files, unless something else than the project's code gives other numbers: returns what then differs."""
+    texts = [text_of(stage) for stage in STAGES]
+    problems = [line for stage, text in zip(STAGES, texts, strict=True) for line in check_text(stage, text)]
+    if not problems:
+        for stage, text in zip(STAGES, texts, strict=True):
+            path(stage, folder).write_text(dump(text) + "\n", encoding="utf-8")
+    return problems
 
 
 def check_case(stage, case, old):
@@ -105,11 +114,7 @@ def check_case(stage, case, old):
     return lines + [f"{line} (checked by {case.checked_by})" for line in peer]
 
 
-def check_stage(stage, folder=FOLDER):
-    try:
-        text = json.loads(path(stage, folder).read_text())
-    except (OSError, ValueError) as error:
-        return [f"{stage.STAGE}: {error}"]
+def check_text(stage, text):
     if {name: text.get(name) for name in FORMAT} != FORMAT:
         return [f"{stage.STAGE}: not in the format {FORMAT}"]
     old = {case["name"]: case for case in text["cases"]}
@@ -124,6 +129,14 @@ def check_stage(stage, folder=FOLDER):
             lines += [f"{case.name}: {line}" for line in check_case(stage, case, found)]
     lines += [f"{name}: is in the file alone" for name in old]
     return [f"{stage.STAGE}: {line}" for line in lines]
+
+
+def check_stage(stage, folder=FOLDER):
+    try:
+        text = json.loads(path(stage, folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [f"{stage.STAGE}: {error}"]
+    return check_text(stage, text)
 
 
 def check(folder=FOLDER):
