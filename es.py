@@ -289,13 +289,13 @@ class CMAES(Strategy):
         self.sigma = self.sigma * np.exp(c_s / self.d_sigma * (norm / self.chi_n - 1))  # (eq. 44)
 
         # Covariance matrix adaptation; h_sigma stalls p_c while sigma is far too small. t counts this update
-        h_sigma = float(norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n)
+        h_sigma = float(norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n)  # (eq. 45)
         self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(c_c * (2 - c_c) * mu_eff) * y_w  # (eq. 45)
         w_o = np.where(w >= 0, w, w * n / np.maximum((z * z).sum(1), 1e-300))  # (eq. 46), no 0 at the mean
-        keep = 1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()
+        keep = 1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()  # (eq. 47)
         # keep C + c_1 p_c p_c^T + c_mu sum_i w_o_i y_i y_i^T, with the rank-one term as one more row
-        weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])
-        outer = weights @ rows**2 if self.diagonal else (rows.T * weights) @ rows
+        weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])  # (eq. 47)
+        outer = weights @ rows**2 if self.diagonal else (rows.T * weights) @ rows  # (eq. 47)
         self.C = keep * self.C + outer  # (eq. 47)
         if self.t % self.gap == 0:
             D2, self.B = (self.C, None) if self.diagonal else eigh(self.C)

@@ -124,7 +124,7 @@ def meta_loss(c, x, sample):
     depend on theta, and `sampling` adds what that contributes: with log-prob, exactly (E-MAML, Stadie et al. 2018).
     """
     path, episodes = lifetime(c, x, sample)
-    loss = surrogate(c, path[-1], episodes[-1])
+    loss = surrogate(c, path[-1], episodes[-1])  # l.10
     return loss + sampling(c, path, episodes) if c.sampling_term else loss, episodes
 
 
@@ -136,7 +136,7 @@ def meta_gradient(c, x, tasks, address):
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     loss, episodes = meta_loss(c, x, sampler(c, tasks, address))
-    return grad(ad.sum(loss), x).data, summary(episodes)
+    return grad(ad.sum(loss), x).data, summary(episodes)  # l.10
 
 
 def maml(c, state, address, each):
@@ -172,7 +172,7 @@ def descend(c, state, g):
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = {**state, "m": m, "v": v}
     beta = np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype) if c.learn_alpha else c.beta
-    return {**state, "theta": state["theta"] - beta * g}
+    return {**state, "theta": state["theta"] - beta * g}  # l.10
 
 
 def trpo(c, state, g, tasks, address, each):
@@ -285,10 +285,10 @@ def fitness(c, x, tasks, address):
     T, n, _ = x.shape
     (theta, scale), tasks, episodes = unpack(c, x.reshape(T * n, -1).astype(c.dtype)), np.repeat(tasks, n, 0), []
     for k in range(c.inner_steps):
-        theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))
+        theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))  # l.4, U
         episodes += taken
     noise = Common(rng(*address, c.inner_steps), n)  # not the noise that it adapted to
-    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise)
+    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise)  # l.4, f
     log = summary([*episodes, D]).reshape(T, n, 3)
     return D.returns.reshape(T, n), np.stack([*log.mean(1).T[:2], log[..., 2].sum(1)], 1)
 
@@ -350,7 +350,7 @@ def initial_state(c):
     there are any; t, the number of iterations done; env_steps, taken so far; pre and post, the mean return in the
     first and last episodes of the latest iteration.
     """
-    theta = c.network.init(rng(c.seed, INIT))
+    theta = c.network.init(rng(c.seed, INIT))  # l.1
     x = np.append(theta, np.zeros(theta.size * c.learn_alpha))
     state = {"t": np.array(0), "env_steps": np.array(0.0), "pre": np.array(0.0), "post": np.array(0.0)}
     if c.algo in BLACK_BOXES:
@@ -362,7 +362,7 @@ def initial_state(c):
 
 def train(c, state, each=each):
     """Iterate the algorithm from `state`, yielding the state after each iteration, without end."""
-    while True:
+    while True:  # l.2
         state = {**ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), each), "t": state["t"] + 1}
         yield (state := {name: np.asarray(value) for name, value in state.items()})
 
