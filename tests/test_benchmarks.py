@@ -1,0 +1,299 @@
+"""What is exact in benchmarks.bandits and benchmarks.sinusoid."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import metarl
+from autodiff import Tensor
+from benchmarks import bandits, sinusoid
+from policies import Trajectories
+
+
+# --- Bandits: agents that count ---
+def bayes_value(counts, left):
+    """The optimum in the plain form: no state is identified with another."""
+    if left == 0:
+        return 0.0
+    values = []
+    for i, (wins, losses) in enumerate(counts):
+        p = (wins + 1) / (wins + losses + 2)
+        won, lost = ([*counts[:i], c, *counts[i + 1 :]] for c in ((wins + 1, losses), (wins, losses + 1)))
+        values.append(p * (1 + bayes_value(won, left - 1)) + (1 - p) * bayes_value(lost, left - 1))
+    return max(values)
+
+
+@pytest.mark.parametrize(("arms", "pulls"), [(1, 4), (2, 1), (2, 5), (3, 4), (5, 3)])
+def test_optimum_agrees_with_the_plain_recursion(arms, pulls):
+    assert bandits.optimum(arms, pulls) == pytest.approx(bayes_value([(0, 0)] * arms, pulls), abs=1e-12)
+
+
+def test_optimum_of_two_pulls_by_hand():
+    """After a success (probability 1/2) the arm is worth 2/3, after a failure another one 1/2."""
+    assert bandits.optimum(2, 2) == pytest.approx(0.5 + 0.5 * 2 / 3 + 0.5 * 1 / 2)
+
+
+def test_optimum_of_the_published_tables():
+    assert [round(bandits.optimum(k, 10), 3) for k in (5, 10, 50)] == [6.660, 6.714, 6.714]
+
+
+def plan(price, left, wins=0, losses=0):
+    """The worth of the best plan for one arm whose pulls cost `price`, with the right to stop."""
+    if left == 0:
+        return 0.0
+    p = (wins + 1) / (wins + losses + 2)
+    after = p * plan(price, left - 1, wins + 1, losses) + (1 - p) * plan(price, left - 1, wins, losses + 1)
+    return max(0.0, p - price + after)
+
+
+@pytest.mark.parametrize(("left", "wins", "losses"), [(1, 0, 0), (2, 0, 0), (5, 1, 2), (7, 0, 0), (3, 4, 1)])
+def test_gittins_index_is_the_price_at_which_the_arm_is_worth_nothing(left, wins, losses):
+    index = bandits.gittins(8)[left, wins, losses]
+    assert plan(index + 1e-4, left, wins, losses) == 0
+    assert plan(index - 1e-4, left, wins, losses) > 0
+
+
+def test_gittins_index_by_hand():
+    """With one pull left the mean; with two, 1/2 - c + (2/3 - c) / 2 = 0 at c = 5/9."""
+    index = bandits.gittins(8)
+    assert index[1, 3, 1] == pytest.approx(4 / 6, abs=1e-9)
+    assert index[2, 0, 0] == pytest.approx(5 / 9, abs=1e-4)
+
+
+def test_gittins_indices_order_arms_as_they_should():
+    index, n = bandits.gittins(20), 6
+    seen = index[2:14, :n, :n]
+    assert (np.diff(seen, axis=0) > -1e-9).all(), "more pulls to come, more to explore for"
+    assert (np.diff(seen, axis=1) > 0).all(), "more successes"
+    assert (np.diff(seen, axis=2) < 0).all(), "more failures"
+
+
+def test_gittins_earns_the_optimum_of_ten_pulls():
+    tasks = np.random.default_rng(0).random((40_000, 5))
+    returns = bandits.play(bandits.COUNTING["Gittins"], tasks, 10, np.random.default_rng(1))
+    assert abs(returns.mean() - bandits.optimum(5, 10)) < 3 * returns.std() / 200
+
+
+def test_counting_agents_choose_by_their_formulas():
+    wins, losses, rng = np.array([[3, 1, 0]]), np.array([[1, 0, 0]]), np.random.default_rng(0)
+    score = {name: f(wins, losses, 5, 10, rng)[0] for name, f in bandits.COUNTING.items()}
+    np.testing.assert_allclose(score["greedy"], [4 / 6, 2 / 3, 1 / 2])
+    ucb = [3 / 4 + np.sqrt(2 * np.log(5) / 4), 1 + np.sqrt(2 * np.log(5)), np.inf]
+    np.testing.assert_allclose(score["UCB1"], ucb)
+    np.testing.assert_allclose(score["Gittins"], bandits.gittins(10)[5, [3, 1, 0], [1, 0, 0]])
+    draws = bandits.COUNTING["Thompson"](np.tile(wins, (20_000, 1)), np.tile(losses, (20_000, 1)), 5, 10, rng)
+    np.testing.assert_allclose(draws.mean(0), [4 / 6, 2 / 3, 1 / 2], atol=0.01)
+    np.testing.assert_allclose(draws.var(0), [8 / 252, 2 / 36, 1 / 12], atol=0.003)
+
+
+def test_play_counts_what_it_pulled():
+    """A certain arm and a hopeless one, an agent that looks at both and then at its counts."""
+    seen = []
+
+    def agent(wins, losses, t, pulls, rng):
+        seen.append((wins.copy(), losses.copy(), t))
+        return np.tile(np.eye(2)[t % 2], (len(wins), 1))
+
+    returns = bandits.play(agent, np.array([[1.0, 0.0], [0.0, 1.0]]), 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(returns, [2, 1])
+    np.testing.assert_array_equal(seen[2][0], [[1, 0], [0, 1]])
+    np.testing.assert_array_equal(seen[2][1], [[0, 1], [1, 0]])
+    assert [t for _, _, t in seen] == [0, 1, 2]
+
+
+# --- Bandits: the agent that steps along the policy gradient ---
+K, PULLS, MEANS = 2, 3, np.array([0.8, 0.3])
+X = np.array([0.1, -0.2, 0.3, 0.0, 0.2, 0.4, 0.1, -0.2, 0.3])
+
+
+def rule(theta, v, x, t, pulls, action, success):
+    """theta and v after a pull, with grad log pi by hand: the logits are weights plus biases."""
+    k, (win, lose, win_u, lose_u, mu) = len(theta) // 2, x[-5:]
+    pi = np.exp(theta[:k] + theta[k:])
+    score = np.tile(np.eye(k)[action] - pi / pi.sum(), 2)
+    u = np.log(1 + t) / np.log(pulls)
+    v = mu * v + (np.exp(win + win_u * u) if success else -np.exp(lose + lose_u * u)) * score
+    return theta + v, v
+
+
+def probability(x, history):
+    """Of the (action, success) of each pull, in the bandit MEANS."""
+    theta, v, p = x[: 2 * K], np.zeros(2 * K), 1.0
+    for t, (action, success) in enumerate(history):
+        pi = np.exp(theta[:K] + theta[K:])
+        p *= pi[action] / pi.sum() * (MEANS[action] if success else 1 - MEANS[action])
+        theta, v = rule(theta, v, x, t, PULLS, action, success)
+    return p
+
+
+def expected_return(x):
+    """J^II of a whole lifetime: the sum over all histories."""
+    histories = itertools.product(itertools.product(range(K), (0, 1)), repeat=PULLS)
+    return sum(probability(x, history) * sum(success for _, success in history) for history in histories)
+
+
+def test_lifetime_follows_the_rule_pull_by_pull():
+    c, rng = bandits.setting(3), np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((4, 6)), np.tile(X[-5:], (4, 1))], 1)
+    log_pi, rewards, thetas = bandits.lifetime(c, Tensor(x), 6, rng.random((4, 3)), rng)
+    for i in range(4):
+        theta, v = x[i, :6], np.zeros(6)
+        for t in range(6):
+            np.testing.assert_allclose(thetas[t][i], theta, atol=1e-12)
+            log_probs = theta[:3] + theta[3:] - np.log(np.exp(theta[:3] + theta[3:]).sum())
+            action = np.abs(log_probs - log_pi.data[i, t]).argmin()
+            assert log_probs[action] == pytest.approx(log_pi.data[i, t])
+            theta, v = rule(theta, v, x[i], t, 6, action, rewards[i, t] > 0)
+
+
+def test_meta_gradient_is_that_of_the_enumerated_lifetimes(monkeypatch):
+    """Each of the 64 histories is lived once, by a scripted rollout; the estimates' mean under their probabilities."""
+    histories = np.array(list(itertools.product(itertools.product(range(K), (0, 1)), repeat=PULLS)))
+    n, time = len(histories), iter(range(PULLS))
+
+    def scripted(family, network, theta, tasks, episodes, rng):
+        action, reward = histories[:, next(time), :, None, None].swapaxes(0, 1)
+        return Trajectories(np.ones((n, 1, 1, 1)), action, reward.astype(float), np.ones((n, 1, 1), bool))
+
+    monkeypatch.setattr(bandits, "rollout", scripted)
+    g, returns = bandits.meta_gradient(bandits.setting(K), X, PULLS, np.tile(MEANS, (n, 1)), None)
+    p = [probability(X, history) for history in histories]
+    assert sum(p) == pytest.approx(1) and p @ returns == pytest.approx(expected_return(X))
+    exact = [(expected_return(X + 1e-5 * e) - expected_return(X - 1e-5 * e)) / 2e-5 for e in np.eye(len(X))]
+    np.testing.assert_allclose(-(p @ g), exact, atol=1e-8)
+
+
+def test_worth_is_what_a_policy_earns_without_learning():
+    c, tasks = bandits.setting(2), np.array([[0.5, 0.1], [0.2, 1.0]])
+    even, first = np.zeros((2, 4)), np.tile([50.0, 0, 50, 0], (2, 1))
+    np.testing.assert_allclose(bandits.worth(c, [even, first], tasks), [[0.6, 0.5], [1.2, 0.2]], atol=1e-12)
+
+
+def test_cut_shortens_outliers_alone():
+    g = np.ones((5, 2))
+    g[3] = 1e3, -1e3
+    g[4] = 0
+    short = bandits.cut(g)
+    np.testing.assert_array_equal(short[[0, 1, 2, 4]], g[[0, 1, 2, 4]])
+    np.testing.assert_allclose(short[3], [100, -100])
+
+
+def test_members_of_cma_es_live_under_the_same_noise(monkeypatch):
+    """Members with the same rule earn the same; the return that counts is that of each member over all tasks."""
+    told = []
+    monkeypatch.setattr(bandits.es.CMAES, "ask", lambda self: np.tile(bandits.RULE, (12, 1)))
+    monkeypatch.setattr(bandits.es.CMAES, "tell", lambda self, x, f: told.append(f))
+    x, steps = bandits.by_cma_es(bandits.setting(2), 100, 0, generations=1)
+    np.testing.assert_array_equal(x, [0, 0, 0, 0, *bandits.RULE])
+    assert steps == 12 * 25_000 and np.ptp(told[0]) == 0 and -100 < told[0][0] < -50
+
+
+def test_training_is_reproducible_and_counts_its_steps():
+    c = bandits.setting(2)
+    (x, steps), (again, _) = (bandits.by_gradient(c, 100, 3, iterations=11) for _ in range(2))
+    np.testing.assert_array_equal(x, again)
+    assert steps == 11 * 50_000 and x.shape == (9,) and not np.array_equal(x[4:], bandits.RULE)
+
+
+def test_the_ten_iterations_that_earned_most_are_kept(monkeypatch):
+    """Returns with a peak at iteration 20, a gradient that moves every parameter by the same: the mean place there."""
+    places = []
+
+    def scripted(c, x, pulls, tasks, rng):
+        places.append(x)
+        return np.ones((3, 9)), np.full(3, -abs(len(places) - 21.0))
+
+    monkeypatch.setattr(bandits, "meta_gradient", scripted)
+    x, _ = bandits.by_gradient(bandits.setting(2), 50_000, 0, iterations=40)
+    np.testing.assert_allclose(x, np.mean(places[15:25], 0))
+    assert (np.diff(places, axis=0) < 0).all(), "against the gradient of the loss"
+
+
+def test_a_run_is_judged_on_held_out_bandits(monkeypatch):
+    c, n = bandits.setting(2), 300
+    monkeypatch.setattr(bandits, "TEST_TASKS", n)
+    x = np.array([9.0, 0, 9, 0, *bandits.RULE])  # the first arm, whatever comes
+    monkeypatch.setitem(bandits.TRAINED, "MAML", lambda c, pulls, seed: (x, 7))
+    tasks = metarl.sample_tasks(c, n, metarl.rng(5, metarl.TEST, metarl.TASKS), "test")
+    mean, steps, seconds = bandits.run("MAML", 40, 2, 5)
+    assert steps == 7 and seconds >= 0
+    assert abs(mean - 40 * tasks[:, 0].mean()) < 4 * np.sqrt(40 / 4 / n)
+    assert bandits.run("random", 40, 2, 5)[1] == 0
+
+
+# --- Sine waves ---
+def test_waves_and_their_points():
+    rng = np.random.default_rng(0)
+    wave = sinusoid.sample_tasks(sinusoid.TASKS, rng)
+    x, y = sinusoid.points(wave, 400, rng)
+    amplitude = np.sqrt(wave(0 * x[:, :1]) ** 2 + wave(np.full_like(x[:, :1], np.pi / 2)) ** 2)
+    assert x.shape == y.shape == (25, 400, 1) and np.abs(x).max() <= 5
+    assert (amplitude >= 0.1).all() and (amplitude <= 5).all() and (np.abs(y) <= amplitude + 1e-12).all()
+    assert (wave(0 * x[:, :1]) <= 0).all(), "sin(-phase) with the phase in [0, pi]"
+
+
+def test_step_and_loss_against_differences():
+    rng = np.random.default_rng(0)
+    theta, x = rng.standard_normal((2, sinusoid.P)), rng.uniform(-5, 5, (2, 5, 1))
+    loss = lambda theta: sinusoid.loss(theta, x, np.sin(x))
+    moved = sinusoid.step(Tensor(theta), 0.01, x, np.sin(x)).data
+    direction = rng.standard_normal((2, sinusoid.P))
+    slope = (loss(theta + 1e-6 * direction) - loss(theta - 1e-6 * direction)) / 2e-6
+    np.testing.assert_allclose(((theta - moved) * direction).sum(1), 0.01 * slope, rtol=1e-5)
+    w = [theta[0, a:b] for a, b in ((0, 40), (40, 80), (80, 1680), (1680, 1720), (1720, 1760), (1760, 1761))]
+    hidden = np.maximum(x[0] * w[0] + w[1], 0)
+    hidden = np.maximum(hidden @ w[2].reshape(40, 40) + w[3], 0)
+    assert loss(theta)[0] == pytest.approx(np.mean((hidden @ w[4][:, None] + w[5] - np.sin(x[0])) ** 2))
+
+
+def post_adaptation_loss(z, seed):
+    """What `maml` differentiates, written for each task by itself."""
+    rng, total = np.random.default_rng(seed), 0
+    wave = sinusoid.sample_tasks(sinusoid.TASKS, rng)
+    given, asked = sinusoid.points(wave, 5, rng), sinusoid.points(wave, 15, rng)
+    for i in range(sinusoid.TASKS):
+        theta = Tensor(z[None, : sinusoid.P])
+        for _ in range(2):
+            theta = sinusoid.step(theta, np.exp(z[sinusoid.P :]), *(p[i : i + 1] for p in given))
+            total += sinusoid.loss(theta.data, *(p[i : i + 1] for p in asked))[0]
+    return total / sinusoid.TASKS
+
+
+def test_meta_gradients_against_differences():
+    rng, P = np.random.default_rng(1), sinusoid.P
+    z = np.append(sinusoid.NETWORK.init(rng), np.full(P, np.log(0.01)))
+    direction, noise = rng.standard_normal(2 * P), lambda: np.random.default_rng(2)
+    rate, sample = np.append(np.zeros(P), direction[P:]), noise()
+    wave = sinusoid.sample_tasks(sinusoid.TASKS, sample)
+    g = sinusoid.meta_sgd(z, wave, sample)
+    for part in (direction - rate, rate):
+        ahead, behind = (post_adaptation_loss(z + h * part, 2) for h in (1e-6, -1e-6))
+        assert g @ part == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
+    sample = noise()
+    wave = sinusoid.sample_tasks(sinusoid.TASKS, sample)
+    np.testing.assert_array_equal(sinusoid.maml(z, wave, sample), np.append(g[:P], np.zeros(P)))
+
+
+def test_reptile_of_a_perfect_learner_stays():
+    """Where the loss is 0 there is no step: all waves are the network's own function, the constant 0."""
+    z = np.zeros(2 * sinusoid.P)
+    assert not sinusoid.reptile(z, lambda x: 0 * x, np.random.default_rng(0)).any()
+    g = sinusoid.reptile(z, lambda x: 0 * x + 1, np.random.default_rng(0))
+    bias = 1 - (1 - 2 * sinusoid.ALPHA) ** 5  # from 0 towards 1 in five steps along 2 (b - 1): the only slope
+    assert np.flatnonzero(g).tolist() == [1760] and g[1760] == pytest.approx(-bias)
+
+
+def test_training_helps_and_is_reproducible():
+    trained = [sinusoid.train(sinusoid.maml, 40, seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(trained[0], trained[1])
+    assert not np.array_equal(trained[0], trained[2])
+    before, after = (sinusoid.errors(z, 0, n=50).mean(0) for z in (sinusoid.train(None, 0, 0), trained[0]))
+    assert before.shape == (11,) and after[1] < before[1]
+
+
+def test_settings_of_the_bandits():
+    c = bandits.setting(5)
+    assert (c.family.horizon, c.family.arms, c.network.size) == (1, 5, 10)
+    train, test = (metarl.sample_tasks(c, 50, metarl.rng(0), split) for split in ("train", "test"))
+    assert not (train[:, None] == test).all(-1).any()
