@@ -1,0 +1,185 @@
+"""How long does one MAML meta-gradient take, here and in other frameworks? The problem is told in peers.py.
+
+    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 20] [--json]
+
+Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its own and computes the
+same meta-gradient from the same noise. First the gradients are compared: the program ends with status 1 if one differs.
+Then the processes take turns, one meta-gradient at a time, so that whatever else the machine does slows all alike.
+Printed are the median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
+threads; the seconds as a multiple of ours; environment steps per second; the peak memory of the process; and the
+seconds of a whole process, from its start to its end with one meta-gradient: the cold start. --json prints these as
+one line for each contestant instead.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from policies import Policy
+
+from .peers import CONTESTANTS
+
+T, K, H, HIDDEN = 20, 20, 100, (64, 64)
+WARM_UP = 2  # turns that do not count
+TOLERANCE = {"float32": 1e-4, "float64": 1e-12}  # relative to the largest component
+SCRIPT = Path(__file__).with_name("peers.py")
+
+
+def inputs(dtype, T=T, K=K, H=H, hidden=HIDDEN):
+    """The arrays of peers.Inputs, from the seed 0."""
+    rng, network = np.random.default_rng(0), Policy(2, 2, hidden=hidden)
+    theta = network.init(rng)
+    goals, noise = rng.uniform(-0.5, 0.5, (T, 2)), rng.standard_normal((2, H, T, K, 2))
+    arrays = {"theta": theta, "goals": goals, "noise": noise}
+    return {name: a.astype(dtype) for name, a in arrays.items()} | {"widths": network.widths}
+
+
+class Contestant:
+    """A process that computes the meta-gradient once, and again whenever it is asked."""
+
+    def __init__(self, name, dtype, directory):
+        self.name, self.dtype = name, dtype
+        self.gradient = directory / f"{name}.npy"
+        self.command = [sys.executable, SCRIPT, name, directory / f"{dtype}.npz", self.gradient]
+        threads = "1" if name == "ours" else str(os.cpu_count())
+        names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+        self.environment = os.environ | dict.fromkeys(names, threads)
+        self.pairs, self.cold = [], []
+
+    def cold_start(self):
+        start = time.perf_counter()
+        subprocess.run(self.command, env=self.environment, check=True, **quiet(stdin=subprocess.DEVNULL))
+        self.cold.append(time.perf_counter() - start)
+
+    def start(self):
+        streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command, env=self.environment, **quiet(**streams))
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: the process has failed; see python {' '.join(map(str, self.command[1:]))}")
+        return line
+
+    def turn(self):
+        print(1, file=self.process.stdin, flush=True)
+        pairs, self.peak = json.loads(self.answer())
+        self.pairs += pairs
+
+    def result(self, ours):
+        times, cpu = np.array(self.pairs[WARM_UP:]).T
+        q1, median, q3 = np.percentile(times, [25, 50, 75])
+        result = {"name": self.name, "dtype": self.dtype, "seconds": median, "q1": q1, "q3": q3}
+        result |= {"cpu_seconds": np.median(cpu), "ratio": median / ours if ours else None}
+        result |= {"steps_per_second": 2 * T * K * H / median, "peak_mb": self.peak, "cold_seconds": min(self.cold)}
+        return result | {"reps": len(times)}
+
+    @property
+    def median(self):
+        return np.median(np.array(self.pairs[WARM_UP:])[:, 0])
+
+
+def quiet(**streams):
+    return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | streams
+
+
+def compare(contestants):
+    """Print the largest difference of each gradient from the first, relative to its largest component."""
+    gradients = {one.name: np.load(one.gradient).astype(float) for one in contestants}
+    first = gradients[contestants[0].name]
+    errors = {name: np.abs(g - first).max() / np.abs(first).max() for name, g in gradients.items()}
+    tolerance = TOLERANCE[contestants[0].dtype]
+    wrong = [f"{name} by {error:.1e}" for name, error in errors.items() if not error <= tolerance]
+    if wrong:
+        raise SystemExit(
+            f"the gradients in {contestants[0].dtype} differ from {contestants[0].name}: {', '.join(wrong)}"
+        )
+    return max(errors.values())
+
+
+def race(names, dtype, reps, directory):
+    """The results of all contestants, and the largest difference between their gradients."""
+    np.savez(directory / f"{dtype}.npz", **inputs(dtype))
+    contestants = [Contestant(name, dtype, directory) for name in names]
+    for one in contestants * 2:
+        one.cold_start()
+    difference = compare(contestants)
+    for one in contestants:
+        one.start()
+    for _ in range(WARM_UP + reps):
+        for one in contestants:
+            one.turn()
+    for one in contestants:
+        one.process.communicate()  # closes its input, so that it ends
+    ours = next((one.median for one in contestants if one.name == "ours"), None)
+    return [one.result(ours) for one in contestants], difference
+
+
+def machine(names):
+    """One line: processor, cores, versions."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    modules = dict.fromkeys(CONTESTANTS[name][1] for name in names)
+    versions = ", ".join(f"{module} {version(module)}" for module in modules)
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def report(results, difference):
+    print(
+        f"\n{results[0]['dtype']}: {T} tasks x {K} episodes x {H} steps, network 2-64-64-2; {results[0]['reps']} turns"
+    )
+    print(f"largest difference between the gradients: {difference:.1e} of the largest component")
+    print(f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}")
+    for r in results:
+        quartiles, ratio = f"{r['q1']:.4f} - {r['q3']:.4f}", f"{r['ratio']:.2f}" if r["ratio"] else ""
+        line = f"{CONTESTANTS[r['name']][2]:36}{r['seconds']:9.4f}{quartiles:>17}{ratio:>8}{r['cpu_seconds']:8.3f}"
+        memory = f"{r['peak_mb']:7.0f}" if r["peak_mb"] else f"{'':7}"
+        print(f"{line}{r['steps_per_second'] / 1e6:10.2f}{memory}{r['cold_seconds']:8.2f}")
+    ratios = {r["name"]: r["ratio"] for r in results if r["name"] != "ours" and r["ratio"]}
+    if ratios:
+        print(f"against the fastest peer {min(ratios.values()):.2f} x (must 1.3, aim 2)", end="")
+        print(f"; against the loop {ratios['torch-loop']:.2f} x (must 3.5, aim 6)" if "torch-loop" in ratios else "")
+    if results[0]["name"] == "ours":
+        print(f"whole process of ours {results[0]['cold_seconds']:.2f} s (must 0.5, aim 0.3)")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
+    p.add_argument("--dtype", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
+    p.add_argument("--reps", type=int, default=20)
+    p.add_argument("--json", action="store_true")
+    a = p.parse_args()
+    installed = [name for name in CONTESTANTS if importlib.util.find_spec(CONTESTANTS[name][1])]
+    names = [name for name in installed if name in a.only]
+    missing = [name for name in a.only if name not in installed]
+    if missing:
+        print(f"not installed, so left out: {', '.join(missing)}; see benchmarks/requirements.txt", file=sys.stderr)
+    if not names:
+        raise SystemExit("nothing to measure")
+    if not a.json:
+        print(machine(names))
+    with tempfile.TemporaryDirectory() as directory:
+        for dtype in a.dtype:
+            results, difference = race(names, dtype, a.reps, Path(directory))
+            if a.json:
+                print(*map(json.dumps, results), sep="\n", flush=True)
+            else:
+                report(results, difference)
+
+
+if __name__ == "__main__":
+    main()
