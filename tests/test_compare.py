@@ -66,6 +66,7 @@ def test_a_run_is_tested_at_the_first_iterations_that_reach_the_fractions(name):
         assert_array_equal(returns, expected)
     assert_array_equal(result["optimal"], c.family.optimal_return(tasks))
     assert result["parameters"] == c.network.size
+    assert result["updates"] == compare.plain([compare.update(c, x) for x in (states[0], state)])
     assert result["seconds"] == sorted(result["seconds"])
 
 
@@ -230,8 +231,10 @@ def test_the_tables_hold_the_numbers(results):
     cells.append("{:.2f} ± {:.2f}".format(*compare.regret(results["es-maml"])))
     assert row.split("hc")[1].split() == [*" ".join(cells).split(), f"{curve['env_steps'][-1]:,.0f}", row.split()[-1]]
     untrained = [line for line in lines if line.startswith("untrained")]
-    first = compare.curves(results["maml"])["returns"][0]
-    assert len(untrained) == 2 and untrained[0].split("pg")[1].split()[::3] == [f"{m:.2f}" for m in first]
+    assert len(untrained) == 2
+    for line, name, inner in zip(untrained, ("maml", "es-maml"), ("pg", "hc"), strict=True):
+        first = compare.curves(results[name])["returns"][0]
+        assert line.split(inner)[1].split()[::3] == [f"{m:.2f}" for m in first]
     assert lines[-1].split() == ["optimum", f"{np.mean([run['optimal'] for run in results['maml']]):.2f}"]
 
     updates = compare.optimisers(results).splitlines()
