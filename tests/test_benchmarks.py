@@ -211,15 +211,22 @@ def test_the_ten_iterations_that_earned_most_are_kept(monkeypatch):
 
 
 def test_a_run_is_judged_on_held_out_bandits(monkeypatch):
-    c, n = bandits.setting(2), 300
+    c, n, lived = bandits.setting(2), 300, []
     monkeypatch.setattr(bandits, "TEST_TASKS", n)
-    x = np.array([9.0, 0, 9, 0, *bandits.RULE])  # the first arm, whatever comes
-    monkeypatch.setitem(bandits.TRAINED, "MAML", lambda c, pulls, seed: (x, 7))
-    tasks = metarl.sample_tasks(c, n, metarl.rng(5, metarl.TEST, metarl.TASKS), "test")
+    monkeypatch.setitem(bandits.TRAINED, "MAML", lambda c, pulls, seed: ("trained", 7))
+    monkeypatch.setattr(bandits, "live", lambda c, x, pulls, tasks, rng: lived.append((x, tasks)) or np.arange(n))
     mean, steps, seconds = bandits.run("MAML", 40, 2, 5)
-    assert steps == 7 and seconds >= 0
-    assert abs(mean - 40 * tasks[:, 0].mean()) < 4 * np.sqrt(40 / 4 / n)
-    assert bandits.run("random", 40, 2, 5)[1] == 0
+    tasks = metarl.sample_tasks(c, n, metarl.rng(5, metarl.TEST, metarl.TASKS), "test")
+    assert lived[0][0] == "trained" and (mean, steps) == ((n - 1) / 2, 7) and seconds >= 0
+    np.testing.assert_array_equal(lived[0][1], tasks)
+    mean, steps, _ = bandits.run("random", 40, 2, 5)
+    assert steps == 0 and abs(mean - 40 * tasks.mean()) < 4 * np.sqrt(40 / 4 / n)
+
+
+def test_an_agent_lives_from_the_same_start_in_each_task():
+    x = np.array([99.0, 0, 0, 0, *bandits.RULE])  # the first arm, whatever comes
+    tasks = np.array([[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(bandits.live(bandits.setting(2), x, 9, tasks, metarl.rng(0)), [9, 0])
 
 
 # --- Sine waves ---
@@ -282,6 +289,18 @@ def test_reptile_of_a_perfect_learner_stays():
     g = sinusoid.reptile(z, lambda x: 0 * x + 1, np.random.default_rng(0))
     bias = 1 - (1 - 2 * sinusoid.ALPHA) ** 5  # from 0 towards 1 in five steps along 2 (b - 1): the only slope
     assert np.flatnonzero(g).tolist() == [1760] and g[1760] == pytest.approx(-bias)
+
+
+def test_errors_after_each_step_with_the_learned_rates():
+    rng, n, P = np.random.default_rng(3), 3, sinusoid.P
+    z = np.append(sinusoid.NETWORK.init(rng), np.log(rng.uniform(0.01, 0.05, P)))
+    measured, noise = sinusoid.errors(z, 7, n), np.random.default_rng((7, 1))
+    wave, x = sinusoid.sample_tasks(n, noise), noise.uniform(-5, 5, (n, 5, 1))
+    theta, grid = Tensor(np.tile(z[:P], (n, 1))), np.linspace(-5, 5, 100)[None, :, None] * np.ones((n, 1, 1))
+    for k in range(3):
+        error = (sinusoid.NETWORK.mode(theta.data, grid) - wave(grid)) ** 2
+        np.testing.assert_allclose(measured[:, k], error.mean((1, 2)))
+        theta = sinusoid.step(theta, np.exp(z[P:]), x, wave(x))
 
 
 def test_training_helps_and_is_reproducible():
