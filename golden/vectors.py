@@ -185,4 +185,5 @@ def difference(got, want, tolerance):
         return None
     i = tuple(int(k) for k in np.argwhere(off)[0])
     where = f"[{', '.join(map(str, i))}]" if i else ""
-    return f"{where} {got[i]!r} instead of {want[i]!r}, {off.sum()} of {off.size} off by more than {tolerance}".strip()
+    count = f"{off.sum()} of {off.size} off by more than {tolerance:g} of the largest"
+    return f"{where} {got[i].item()!r} instead of {want[i].item()!r}, {count}".strip()
