@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from scipy.special import betainc
 
-from golden import cases_autodiff, exact, kit, loops_envs, loops_es, loops_policies, vectors
+from golden import cases_autodiff, exact, kit, loops_envs, loops_es, loops_policies, loops_steps, vectors
 from golden.__main__ import main
 
 GOLDEN = kit.FOLDER
@@ -291,6 +291,52 @@ def test_matrices_in_decimal_arithmetic():
     power = np.linalg.eigh(A @ A.T / 100)
     np.testing.assert_allclose(E.astype(float), power[1] * np.exp(power[0]) @ power[1].T, 1e-13)
     assert all(column[np.abs(column).argmax()] > 0 for column in loops_es.signed(V.astype(float)).T)
+
+
+def hessian_product(c, theta, D, v):
+    """Of the loss of one task, at the policy that took D, times v: the README's table of estimators."""
+    network, w = loops_steps.network_of(c), loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size
+    total = 0 * theta
+    for k, row in enumerate(w):
+        S = 0 * theta
+        for t, weight in enumerate(row):
+            score = lambda x, k=k, t=t: loops_policies.score(network, x, D["obs"][k, t], D["actions"][k, t])
+            G, before = score(theta), S
+            S = S + G
+            Hv = (score(theta + exact.STEP * v) - score(theta - exact.STEP * v)) / (2 * exact.STEP)
+            extra = {"lvc": G * (G @ v), "dice": S * (S @ v) - before * (before @ v)}
+            total = total - weight * (Hv + extra.get(c["estimator"], 0))
+    return 0 * total if c["estimator"] == "first-order" else total
+
+
+def meta_gradient_backwards(c, x, life):
+    """The README's recursion: from the gradient at theta' back through the inner steps of one task."""
+    (_, scale), path = loops_steps.split(c, x), life["path"]
+    last = {**c, "sampling_term": False}
+    u = exact.gradient(lambda y: loops_steps.meta_loss(last, [y], life), path[-1])
+    by_scale = 0 * u
+    for k in reversed(range(c["inner_steps"])):
+        step = loops_steps.step_size(c, k) * scale * u
+        by_scale = by_scale - step * life["slopes"][k]
+        u = u - hessian_product(c, path[k], life["episodes"][k], step)
+        if c["sampling_term"]:
+            u = u + exact.gradient(
+                lambda y, k=k: loops_steps.sampling(c, [*path[:k], y, *path[k + 1 :]], life), path[k]
+            )
+    return np.append(u, by_scale) if c["learn_alpha"] else u
+
+
+@pytest.mark.parametrize(
+    "name", ["first-order", "log-prob, two steps", "lvc", "dice", "sampling term", "learned step sizes", "bandit"]
+)
+def test_the_recursion_of_the_readme_gives_the_meta_gradient(name):
+    entry = ENTRIES["4-steps", f"meta-gradient: {name}"]
+    inputs = exact.exact(vectors.decode(entry["inputs"]))
+    c, x, streams = inputs["c"], inputs["x"], loops_steps.streams_of(inputs["c"], inputs["noise"])
+    with exact.digits():
+        lives = [loops_steps.live(c, x, task, i, streams) for i, task in enumerate(inputs["tasks"])]
+        got = np.array([meta_gradient_backwards(c, x, life) for life in lives], float)
+    np.testing.assert_allclose(got, vectors.decode(entry["outputs"]["meta_gradient"]), 1e-12, 1e-13)
 
 
 def test_the_folder_holds_nothing_else():
