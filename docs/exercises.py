@@ -149,7 +149,7 @@ def check_covariance():
 class Pulls:
     """A two-armed bandit, pulled twice, unless arm 1 ends the episode at once: three episodes can happen.
 
-    Methods give what they say of each of the three. theta (4,): the weights and biases of two logits.
+    theta (4,) or (..., 4): the weights and biases of two logits.
     """
 
     obs_dim, action_dim, task_dim, horizon, discrete = 1, 2, 1, 2, True
@@ -158,6 +158,7 @@ class Pulls:
     rewards = np.array([[0.3, 1.0], [0.3, 0.2], [0.7, 0.0]])
 
     def chances(self, theta):
+        """The probability of each of the three: (..., 3)."""
         pi = np.exp(theta[..., :2] + theta[..., 2:])
         pi = pi / pi.sum(-1, keepdims=True)
         return np.where(self.mask, pi[..., self.actions], 1).prod(-1)
@@ -193,7 +194,7 @@ def check_sampling_term():
 
     game, theta, alpha = Pulls(), np.array([0.3, -0.2, 0.1, 0.4]), 1.5
     plain = dict(algo="emaml", estimator="log-prob", env=game, policy="linear", standardise=False, gamma=1.0)
-    plain |= dict(alpha=alpha, episodes=2, learn_alpha=False)
+    plain |= dict(alpha=alpha, episodes=2, inner_steps=1, learn_alpha=False)
     c = metarl.Setting(baseline="none", **plain)
     courses = np.array(list(itertools.product(range(3), repeat=3)))  # two inner episodes and one after adaptation
     inner, outer, p = courses[:, :2], courses[:, 2:], game.chances(theta)[courses[:, :2]].prod(1)

@@ -101,8 +101,9 @@ def test_the_readme_holds_what_the_generator_prints():
 
 # --- Exercises ---
 @pytest.mark.parametrize("number", range(1, len(EXERCISES) + 1))
-def test_an_exercise_is_not_solved_until_it_is(number, tmp_path, capsys):
-    exercise, copy = EXERCISES[number - 1], tmp_path / "copy"
+def test_an_exercise_is_not_solved_until_it_is(number, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    exercise, copy, paths = EXERCISES[number - 1], tmp_path / "copy", list(sys.path)
     assert exercises.main([str(number), str(copy)]) == 0
     said = capsys.readouterr().out
     assert exercise.title in said and exercise.check.__name__ not in said
@@ -116,7 +117,8 @@ def test_an_exercise_is_not_solved_until_it_is(number, tmp_path, capsys):
     path.write_text(path.read_text("utf-8").replace(exercise.wrong, exercise.right), "utf-8")
     assert exercises.main([str(number), str(copy), "--check"]) == 0
     assert capsys.readouterr().out.startswith("found: ")
-    assert sys.modules["metarl"] is metarl
+    assert not (copy / "__pycache__").exists()
+    assert (sys.modules["metarl"], sys.path, sys.dont_write_bytecode) == (metarl, paths, False)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.title)
@@ -133,7 +135,8 @@ def test_the_place_is_a_secret_until_it_is_asked_for(exercise, capsys):
 
 
 FALSE_SOLUTIONS = {  # what a check must not take for right: number, what replaces the fault
-    "no statistic at all": (2, "        pass\n"),
+    "the mean alone": (2, "        A = (A - moments(A, D.mask)[0]) * D.mask\n"),
+    "the deviation alone": (2, "        A = A * D.mask / moments(A, D.mask)[1]\n"),
     "one noise for all tasks": (3, "return np.repeat(draw((1, *shape[1:])), shape[0], 0)"),
     "the sign of the term": (4, EXERCISES[3].right.replace("self.c_1,", "-self.c_1,")),
     "the sign of the loss": (5, EXERCISES[4].right.replace("loss - ", "loss + ")),
