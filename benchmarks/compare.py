@@ -7,14 +7,15 @@ with 20 episodes for an adaptation step, on the same 40 held-out tasks of a seed
 The black boxes by default adapt a deterministic linear policy by hill climbing, other algorithms a stochastic
 multilayer perceptron by policy gradients: the columns `policy` and `inner` say so, and the rows named `-pg` give the
 black boxes that same perceptron and inner loop, with 20 members in a generation (NES and CMA-ES: on 5 tasks). Between
-these rows and those of the gradients nothing differs but the meta-optimiser. `untrained` is the first parameters,
+these rows and that of MAML nothing differs but the meta-optimiser. `+alpha`: the inner loop's step sizes (hill
+climbing: noise) are meta-learned too. `untrained` is the first parameters,
 adapted as in the first row of that policy and inner loop.
 
 Prints the return after 0, 1, 2, 3 adaptation steps with 95 % intervals over seeds (with one seed: over tasks); the
 regret, the optimum less the return after the last step; environment steps and seconds of training. Then what
 the meta-optimisers are like: `pieces` of an iteration that could be computed at the same time, and `numbers` that each
 sends back; for the first and the last parameters the cosine of two independent updates and, what follows from it, the
-signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps; seconds per million steps.
+signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps (negative: not apart from 0); seconds per million steps.
 
 Runs go in parallel, two at a time; each writes a file to --out, and whatever is finished there is not done again. A
 file knows its setting, not the code: after a change of the code, give another directory.
@@ -41,9 +42,8 @@ UPDATES = 3  # what noise is for, beside metarl.INIT, TRAIN, TEST
 REPEATS = 4  # independent updates of the same parameters
 FRACTIONS = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # of the budget, at which a run is tested
 SHARED = {"episodes": 20, "adapt_episodes": 20, "test_episodes": 20, "test_tasks": 40, "test_steps": 3}
-LIKE_MAML = {"policy": "mlp", "inner": "pg", "deterministic": False, "learn_alpha": False, "population": 20, "tasks": 5}
-ROWS = {algo: {"algo": algo} for algo in metarl.ALGORITHMS}
-ROWS |= {f"{algo}-pg": {"algo": algo, **LIKE_MAML} for algo in BLACK_BOXES}
+LEARNER = "policy hidden std activation alpha alpha_decay learn_alpha inner inner_steps deterministic".split()
+ROWS = *metarl.ALGORITHMS, *(f"{algo}-pg" for algo in BLACK_BOXES)
 
 
 # --- One run ---
@@ -140,7 +140,7 @@ def once(path, c, budget):
     return result
 
 
-def compare(out, env="pointmass", algos=tuple(ROWS), budget=4e6, seeds=3, map=map, **options):
+def compare(out, env="pointmass", algos=ROWS, budget=4e6, seeds=3, map=map, **options):
     """Train and test every algorithm with every seed. Returns {name of the row: [result of `run` for each seed]}.
 
     out: a directory for finished runs. map: the builtin, or that of `workers`. options: of Setting, for all rows.
@@ -153,7 +153,12 @@ def compare(out, env="pointmass", algos=tuple(ROWS), budget=4e6, seeds=3, map=ma
 
 
 def setting(name, env, seed, **options):
-    return Setting(**(ROWS[name] | SHARED | {"env": env, "seed": seed} | options))
+    """That of a row; -pg stands for the LEARNER of MAML, in small generations."""
+    options = SHARED | {"env": env, "seed": seed} | options
+    if name.endswith("-pg"):
+        maml = Setting(algo="maml", **options)
+        options = {"population": 20, "tasks": 5} | options | {x: getattr(maml, x) for x in LEARNER}
+    return Setting(algo=name.removesuffix("-pg"), **options)
 
 
 # --- What they say ---
@@ -183,31 +188,25 @@ def table(results):
     """Return after each adaptation step, regret, environment steps and seconds of each row, as text."""
     first = next(iter(results.values()))
     c, steps = first[0]["setting"], range(len(first[0]["returns"][0][0]))
-    lines = [f"{'k':13}{'policy':14}{'inner':>6}{'k = 0':>17}" + "".join(f"{k:17}" for k in steps[1:])]
-    lines[0] += f"{'regret':>17}{'env steps':>12}{'seconds':>9}"
+    lines = [f"{'k':13}{'policy':14}{'inner':10}{'k = 0':>16}" + "".join(f"{k:16}" for k in steps[1:])]
+    lines[0] += f"{'regret':>16}{'env steps':>12}{'seconds':>9}"
     untrained = {}
     for name, runs in results.items():
-        curve, kind = curves(runs), policy(runs[0])
+        curve, kind = curves(runs), f"{runs[0]['setting']['policy']}, P={runs[0]['parameters']}"
         before, after = ([*zip(curve["returns"][i], curve["ci95"][i], strict=True)] for i in (0, -1))
         counts = f"{curve['env_steps'][-1]:12,.0f}{curve['seconds'][-1]:9.1f}"
-        lines.append(f"{name:13}{kind}" + "".join(map(cell, [*after, regret(runs)])) + counts)
-        untrained.setdefault(kind, "".join(map(cell, before)))
-    lines += [f"{'untrained':13}{kind}{cells}" for kind, cells in untrained.items()]
+        inner = runs[0]["setting"]["inner"] + " +alpha" * runs[0]["setting"]["learn_alpha"]
+        lines.append(f"{name:13}{kind:14}{inner:10}" + "".join(map(cell, [*after, regret(runs)])) + counts)
+        untrained.setdefault((kind, runs[0]["setting"]["inner"]), "".join(map(cell, before)))
+    lines += [f"{'untrained':13}{kind:14}{inner:10}{cells}" for (kind, inner), cells in untrained.items()]
     optimum = np.mean([run["optimal"] for run in first])
     title = f"{c['env']}: mean return on {c['test_tasks']} held-out tasks after k adaptation steps of "
     title += f"{c['adapt_episodes']} episodes, 95 % intervals; seeds: {len(first)}, budget: {first[0]['budget']:,.0f}"
-    return "\n".join([title, *lines, f"{'optimum':33}{optimum:17.2f}"])
+    return "\n".join([title, *lines, f"{'optimum':37}{optimum:16.2f}"])
 
 
 def cell(mean_and_half):
-    return f"{'{:.2f} ± {:.2f}'.format(*mean_and_half):>17}"
-
-
-def policy(run):
-    """What adapts, and by which inner loop, as text."""
-    c = run["setting"]
-    kind = f"{c['policy']}, P={run['parameters']}"
-    return f"{kind:14}{c['inner']:>6}"
+    return f"{'{:.2f} ± {:.2f}'.format(*mean_and_half):>16}"
 
 
 def optimisers(results):
@@ -229,7 +228,7 @@ def optimisers(results):
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--env", default="pointmass")
-    p.add_argument("--algos", nargs="+", choices=ROWS, default=list(ROWS))
+    p.add_argument("--algos", nargs="+", choices=ROWS, default=ROWS)
     p.add_argument("--budget", type=float, default=4e6, help="environment steps of a run [4e6]")
     p.add_argument("--seeds", type=int, default=3, help="runs of each row, with seeds 0, 1, ... [3]")
     p.add_argument("--out", type=Path, default=Path("runs/compare"), help="where finished runs are kept")

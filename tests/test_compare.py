@@ -42,12 +42,14 @@ def test_all_rows_share_what_decides_on_the_test():
     assert {c.algo for c in settings} == set(metarl.ALGORITHMS)
 
 
-def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only():
-    maml = setting("maml", "pointmass", 0)
+@pytest.mark.parametrize("options", [{}, {"learn_alpha": True}, {"policy": "linear", "std": 0.7}])
+def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(options):
+    maml = setting("maml", "pointmass", 0, **options)
     for algo in ("es-maml", "nes", "cma-es"):
-        c = setting(f"{algo}-pg", "pointmass", 0)
+        c = setting(f"{algo}-pg", "pointmass", 0, **options)
         assert c.algo == algo
-        for name in ("policy", "hidden", "inner", "deterministic", "alpha", "learn_alpha", "inner_steps", "gamma"):
+        same = "policy hidden std activation inner deterministic alpha alpha_decay learn_alpha inner_steps gamma"
+        for name in same.split():
             assert getattr(c, name) == getattr(maml, name), name
         first = metarl.initial_state(c)["theta"], metarl.initial_state(maml)["theta"]
         assert_array_equal(*first)
@@ -226,10 +228,14 @@ def test_the_tables_hold_the_numbers(results):
     assert "seeds: 2, budget: 500" in lines[0] and "on 3 held-out tasks" in lines[0] and "of 3 episodes" in lines[0]
     curve = compare.curves(results["es-maml"])
     row = next(line for line in lines if line.startswith("es-maml"))
-    assert row.split()[:4] == ["es-maml", "linear,", "P=8", "hc"]
+    assert row.split()[:5] == ["es-maml", "linear,", "P=8", "hc", "+alpha"]
     cells = [f"{m:.2f} ± {h:.2f}" for m, h in zip(curve["returns"][-1], curve["ci95"][-1], strict=True)]
     cells.append("{:.2f} ± {:.2f}".format(*compare.regret(results["es-maml"])))
-    assert row.split("hc")[1].split() == [*" ".join(cells).split(), f"{curve['env_steps'][-1]:,.0f}", row.split()[-1]]
+    assert row.split("alpha")[1].split() == [
+        *" ".join(cells).split(),
+        f"{curve['env_steps'][-1]:,.0f}",
+        row.split()[-1],
+    ]
     untrained = [line for line in lines if line.startswith("untrained")]
     assert len(untrained) == 2
     for line, name, inner in zip(untrained, ("maml", "es-maml"), ("pg", "hc"), strict=True):
