@@ -2,9 +2,9 @@
 
     python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 5]
 
-Opens pools of 1, 2, 4, ... processes up to the number of cores and, where it is installed, a Dask cluster of two
-processes on this machine; then lets them take turns, a few iterations each, so that whatever else the machine does
-slows all alike. Prints iterations per second (from the median time), speed-up over no workers, efficiency (speed-up
+Opens the default, a thread for each core, pools of 1, 2, 4, ... processes up to the number of cores and, where it is
+installed, a Dask cluster of two processes on this machine; then lets them take turns, a few iterations each, so that
+whatever else the machine does slows all alike. Prints iterations per second (from the median time), speed-up over one thread, efficiency (speed-up
 per worker), and the time that a chunk takes beyond its work: that of an empty one with the same arguments.
 """
 
@@ -53,12 +53,13 @@ def main():
     c, cores = Setting(algo=a.algo, env=a.env), os.cpu_count() or 1
     state = metarl.initial_state(c)
     tasks = metarl.sample_tasks(c, c.tasks, metarl.rng(0))
-    counts = [0, *sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})]
+    counts = sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})
     with ExitStack() as stack:
-        places = {f"{n} processes": (n, n) for n in counts}
+        places = {f"{cores} threads": (cores, 0)} | {f"{n} processes": (n, n) for n in counts}
         if importlib.util.find_spec("distributed"):
             places["Dask, 2 processes"] = (2, cluster(stack))
         each = {k: partial(metarl.each, map=stack.enter_context(workers(v))) for k, (_, v) in places.items()}
+        each = {"1 thread": metarl.each} | each
         iteration = lambda each: next(metarl.train(c, state, each))
         nothing = lambda each: each(empty, c, state["theta"], tasks, ())
         for warm_up in list(each.values()) * 2:
@@ -72,7 +73,7 @@ def main():
     print(f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}")
     medians = {name: [median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()}
     for name, (work, overhead) in medians.items():
-        gain, n = medians["0 processes"][0] / work, max(1, places[name][0])
+        gain, n = medians["1 thread"][0] / work, places.get(name, (1,))[0]
         print(f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}")
 
 
