@@ -8,14 +8,15 @@ The black boxes by default adapt a deterministic linear policy by hill climbing,
 multilayer perceptron by policy gradients: the columns `policy` and `inner` say so, and the rows named `-pg` give the
 black boxes that same perceptron and inner loop, with 20 members in a generation (NES and CMA-ES: on 5 tasks). Between
 these rows and that of MAML nothing differs but the meta-optimiser. `+alpha`: the inner loop's step sizes (hill
-climbing: noise) are meta-learned too. `untrained` is the first parameters,
-adapted as in the first row of that policy and inner loop.
+climbing: noise) are meta-learned too. `untrained` is the first parameters, adapted as in the first row of that policy
+and inner loop.
 
 Prints the return after 0, 1, 2, 3 adaptation steps with 95 % intervals over seeds (with one seed: over tasks); the
-regret, the optimum less the return after the last step; environment steps and seconds of training. Then what
-the meta-optimisers are like: `pieces` of an iteration that could be computed at the same time, and `numbers` that each
+regret, the optimum less the return after the last step; environment steps and seconds of training. Then what the
+meta-optimisers are like: `pieces` of an iteration that could be computed at the same time, and `numbers` that each
 sends back; for the first and the last parameters the cosine of two independent updates and, what follows from it, the
-signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps (negative: not apart from 0); seconds per million steps.
+signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps (negative: not apart from 0); and seconds
+per million steps.
 
 Runs go in parallel, two at a time; each writes a file to --out, and whatever is finished there is not done again. A
 file knows its setting, not the code: after a change of the code, give another directory.
