@@ -26,10 +26,13 @@ DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; 
     "reptile": {"inner_steps": 3},
     "joint": {"inner_steps": 0},
     "fomaml": {"estimator": "first-order"},
-    "emaml": {"sampling_term": True},
+    "emaml": {"estimator": "log-prob", "sampling_term": True},
     "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 300},
     "nes": BLACK_BOX,
     "cma-es": BLACK_BOX,
+    "pointmass": {"std": 0.5},
+    "maml pointmass": {"learn_alpha": True, "iterations": 200},
+    "fomaml pointmass": {"learn_alpha": True},
     "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
     "fourcorners": {"hidden": (32,), "iterations": 150, "test_tasks": 80},
     "bandit": BANDITS,
@@ -82,7 +85,7 @@ class Setting:
     episodes: int = option(20, "K, episodes of a task for one inner step: for a gradient, or as queries", whole(1))
     inner_steps: int = option(1, "k, inner steps in training; joint has none", whole(0))
     inner_optimizer: str = option("sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam"))
-    estimator: str = option("log-prob", "what the meta-gradient sees of the inner step", one_of(*ESTIMATORS))
+    estimator: str = option("lvc", "what the meta-gradient sees of the inner step", one_of(*ESTIMATORS))
     sampling_term: bool = option(False, "add what the sampling of the inner episodes contributes", TRUTH)
     learn_alpha: bool = option(False, "meta-learn a factor on the inner step (hc: the noise) of each parameter", TRUTH)
     outer: str = option("adam", "optimiser of maml and its kin and of es-maml", one_of("sgd", "adam", "trpo"))

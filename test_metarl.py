@@ -67,7 +67,7 @@ class Quadratics:
 
 def quadratic_setting(algo, problem, **options):
     plain = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0)
-    plain |= dict(outer="sgd", tasks=1, episodes=1)
+    plain |= dict(outer="sgd", tasks=1, episodes=1, estimator="first-order" if algo == "fomaml" else "log-prob")
     return Setting(algo=algo, env=problem, policy=problem, **(plain | options))
 
 
@@ -167,7 +167,7 @@ def episodes_of(c, theta, tasks, address, i):
 
 @pytest.fixture
 def problem():
-    c = Setting(algo="maml", alpha=0.3, hidden=(5, 4), episodes=4)
+    c = Setting(algo="maml", estimator="log-prob", learn_alpha=False, alpha=0.3, hidden=(5, 4), episodes=4)
     c = replace(c, env=replace(c.family, horizon=12, radius=0.1))
     tasks = 0.3 * metarl.sample_tasks(c, 3, rng(7))  # so near that many episodes end before the horizon
     return c, c.network.init(rng(5)), tasks
@@ -318,7 +318,7 @@ def test_adam_takes_the_paper_s_steps():
 
 def test_outer_optimisers():
     """SGD and Adam against their formulas over three steps, and long gradients scaled down to max_norm."""
-    c = Setting(algo="maml", beta=0.1, max_norm=2.0)
+    c = Setting(algo="maml", learn_alpha=False, beta=0.1, max_norm=2.0)
     gradients = [np.array([3.0, 4.0]), np.array([0.3, -0.1]), np.zeros(2)]
     clipped = [np.array([1.2, 1.6]), *gradients[1:]]
     sgd = adam = {"theta": START, "m": np.zeros(2), "v": np.zeros(2), "t": 0}
@@ -498,7 +498,7 @@ def test_noise_is_addressed():
 
 
 def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
-    c = Setting(**SMALL)
+    c = Setting(learn_alpha=False, **SMALL)
     n = 2 * metarl.CHUNK + 3
     tasks, theta = metarl.sample_tasks(c, n, rng(3)), c.network.init(rng(5))
     g, log = each(meta_gradient, c, theta, tasks, ADDRESS)
@@ -569,7 +569,7 @@ def test_no_noise_is_used_twice(algo, monkeypatch):
     addresses = []
     monkeypatch.setattr(metarl, "rng", lambda *address: addresses.append(address) or rng(*address))
     for seed in (0, 1):
-        c = Setting(algo=algo, seed=seed, **SMALL)
+        c = Setting(algo=algo, seed=seed, std=1.0, **SMALL)
         first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
         metarl.meta_test(c, second["theta"])
     assert len(set(addresses)) == len(addresses)
@@ -594,7 +594,7 @@ def test_training_tasks_are_never_tested_on():
 
 
 def test_meta_test_measures_each_step_on_fresh_episodes():
-    c = Setting(algo="fomaml", alpha=0.4, **SMALL)
+    c = Setting(algo="fomaml", learn_alpha=False, alpha=0.4, **SMALL)
     theta, address = c.network.init(rng(5)), (0, metarl.TEST, INNER, 0)
     tasks, returns = metarl.meta_test(c, theta)
     assert returns.shape == (3, 3)
@@ -608,7 +608,7 @@ def test_meta_test_measures_each_step_on_fresh_episodes():
 
 
 def test_meta_test_takes_its_own_number_of_episodes():
-    c = Setting(**(SMALL | dict(test_episodes=9)))
+    c = Setting(**(SMALL | dict(test_episodes=9, learn_alpha=False)))
     _, returns = metarl.meta_test(replace(c, env=Counting()), c.network.init(rng(5)))
     assert (returns == 9).all()
 

@@ -19,13 +19,14 @@ import numpy as np
 
 import envs
 import metarl
-from metarl import Setting
+from settings import DEFAULTS, Setting
 
 GOALS = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))
 PUBLISHED = {
     "MAML, published": (-40.4, -11.7, -3.3, -3.2),
     "pretrained, published": (-82.7, -58.0, -53.8, -46.8),
 }
+OURS = DEFAULTS["pointmass"] | DEFAULTS["maml pointmass"]
 OLD = {"hidden": (100, 100), "activation": "relu", "std": 1.0, "learn_alpha": False, "estimator": "log-prob"}
 OLD |= {"baseline": "linear", "outer": "trpo", "iterations": 100}
 ROWS = {
@@ -33,8 +34,10 @@ ROWS = {
     "untrained": {"iterations": 0},
     "joint": {"algo": "joint", "learn_alpha": False},
     "fomaml": {"algo": "fomaml", "estimator": "first-order"},
+    "reptile": {"algo": "reptile", "learn_alpha": False, "inner_steps": 3, "iterations": 100},
     "log-prob": {"estimator": "log-prob"},
     "dice": {"estimator": "dice"},
+    "emaml": {"algo": "emaml", "estimator": "log-prob", "sampling_term": True},
     "fixed alpha": {"learn_alpha": False},
     "std 1": {"std": 1.0},
     "linear baseline": {"baseline": "linear"},
@@ -58,12 +61,12 @@ class Navigation(envs.PointMass):
 
 def run(name, seed, minutes):
     """The returns (40, 4) on the published goals, the environment steps, iterations and seconds of training."""
-    options = dict(ROWS[name])
-    iterations = options.pop("iterations", None)
-    c = Setting(**{"env": Navigation(), "seed": seed, **options}, iterations=iterations or None)
+    options = OURS | ROWS[name]
+    iterations = options.pop("iterations")
+    c = Setting(env=Navigation(), seed=seed, iterations=iterations or None, **options)
     state, start = metarl.initial_state(c), time.perf_counter()
     states = metarl.train(c, state)
-    while state["t"] < (0 if iterations == 0 else c.iterations) and time.perf_counter() - start < 60 * minutes:
+    while state["t"] < iterations and time.perf_counter() - start < 60 * minutes:
         state = next(states)
     seconds = time.perf_counter() - start
     _, returns = metarl.meta_test(c, state["theta"])

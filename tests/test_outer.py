@@ -15,7 +15,7 @@ from metarl import Setting, adapt, each, lifetime, rng, sampler
 from policies import Policy, advantages
 
 ADDRESS = (0, metarl.TRAIN, 0, metarl.INNER)
-SMALL = dict(outer="trpo", policy="linear", tasks=3, episodes=4, alpha=0.3, alpha_decay=0.7)
+SMALL = dict(outer="trpo", learn_alpha=False, policy="linear", tasks=3, episodes=4, alpha=0.3, alpha_decay=0.7)
 
 
 def problem(**options):
@@ -216,13 +216,17 @@ def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
     slopes = []
     for k in range(inner_steps):
         leaf = Tensor(path[k].data)
-        slopes.append(grad(ad.sum(metarl.surrogate(c, leaf, episodes[k])), leaf).data)
+        slopes.append(grad(ad.sum(metarl.surrogate(c, leaf, episodes[k], c.estimator)), leaf).data)
 
     def loss(x):
         theta, scale = x[:P], np.exp(x[P:])
         for k in range(inner_steps):
             leaf = Tensor(np.broadcast_to(theta, (3, P)))
-            slope = grad(ad.sum(metarl.surrogate(c, leaf, episodes[k])), leaf).data if algo == "maml" else slopes[k]
+            slope = (
+                grad(ad.sum(metarl.surrogate(c, leaf, episodes[k], c.estimator)), leaf).data
+                if algo == "maml"
+                else slopes[k]
+            )
             theta = theta - c.alpha * (1 if k == 0 else c.alpha_decay) * scale * slope
         return metarl.surrogate(c, theta, episodes[-1])
 
