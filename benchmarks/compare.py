@@ -38,6 +38,7 @@ from cli import interval, replacing
 from settings import BLACK_BOXES, Setting
 from workers import workers
 
+OUT = Path("runs/compare")
 SCHEMA = 1  # of the files
 UPDATES = 3  # what noise is for, beside metarl.INIT, TRAIN, TEST
 REPEATS = 4  # independent updates of the same parameters
@@ -58,7 +59,7 @@ def reach(states, state, env_steps):
 def run(c, budget):
     """Train until the budget of environment steps is reached. Returns plain lists and numbers:
 
-    schema, budget, setting; parameters, P; optimal (tasks,); updates, what `update` says of the first and of the last state;
+    schema, budget, setting; parameters, P; optimal (tasks,); updates, what `update` says of the first and the last state;
     env_steps, seconds (of training) and returns (tasks, test_steps + 1) at each of FRACTIONS of the budget.
     """
     state, seconds, points = metarl.initial_state(c), 0.0, []
@@ -170,9 +171,9 @@ def over_seeds(values):
 
 
 def curves(runs):
-    """Learning curves of a row for figures: env_steps, seconds (points,), mean over seeds; returns and ci95 (points, k+1).
+    """The learning curve of a row, from its results: a point for each of FRACTIONS of the budget.
 
-    runs: the results of one row. Points are FRACTIONS of the budget.
+    env_steps, seconds (points,): means over seeds. returns, ci95 (points, k + 1): after each adaptation step.
     """
     returns = [np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs]  # (tasks, points, k + 1) each
     mean, ci95 = over_seeds(returns)
@@ -232,7 +233,7 @@ def main(argv=None):
     p.add_argument("--algos", nargs="+", choices=ROWS, default=ROWS)
     p.add_argument("--budget", type=float, default=4e6, help="environment steps of a run [4e6]")
     p.add_argument("--seeds", type=int, default=3, help="runs of each row, with seeds 0, 1, ... [3]")
-    p.add_argument("--out", type=Path, default=Path("runs/compare"), help="where finished runs are kept")
+    p.add_argument("--out", type=Path, default=OUT, help=f"where finished runs are kept [{OUT}]")
     a = p.parse_args(argv)
     if not (a.seeds >= 1 and 0 < a.budget < np.inf):
         p.error("--seeds and --budget must be above 0")

@@ -71,7 +71,7 @@ def mean_return(env, act, episodes):
 
 
 def foreign(env, budgets, episodes, seed):
-    """The mean return of PPO after each of the budgets, increasing numbers of environment steps; and their true numbers."""
+    """Environment steps and mean return of PPO after each of the budgets, increasing numbers of environment steps."""
     try:
         from stable_baselines3 import PPO
     except ImportError:
@@ -86,7 +86,7 @@ def foreign(env, budgets, episodes, seed):
 
 
 def ours(c, i):
-    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step of a trained policy."""
+    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step of a trained run."""
     state = next(islice(metarl.train(c, metarl.initial_state(c)), c.iterations - 1, None))
     tasks, returns = metarl.meta_test(c, state["theta"])
     return tasks[i], returns[i]

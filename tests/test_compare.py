@@ -1,4 +1,4 @@
-"""The comparison: equal terms for all, budgets that are kept, runs that are kept, and numbers against their definitions."""
+"""The comparison: equal terms, budgets that are kept, runs that are kept, and numbers against their definitions."""
 
 import itertools
 import json
@@ -88,7 +88,7 @@ def test_agreement_is_the_mean_cosine_of_pairs():
 
 
 def test_signal_to_noise_of_updates_with_known_signal_and_noise():
-    """Mean (3, 4), deviation 2 in each of 2 directions: 25 / 8, from half a million steps; and twice that from a million."""
+    """Mean (3, 4), deviation 2 in each of 2 directions: 25 / 8 from half a million steps, twice that from a million."""
     u = np.array([3.0, 4.0]) + 2 * metarl.rng(0).standard_normal((200_000, 2))
     ratio = compare.signal_to_noise(compare.agreement(u), 5e5)
     assert ratio == pytest.approx(2 * 25 / 8, rel=0.02)
