@@ -169,9 +169,10 @@ def cut(g):
     return g * np.minimum(1, 100 * np.median(length) / np.maximum(length, 1e-300))
 
 
-def by_gradient(c, pulls, seed, iterations=100, beta=0.03):
-    """x after Adam on the meta-gradient, the mean of the ten iterations in a row that earned most."""
-    x, m, v, path, earned, T = np.append(np.zeros(c.network.size), RULE), 0, 0, [], [], 50_000 // pulls
+def by_gradient(c, pulls, seed, iterations=100):
+    """x after Adam on the meta-gradient, the mean of the ten iterations in a row that earned most; environment steps."""
+    P, m, v, path, earned, T = c.network.size, 0, 0, [], [], 50_000 // pulls
+    x, beta = np.append(np.zeros(P), RULE), np.repeat([0.005, 0.05], [P, len(RULE)])
     for t in range(iterations):
         rng = metarl.rng(seed, metarl.TRAIN, t)
         g, returns = meta_gradient(c, x, pulls, metarl.sample_tasks(c, T, rng), rng)
@@ -184,7 +185,7 @@ def by_gradient(c, pulls, seed, iterations=100, beta=0.03):
 
 
 def by_cma_es(c, pulls, seed, generations=50, members=12):
-    """x after CMA-ES on the mean return; its members live in the same tasks under the same noise."""
+    """x after CMA-ES on the mean return, all members in the same tasks under the same noise; environment steps."""
     s, T = es.CMAES(RULE, 0.5, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
     for t in range(generations):
         rng, rules = metarl.rng(seed, metarl.TRAIN, t), s.ask()
