@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+import figures
 import metarl
 from settings import Setting, flag, number, parser
 from workers import workers
@@ -24,6 +25,7 @@ from workers import workers
 SCHEMA = 1  # of checkpoint.npz and result.json
 SAVE_EVERY = 5.0  # seconds
 FILES = ("checkpoint.npz", "log.csv", "result.json")
+PLOTS = ("paths.svg", "learning.svg")
 
 
 class Stop(Exception):
@@ -52,7 +54,7 @@ def main(argv=None):
 
 # --- What is asked for ---
 def prepare(argv):
-    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet, workers.
+    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet and to plot, workers.
 
     Writes nothing. Raises Stop for bad input.
     """
@@ -61,31 +63,47 @@ def prepare(argv):
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
     shared = "share the work among N processes, or a Dask cluster's: the same numbers, sooner [0: none]"
     p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
-    p.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    p.add_argument("--quiet", action="store_true", help="no progress on standard error, no pictures in the terminal")
+    p.add_argument("--plot", action="store_true", help=f"draw {' and '.join(PLOTS)} into DIR, with matplotlib")
     try:
         given = {name: tuple(x) if isinstance(x, list) else x for name, x in vars(p.parse_args(argv)).items()}
-        out, resume, quiet, spec = (given.pop(name) for name in ("out", "resume", "quiet", "workers"))
+        out, resume, quiet, plot = (given.pop(name) for name in ("out", "resume", "quiet", "plot"))
+        spec = given.pop("workers")
         if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
             raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
+        if plot:
+            require_plots(resume or out)
         if resume is not None:
-            return *resumed(resume, out, given), resume, quiet, spec
+            return *resumed(resume, out, given, plot), resume, quiet, plot, spec
         c = Setting(**given)
         if out is not None and any((out / name).exists() for name in FILES):
             raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
-        return c, metarl.initial_state(c), 0.0, out, quiet, spec
+        return c, metarl.initial_state(c), 0.0, out, quiet, plot, spec
     except ValueError as error:
         raise Stop(2, error) from None
 
 
-def resumed(resume, out, given):
-    """The setting, state and seconds of the run in the directory `resume`."""
+def require_plots(out):
+    """Raise Stop where there is no directory for plots, or nothing to draw them."""
+    if out is None:
+        raise Stop(2, f"--plot: needs --out DIR, to write {' and '.join(PLOTS)} there")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
+
+
+def resumed(resume, out, given, plot):
+    """The setting, state and seconds of the run in the directory `resume`; a finished one has to go on or be plotted."""
     fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
     fixed += ["--out"] if out is not None else []
     if fixed:
-        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; --iterations, --workers, --quiet can")
+        can = "--iterations, --workers, --quiet, --plot can"
+        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; {can}")
     c, state, seconds = load(resume / "checkpoint.npz")
     c = replace(c, **given)
-    if state["t"] > c.iterations or (state["t"] == c.iterations and (resume / "result.json").exists()):
+    done = state["t"] == c.iterations and (resume / "result.json").exists()
+    if state["t"] > c.iterations or (done and not plot):
         raise Stop(2, f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations")
     return c, state, seconds
 
@@ -141,6 +159,7 @@ class Record:
     def __init__(self, out, c, state, seconds):
         self.out, self.c, self.state, self.seconds = out, c, state, seconds
         self.start, self.saved = time.perf_counter() - seconds, time.perf_counter()
+        self.lines = []  # of the log
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             save(out / "checkpoint.npz", c, state, seconds)
@@ -148,16 +167,17 @@ class Record:
 
     def open_log(self, path, t):
         """log.csv up to iteration t, without what was written after the checkpoint; unbuffered, to append to."""
-        old = path.read_bytes().splitlines(keepends=True)[1 : t + 1] if path.exists() else []
+        self.lines = path.read_bytes().splitlines(keepends=True)[1 : t + 1] if path.exists() else []
         with replacing(path) as file:
-            file.writelines([b"iteration,pre,post,env_steps,seconds\n", *old])
+            file.writelines([b"iteration,pre,post,env_steps,seconds\n", *self.lines])
         return open(path, "ab", buffering=0)
 
     def keep(self, state):
         seconds = time.perf_counter() - self.start
+        values = [repr(state[name].item()) for name in ("t", "pre", "post", "env_steps")]
+        self.lines.append(",".join([*values, f"{seconds:.3f}\n"]).encode())
         if self.out is not None:
-            values = [repr(state[name].item()) for name in ("t", "pre", "post", "env_steps")]
-            self.log.write(",".join([*values, f"{seconds:.3f}\n"]).encode())
+            self.log.write(self.lines[-1])
         self.state, self.seconds = state, seconds
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.checkpoint()
@@ -202,8 +222,8 @@ def iterate(c, state, quiet, each, keep=lambda state: None):
     return state
 
 
-def run(c, state, seconds, out, quiet, spec):
-    """Train from `state`, save, test and report."""
+def run(c, state, seconds, out, quiet, plot, spec):
+    """Train from `state`, save, test, report and draw."""
     if c.algo == "cma-es" and state["C"].ndim == 1 and not quiet:
         print(f"cma-es: {len(state['theta'])} parameters: adapts the diagonal of the covariance only", file=sys.stderr)
     with workers(spec) as map:
@@ -222,7 +242,14 @@ def run(c, state, seconds, out, quiet, spec):
     if out is not None:
         with replacing(out / "result.json") as file:
             file.write(json.dumps(result, indent=1).encode())
-    print(table(result))
+    print(figures.printable(table(result), sys.stdout.encoding))
+    if not quiet:
+        print(figures.printable(figures.text(c, state["theta"], record.lines), sys.stdout.encoding))
+    if plot:
+        drawn = [(figures.draw_adaptation, c, state["theta"]), (figures.draw_log, record.lines, result["optimal"])]
+        for name, arguments in zip(PLOTS, drawn, strict=True):
+            with replacing(out / name) as file:
+                file.write(figures.svg(*arguments))
 
 
 # --- Results ---
