@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import envs
 from metarl import rng
 from policies import Policy, rollout
 
-ROOT = __file__.rsplit("tests", 1)[0]
+ROOT = Path(__file__).parents[1]
 NAMES = [*envs.FAMILIES, "bandit:arms=2,horizon=2", "pointmass:radius=0.1,box=0.1"]
 
 
