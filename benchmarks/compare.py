@@ -190,8 +190,8 @@ def table(results):
     """Return after each adaptation step, regret, environment steps and seconds of each row, as text."""
     first = next(iter(results.values()))
     c, steps = first[0]["setting"], range(len(first[0]["returns"][0][0]))
-    lines = [f"{'k':13}{'policy':14}{'inner':10}{'k = 0':>16}" + "".join(f"{k:16}" for k in steps[1:])]
-    lines[0] += f"{'regret':>16}{'env steps':>12}{'seconds':>9}"
+    lines = [f"{'k':13}{'policy':14}{'inner':10}{'k = 0':>17}" + "".join(f"{k:17}" for k in steps[1:])]
+    lines[0] += f"{'regret':>17}{'env steps':>12}{'seconds':>9}"
     untrained = {}
     for name, runs in results.items():
         curve, kind = curves(runs), f"{runs[0]['setting']['policy']}, P={runs[0]['parameters']}"
@@ -204,11 +204,11 @@ def table(results):
     optimum = np.mean([run["optimal"] for run in first])
     title = f"{c['env']}: mean return on {c['test_tasks']} held-out tasks after k adaptation steps of "
     title += f"{c['adapt_episodes']} episodes, 95 % intervals; seeds: {len(first)}, budget: {first[0]['budget']:,.0f}"
-    return "\n".join([title, *lines, f"{'optimum':37}{optimum:16.2f}"])
+    return "\n".join([title, *lines, f"{'optimum':37}{optimum:17.2f}"])
 
 
 def cell(mean_and_half):
-    return f"{'{:.2f} ± {:.2f}'.format(*mean_and_half):>16}"
+    return f"{'{:.2f} ± {:.2f}'.format(*mean_and_half):>17}"
 
 
 def optimisers(results):
