@@ -188,7 +188,7 @@ def draw_curves(axes, curves, optimum, **labels):
     axes.set(ylim=axes.get_ylim(), **labels)  # before the intervals, which may be far wider than all the rest
     for i, (x, y, *intervals) in enumerate(curves.values()):
         for half in intervals:
-            axes.fill_between(x, y - half, y + half, color=COLOURS[i], alpha=0.15, linewidth=0)
+            axes.errorbar(x, y, half, color=COLOURS[i], ls="", linewidth=0.8, capsize=2)
     axes.xaxis.set_major_formatter("{x:g}")
 
 
