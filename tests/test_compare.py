@@ -42,12 +42,13 @@ def test_all_rows_share_what_decides_on_the_test():
     assert {c.algo for c in settings} == set(metarl.ALGORITHMS)
 
 
+@pytest.mark.parametrize("env", ["pointmass", "sparse-pointmass"])
 @pytest.mark.parametrize("options", [{}, {"learn_alpha": True}, {"policy": "linear", "std": 0.7}])
-def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(options):
-    maml = setting("maml", "pointmass", 0, **options)
+def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(env, options):
+    maml = setting("maml", env, 0, **options)
     for algo in ("es-maml", "nes", "cma-es"):
-        c = setting(f"{algo}-pg", "pointmass", 0, **options)
-        assert c.algo == algo
+        c = setting(f"{algo}-pg", env, 0, **options)
+        assert (c.algo, c.population, c.tasks) == (algo, 20, 5)
         same = "policy hidden std activation inner deterministic alpha alpha_decay learn_alpha inner_steps gamma"
         for name in same.split():
             assert getattr(c, name) == getattr(maml, name), name
