@@ -17,6 +17,10 @@ first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is the
 - row "MAML, CMA-ES": the same agent, but theta stays 0 and CMA-ES moves the rule. It needs no gradient of a long
   chain of steps, the trouble with which Metz et al. (2019) describe.
 
+This agent cannot reach the optimum, which depends on the successes and failures of each arm, 2k numbers, while the
+policy is k logits. An arm pulled almost surely has a score near 0: further successes leave no trace in theta, and
+what a failure then costs does not depend on how many there were.
+
 Prints the mean return on held-out bandits with its 95 % interval over seeds (training and test), beside the published
 one (Duan et al. 2016; Mishra et al. 2018), environment steps and seconds of processor time of the training of one seed;
 for 10 pulls also the exact optimum.
