@@ -242,6 +242,7 @@ CASES = {
     **{f"matmul {a} {b}": (ad.matmul, normal, a, b) for a, b in PRODUCTS},
     **{f"affine {s}": (ad.affine, normal, *s) for s in AFFINE},
     "tanh of a number": (ad.tanh, normal, ()),
+    "slope of tanh": (lambda g, y: ad.apply(ad._tanh_slope, g, y), normal, (2, 3), (2, 3)),
     "reshape, as a method": (lambda x: x.reshape(3, -1), normal, (2, 3)),
 }
 
