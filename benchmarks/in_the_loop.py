@@ -151,18 +151,18 @@ def paired(difference):
 
 def conclusion(scores, etas):
     """What the table says, in words: all numbers are its own."""
-    means = {tuned: s.mean(1) for tuned, s in scores.items()}
-    fixed, online = means["fixed"], means[REPLAYED]
-    best, alpha = int(fixed[:-1].argmax()), np.exp(etas[REPLAYED][-1, ::PERIOD, 0])
-    spent = GENERATIONS * POPSIZE * LIVES
+    fixed, tuned, plan = scores["fixed"], scores[REPLAYED], scores["replayed"]
+    grid = {name: scores[name][:-1].mean(1) for name in ("fixed", REPLAYED)}
+    spans = [f"{name} from {x.min():.2f} to {x.max():.2f}" for name, x in grid.items()]
+    best, spent = int(grid["fixed"].argmax()), GENERATIONS * POPSIZE * LIVES
+    steps = spent * UPDATES * EPISODES * HORIZON / 1e6
+    alpha = " ".join(f"{x:.2f}" for x in np.exp(etas[REPLAYED][-1, ::PERIOD, 0]))
     return (
-        f"over births in the grid: fixed from {fixed[:-1].min():.2f} to {fixed[best]:.2f}, tuned ({REPLAYED}) from "
-        f"{online[:-1].min():.2f} to {online[:-1].max():.2f}\n"
-        f"outer loop's choice - best fixed of the grid, {GRID[best]}: {paired(scores['fixed'][-1] - scores['fixed'][best])}"
-        f", for {spent} lifetimes, {spent * UPDATES * EPISODES * HORIZON / 1e6:.0f} million steps; in the loop: none\n"
-        f"tuned online from the outer loop's choice - the choice itself: {paired(scores[REPLAYED][-1] - scores['fixed'][-1])}"
-        f", by a plan: {paired(scores['replayed'][-1] - scores['fixed'][-1])}\n"
-        f"alpha there as each goal appears: {' '.join(f'{a:.2f}' for a in alpha)}"
+        f"by alpha at birth, within the grid: {', '.join(spans)}\n"
+        f"outer loop's choice - best of the grid, {GRID[best]:g}, both fixed: {paired(fixed[-1] - fixed[best])}; "
+        f"the choice took {spent} lifetimes, {steps:.0f} million steps\n"
+        f"from the outer loop's choice, {REPLAYED} - fixed: {paired(tuned[-1] - fixed[-1])}, replayed - fixed: "
+        f"{paired(plan[-1] - fixed[-1])}; alpha at the start of each goal: {alpha}"
     )
 
 

@@ -1,6 +1,6 @@
 """Meta-overfitting: MAML on few training tasks, and on test tasks unlike the training ones.
 
-    python -m benchmarks.overfitting [--seeds 5]
+    python -m benchmarks.overfitting [--seeds 10]
 
 The point mass with horizon 50 and goals in [-0.5, 0.5]^2. First table: MAML trained on 1, 2, 4, 16, 64 goals over and
 over, or on new ones each time, adapts to its training goals and to 40 held-out ones; regret is the optimum less the
@@ -73,7 +73,7 @@ def run(pool, seed):
     return np.array(both), np.array(final)
 
 
-def table(seeds=5):
+def table(seeds=10):
     """{pool: regrets (seeds, training or held-out, after 0 or 3 steps)}; scores (seeds, trained or not, SHIFTS)."""
     jobs = [(pool, seed) for pool in POOLS for seed in range(seeds)]
     with ProcessPoolExecutor(2) as executor:
@@ -103,7 +103,7 @@ def conclusion(by_pool, far):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--seeds", type=int, default=5, help="0 to N - 1, at least 2")
+    p.add_argument("--seeds", type=int, default=10, help="0 to N - 1, at least 2")
     seeds = p.parse_args().seeds
     if seeds < 2:
         p.error("--seeds must be at least 2")
