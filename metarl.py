@@ -53,7 +53,7 @@ def each(f, c, theta, tasks, address, map=map):
     map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
     """
     members = theta.shape[1] if theta.ndim == 3 else 1  # (T, n, P): n for each task
-    size = CHUNK if c.inner == "pg" else max(1, 500 // members)  # no graph to hold, but small arrays
+    size = CHUNK if c.inner == "pg" else max(1, 2000 // members)  # no graph to hold, but small arrays
     starts = range(0, len(tasks), size)
     rows = [slice(i, i + size) for i in starts]
     thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]

@@ -451,18 +451,12 @@ def test_cma_es_takes_the_diagonal_form_above_500_parameters():
         assert metarl.initial_state(c)["C"].ndim == ndim == (1 if c.network.size > 500 else 2)
 
 
-def test_chunks_of_black_boxes_hold_500_members():
+def test_chunks_of_black_boxes_hold_2000_members():
     c, sizes = black_box(inner="hc"), []
-    for members, tasks in ((2, 600), (24, 30), (1000, 3)):
-        x = np.zeros((tasks, members, 1))
-        each(
-            lambda c, x, tasks, address: (sizes.append(x.shape[0] * x.shape[1]) or tasks,),
-            c,
-            x,
-            np.zeros((tasks, 2)),
-            ADDRESS,
-        )
-    assert sizes == [500, 500, 200, 480, 240, 1000, 1000, 1000]
+    count = lambda c, x, tasks, address: (sizes.append(x.shape[0] * x.shape[1]) or tasks,)
+    for members, tasks in ((2, 2400), (24, 100), (3000, 3)):
+        each(count, c, np.zeros((tasks, members, 1)), np.zeros((tasks, 2)), ADDRESS)
+    assert sizes == [2000, 2000, 800, 83 * 24, 17 * 24, 3000, 3000, 3000]
 
 
 def test_deterministic_policies_act_by_their_mode():

@@ -37,7 +37,7 @@ SMALL = [
     "2",
     "--quiet",
 ]
-PROGRAM = "import sys, cli; cli.SAVE_EVERY = 0.02; sys.exit(cli.main())"
+PROGRAM = "import sys, cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; sys.exit(cli.main())"
 
 
 def start(*flags):

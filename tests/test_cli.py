@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import checkpoints
 import cli
 import metarl
 from metarl import ALGORITHMS, Setting
@@ -78,7 +79,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.os, "fsync", full)
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(OSError, match="No space"), cli.replacing(path) as file:
         file.write(b"half")
     assert path.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["file"]
