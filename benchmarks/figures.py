@@ -36,7 +36,7 @@ STEPS = "environment steps (millions)"
 
 PATHS = [("maml", "pointmass", 0)]
 ARMS = [("maml", "bandit:prior=((1,3),(1,3),(1,3),(2,1),(2,1))", 0)]
-LEARNING = [(algo, "pointmass", seed) for algo in ("maml", "fomaml", "reptile", "cma-es") for seed in SEEDS]
+LEARNING = [(algo, "pointmass", seed) for algo in ("maml", "reptile", "nes", "cma-es") for seed in SEEDS]
 
 
 def train(algo, env, seed):
