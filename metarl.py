@@ -24,7 +24,6 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VEC
     os.environ.setdefault(_name, "1")  # before NumPy is imported: our parallelism is over tasks
 
 from dataclasses import replace
-from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -37,7 +36,6 @@ from settings import BLACK_BOXES, GRADIENTS, Setting  # noqa: F401 - metarl.Sett
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
 TASKS, INNER, MEASURE, ASK = range(4)  # and further on
-DELTA, DAMPING = 0.01, 1e-5  # of TRPO: the bound on the divergence, and what is added to F
 CHUNK = 5  # tasks that are worked on together, whatever the number of workers
 
 
@@ -147,7 +145,11 @@ def maml(c, state, address, each):
     tasks = sample_tasks(c, c.tasks, rng(*address, TASKS))  # l.3
     g, log = each(meta_gradient, c, state["theta"], tasks, (*address, INNER))  # l.4-9
     state, g = record(state, log), g.mean(0)
-    return trpo(c, state, g, tasks, (*address, INNER), each) if c.outer == "trpo" else descend(c, state, g)  # l.10
+    if c.outer != "trpo":
+        return descend(c, state, g)  # l.10
+    from trpo import trpo  # which needs this module
+
+    return trpo(c, state, g, tasks, (*address, INNER), each)
 
 
 def learn(c, phi, tasks, address):
@@ -173,63 +175,6 @@ def descend(c, state, g):
         state = {**state, "m": m, "v": v}
     beta = np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype) if c.learn_alpha else c.beta
     return {**state, "theta": state["theta"] - beta * g}  # l.10
-
-
-def trpo(c, state, g, tasks, address, each):
-    """A trust-region step against the gradient g (Schulman et al. 2015, Appendix C), as MAML was published with.
-
-    The direction is F^-1 g, F the Hessian of the mean divergence of the adapted policies from those before the step;
-    the step along it is shortened until the divergence is at most DELTA and the loss has improved.
-    """
-    from scipy.sparse.linalg import LinearOperator, cg
-
-    x = state["theta"]
-    mean = lambda f, vector: each(partial(f, vector), c, x, tasks, address)[0].mean(0)
-    F = lambda v: mean(fisher_product, v.astype(x.dtype)) + DAMPING * v
-    direction, _ = cg(LinearOperator((x.size, x.size), F, dtype=x.dtype), g, rtol=1e-10, maxiter=10)
-    step = np.sqrt(2 * DELTA / max(direction @ F(direction), 1e-30)) * direction
-    for i in range(15):
-        new = x - (0.8**i * step).astype(x.dtype)
-        kl, gain = mean(trial, new)
-        if kl <= DELTA and gain > 0:
-            return {**state, "theta": new}
-    return state
-
-
-def divergence(c, theta, other, D):
-    """(T,): the mean of KL(pi_theta || pi_other) over the steps of D."""
-    return ad.sum(c.network.kl(theta, other, D.obs) * D.mask, (1, 2)) / D.mask.sum((1, 2))
-
-
-def fisher_product(v, c, x, tasks, address):
-    """[(T, P)]: J^T F' J v for each task, the product of v with the Hessian at x of the divergence after adaptation.
-
-    J is the derivative of theta' by x; F' the Hessian of the divergence by theta', whose gradient is 0 there.
-    """
-    x = Tensor(np.tile(x, (len(tasks), 1)))
-    path, episodes = lifetime(c, x, sampler(c, tasks, address))
-    theta, u = path[-1], Tensor(np.zeros(path[-1].shape, x.dtype))
-    Jv = grad(ad.sum(grad(theta, x, u, create_graph=True) * v), u)  # the derivative of v . J^T u by u
-    Fv = ad.hvp(lambda other: ad.sum(divergence(c, theta.data, other, episodes[-1])), theta.data, Jv.data)
-    return [grad(theta, x, Fv).data]
-
-
-def remember(c, path, episodes):
-    """The episodes with the log-probabilities under the policies that took them, so that others can be judged on them."""
-    pairs = zip(path, episodes, strict=True)
-    return [D._replace(log_pi=c.network.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs]
-
-
-def trial(new, c, x, tasks, address):
-    """[(T, 2)]: for each task the divergence of new (P,) from x and what it improves, on the episodes of x."""
-    x, new = (Tensor(np.tile(a, (len(tasks), 1))) for a in (x, new))
-    path, episodes = lifetime(replace(c, estimator="first-order"), x, sampler(c, tasks, address))
-    episodes = remember(c, path, episodes)
-    other, D = adapt(c, new, lambda k, theta: episodes[k])[0], episodes[-1]
-    gain = surrogate(c, path[-1], D, "lvc") - surrogate(c, other[-1], D, "lvc")
-    if c.sampling_term:
-        gain = gain + sampling(c, path, episodes) - sampling(c, other, episodes)
-    return [np.stack([divergence(c, path[-1].data, other[-1].data, D), gain.data], 1)]
 
 
 def record(state, log):

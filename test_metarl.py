@@ -18,6 +18,7 @@ import autodiff as ad
 import cli
 import es
 import metarl
+import trpo
 from autodiff import Tensor, grad
 from metarl import ALGORITHMS, INNER, Setting, adapt, each, meta_gradient, rng, sampler
 from policies import rollout
@@ -202,7 +203,7 @@ def test_meta_gradient_equals_differences(problem, inner_steps):
     c = replace(c, inner_steps=inner_steps, alpha_decay=0.7)
     thetas = np.tile(theta, (len(tasks), 1))
     path, episodes = metarl.lifetime(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
-    episodes = metarl.remember(c, path, episodes)
+    episodes = trpo.remember(c, path, episodes)
 
     def outer_loss(theta):
         for k, D in enumerate(episodes[:-1]):

@@ -40,7 +40,7 @@ MAML = (
     ("8", "D′ᵢ ← trajectories in Tᵢ, acting by θ′ᵢ", "metarl.lifetime", "l.8"),
     ("10", "L(θ′ᵢ), estimated from D′ᵢ", "metarl.meta_loss", "l.10"),
     ("10", "its gradient by θ, through θ′ᵢ = θ − α ∇L(θ)", "metarl.meta_gradient", "l.10"),
-    ("10", "a step by SGD, Adam or TRPO against the mean over all tasks", "metarl.maml", "l.10"),
+    ("10", "a step by SGD or Adam against the mean over all tasks", "metarl.maml", "l.10"),
     ("10", "θ ← θ − β ∇ Σᵢ L(θ′ᵢ)", "metarl.descend", "l.10"),
 )
 REPTILE = (

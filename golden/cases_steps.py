@@ -7,6 +7,7 @@ import numpy as np
 import autodiff as ad
 import metarl
 import policies
+import trpo
 from autodiff import Tensor, grad
 from settings import Setting
 
@@ -53,8 +54,8 @@ def trust_region(c, x, tasks, noise, v, new):
     """For each task the Fisher matrix after adaptation times v; divergence and improvement of `new`."""
     c, address = setting(c), (0, metarl.TRAIN, 0, metarl.INNER, 0)
     with mock.patch.object(metarl, "rng", Streams(noise)):
-        (product,) = metarl.fisher_product(v, c, x, tasks, address)
-        (trial,) = metarl.trial(new, c, x, tasks, address)
+        (product,) = trpo.fisher_product(v, c, x, tasks, address)
+        (trial,) = trpo.trial(new, c, x, tasks, address)
     return {"fisher_product": product, "kl": trial[:, 0], "gain": trial[:, 1]}
 
 
