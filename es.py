@@ -70,7 +70,10 @@ class Strategy:
         return self
 
     def told(self, x, f):
-        """Check one generation and record it. Returns x (popsize, n) and f (popsize,), with inf for NaN."""
+        """Check one generation and record it. Returns x (popsize, n) and f (popsize,), with inf for NaN.
+
+        The median of the history is the element popsize // 2 in order: of two in the middle the larger.
+        """
         x, f = np.asarray(x, float), np.array(f, float)
         have, must = (x.shape, f.shape), ((self.popsize, self.n), (self.popsize,))
         require(have == must, "x and f must have shapes {} and {}, not {} and {}", *must, *have)
@@ -126,7 +129,7 @@ def by_rank(u, f):
 
 
 def eigh(a):
-    """Eigenvalues and -vectors of a symmetric matrix; NaN, which stop() reports, where NumPy would raise."""
+    """Eigenvalues, ascending, and -vectors, of whatever sign; NaN, which stop() reports, where NumPy would raise."""
     return np.linalg.eigh(a) if np.isfinite(a).all() else (np.full(len(a), np.nan), np.full_like(a, np.nan))
 
 
@@ -172,7 +175,7 @@ class OpenAIES(Strategy):
         return self.shaped(f) @ eps / (self.popsize * self.sigma)  # l.5
 
     def shaped(self, f):
-        """f (popsize,) as the option `fitness` asks; equal fitness gives zeros."""
+        """f (popsize,) as the option `fitness` asks; equal fitness gives zeros. The deviation is by popsize."""
         if self.fitness == "ranks":
             return by_rank(np.arange(f.size) / (f.size - 1), f)
         finite = f[np.isfinite(f)] if np.isfinite(f).any() else np.zeros(1)

@@ -208,7 +208,7 @@ def es_gradient(c, theta, scale, tasks, noise):
         pair = [rollout(c.family, c.network, x, tasks, 1, noise) for x in (theta + step, theta - step)]
         g = g + (pair[0].returns - pair[1].returns)[:, None] * eps
         episodes += pair
-    deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8
+    deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8  # over all queries, by n
     return theta + c.alpha * scale * g / (len(episodes) * deviation), episodes
 
 

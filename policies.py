@@ -77,7 +77,7 @@ class Policy:
         return log_std.reshape(*theta.shape[:-1], *[1] * (ndim - theta.ndim), self.action_dim)
 
     def mode(self, theta, obs):
-        """The most probable action."""
+        """The most probable action; of equally probable ones the first."""
         output = self._output(theta, obs)
         return output.argmax(-1) if self.discrete else output
 
@@ -209,7 +209,9 @@ def moments(A, mask):
     """Mean and standard deviation (plus 1e-8) of A over the steps of each task that the mask keeps, (T, 1, 1) each."""
     n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
     mean = (A * mask).sum((1, 2), keepdims=True) / n
-    return mean, np.sqrt((((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n) + 1e-8
+    return mean, np.sqrt(
+        (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n
+    ) + 1e-8  # n, not n - 1; 1e-8 beside the root
 
 
 # --- What policy gradients differentiate ---
@@ -231,7 +233,7 @@ ESTIMATORS = {
 
 
 def weights(c, D):
-    """The advantages (T, K, H) over the K H steps: the mean over episodes and time."""
+    """The advantages (T, K, H) over K H: a mean over episodes and time, in which steps after the end count as zeros."""
     A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
     return A / A[0].size
 
