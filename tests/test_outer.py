@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import dblquad
 
 import autodiff as ad
+import es
 import metarl
 import trpo
 from autodiff import Tensor, grad
@@ -279,6 +280,29 @@ def test_learned_step_sizes_have_a_rate_of_their_own():
     P = c.network.size
     moved = metarl.descend(c, {"theta": np.zeros(2 * P)}, np.full(2 * P, 0.1))["theta"]
     assert_allclose(moved, np.repeat([-0.05, -0.2], P))
+
+
+# --- Evolution strategies over a run ---
+@pytest.mark.parametrize("algo, nes", [("es-maml", "snes"), ("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")])
+def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeypatch):
+    """Three generations, beside a strategy that is never taken apart: step sizes, moments, covariance and paths go on."""
+    c = Setting(algo=algo, nes=nes, policy="linear", learn_alpha=False, tasks=3, population=6)
+    value = lambda x, tasks: -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.network.size))
+    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
+    state = metarl.initial_state(c)
+    make = {"es-maml": partial(es.OpenAIES, optimizer="adam", lr=c.beta), "nes": metarl.NES[nes], "cma-es": es.CMAES}
+    one = make[algo](state["theta"], c.sigma, 6)
+    for t in range(3):
+        state, one.rng = next(metarl.train(c, state)), rng(c.seed, metarl.TRAIN, t, metarl.ASK)
+        x, noise = one.ask(), rng(c.seed, metarl.TRAIN, t, metarl.TASKS)
+        if algo == "es-maml":  # the members of a pair share their task
+            v = value(np.stack([x[:3], x[3:]], 1), metarl.sample_tasks(c, 3, noise)).T.ravel()
+        else:
+            v = value(np.stack([x] * 3), metarl.sample_tasks(c, 3, noise)).mean(0)
+        one.tell(x, -v)
+        assert_allclose(state["theta"], one.mean, rtol=1e-10)
+        for name in set(one.MOVING) - {"mean"}:
+            assert_allclose(state[name], getattr(one, name), rtol=1e-10, atol=1e-14)
 
 
 # --- The sampling term, written out ---
