@@ -190,7 +190,7 @@ def by_gradient(c, pulls, seed, iterations=100):
 
 def by_cma_es(c, pulls, seed, generations=50, members=12):
     """x after CMA-ES on the mean return, all members in the same tasks under the same noise; environment steps."""
-    s, T = es.CMAES(RULE, 0.5, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
+    s, T = es.CMAES(RULE, 0.25, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
     for t in range(generations):
         rng, rules = metarl.rng(seed, metarl.TRAIN, t), s.ask()
         tasks = np.repeat(metarl.sample_tasks(c, T, rng), members, 0)
