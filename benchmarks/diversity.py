@@ -26,7 +26,7 @@ BOXES = (0.125, 0.5, 1.0, 2.0)
 ALPHAS = (0.125, 0.25, 0.5, 1.0, 2.0)  # 0.5 in training
 NAMES = {"maml": "MAML", "reptile": "Reptile", "joint": "joint"}
 BUDGET = 300  # rollouts of 10 tasks, 20 episodes each, of a training run
-SMALL = dict(hidden=(32,), tasks=10, beta=0.01, adapt_episodes=20, test_episodes=20)
+SMALL = dict(hidden=(32,), tasks=10, beta=0.01, estimator="lvc", adapt_episodes=20, test_episodes=20)
 
 
 def setting(algo, box, seed):

@@ -24,7 +24,7 @@ from cli import interval
 
 POOLS = (1, 2, 4, 16, 64, 0)  # 0: unlimited
 SHIFTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-SMALL = dict(hidden=(32,), tasks=10, beta=0.01, adapt_episodes=20, test_episodes=20, iterations=100)
+SMALL = dict(hidden=(32,), tasks=10, beta=0.01, estimator="lvc", adapt_episodes=20, test_episodes=20, iterations=100)
 HELD_OUT = 40
 
 
