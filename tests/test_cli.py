@@ -95,14 +95,17 @@ def about(**changes):
     return np.array(json.dumps({"schema": 1, "setting": asdict(Setting(**SMALL)), "seconds": 0.0} | changes))
 
 
+SIZE = metarl.initial_state(Setting(**SMALL))["theta"].size
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
         ({"theta": np.zeros(3)}, "arrays do not belong"),
-        ({"theta": np.zeros(29, "f4")}, "arrays do not belong"),
+        ({"theta": np.zeros(SIZE, "f4")}, "arrays do not belong"),
         ({"m": None}, "arrays do not belong"),
         ({"extra": np.zeros(3)}, "arrays do not belong"),
-        ({"v": np.full(29, np.nan)}, "arrays do not belong"),
+        ({"v": np.full(SIZE, np.nan)}, "arrays do not belong"),
         ({"about": None}, "not a checkpoint"),
         ({"about": np.array("text")}, "not a checkpoint"),
         ({"about": np.array([None])}, "not a checkpoint"),  # pickled
