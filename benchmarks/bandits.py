@@ -132,15 +132,21 @@ def setting(arms):
     return Setting(env=f"bandit:arms={arms},horizon=1", policy="linear")
 
 
-def lifetime(c, x, pulls, tasks, rng, create_graph=False):
-    """One lifetime in each task. x: Tensor (T, P + 5). Returns log pi(a_t) and r_t, each (T, pulls), and all thetas."""
-    theta, v, steps = x[:, : c.network.size], 0, []
+def lifetime(c, x, pulls, tasks, rng):
+    """One lifetime in each task. x (T, P + 5), a Tensor if a gradient is to pass through all the steps.
+
+    Returns log pi(a_t) and r_t, each (T, pulls), and theta (T, P) before each pull.
+    """
+    theta, v, steps, differentiable = x[:, : c.network.size], 0, [], isinstance(x, Tensor)
     win, lose, win_u, lose_u, mu = (x[:, i : i + 1] for i in range(c.network.size, x.shape[1]))
     for t in range(pulls):
-        D = rollout(c.family, c.network, theta.data, tasks, 1, rng)
-        r, log_pi = D.rewards[:, 0], c.network.log_prob(theta, D.obs, D.actions)[:, 0]  # (T, 1)
-        steps.append((log_pi, r, theta.data))
-        score = grad(ad.sum(log_pi), theta, create_graph=create_graph)
+        leaf = theta if differentiable else Tensor(theta)
+        D = rollout(c.family, c.network, leaf.data, tasks, 1, rng)
+        r, log_pi = D.rewards[:, 0], c.network.log_prob(leaf, D.obs, D.actions)[:, 0]  # (T, 1)
+        score = grad(ad.sum(log_pi), leaf, create_graph=differentiable)
+        if not differentiable:
+            log_pi, score = log_pi.data, score.data
+        steps.append((log_pi, r, leaf.data))
         u = np.log1p(t) / np.log(pulls)
         v = mu * v + ad.where(r > 0, ad.exp(win + win_u * u), -ad.exp(lose + lose_u * u)) * score
         theta = theta + v
@@ -162,7 +168,7 @@ def meta_gradient(c, x, pulls, tasks, rng):
     `worth`, for which meta-training, and it alone, uses the means of its bandits.
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
-    log_pi, rewards, thetas = lifetime(c, x, pulls, tasks, rng, create_graph=True)
+    log_pi, rewards, thetas = lifetime(c, x, pulls, tasks, rng)
     advantage = returns_to_go(rewards, 1) - worth(c, thetas, tasks)
     return grad(-ad.sum(log_pi * (advantage - advantage.mean(0))), x).data, rewards.sum(1)
 
@@ -195,13 +201,13 @@ def by_cma_es(c, pulls, seed, generations=50, members=12):
         rng, rules = metarl.rng(seed, metarl.TRAIN, t), s.ask()
         tasks = np.repeat(metarl.sample_tasks(c, T, rng), members, 0)
         x = np.tile(np.hstack([np.zeros((members, c.network.size)), rules]), (T, 1))
-        _, rewards, _ = lifetime(c, Tensor(x), pulls, tasks, Common(rng, members))
+        _, rewards, _ = lifetime(c, x, pulls, tasks, Common(rng, members))
         s.tell(rules, -rewards.sum(1).reshape(T, members).mean(0))
     return np.append(np.zeros(c.network.size), s.mean), generations * members * T * pulls
 
 
 def live(c, x, pulls, tasks, rng):
-    return lifetime(c, Tensor(np.tile(x, (len(tasks), 1))), pulls, tasks, rng)[1].sum(1)
+    return lifetime(c, np.tile(x, (len(tasks), 1)), pulls, tasks, rng)[1].sum(1)
 
 
 # --- The table ---

@@ -133,10 +133,12 @@ def expected_return(x):
     return sum(probability(x, history) * sum(success for _, success in history) for history in histories)
 
 
-def test_lifetime_follows_the_rule_pull_by_pull():
+@pytest.mark.parametrize("kind", [Tensor, np.asarray])
+def test_lifetime_follows_the_rule_pull_by_pull(kind):
     c, rng = bandits.setting(3), np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal((4, 6)), np.tile(X[-5:], (4, 1))], 1)
-    log_pi, rewards, thetas = bandits.lifetime(c, Tensor(x), 6, rng.random((4, 3)), rng)
+    log_pi, rewards, thetas = bandits.lifetime(c, kind(x), 6, rng.random((4, 3)), rng)
+    log_pi = Tensor(log_pi).data
     for i in range(4):
         theta, v = x[i, :6], np.zeros(6)
         for t in range(6):
