@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-LIST, TABLE = ROOT / "tests/faults.json", ROOT / "tests/FAULTS.md"
+LIST, EQUIVALENTS, TABLE = (ROOT / "tests" / name for name in ("faults.json", "equivalents.json", "FAULTS.md"))
 BEGIN, END = "<!-- written by python -m tests.faults --write -->\n", "<!-- end -->"
 ALGORITHMS = ["test_metarl.py", "tests/test_outer.py", "tests/test_estimators.py"]
 TESTS = {  # of each module, in the order in which they are tried
@@ -50,6 +50,12 @@ def listed():
     """Every Fault in faults.json."""
     modules = json.loads(LIST.read_text(encoding="utf-8"))
     return [Fault(module, **entry) for module, entries in modules.items() for entry in entries]
+
+
+def equivalents():
+    """{(module, line, line of a mutant): why no test can tell them apart}, of the mutants that mutation.py samples."""
+    entries = json.loads(EQUIVALENTS.read_text(encoding="utf-8"))
+    return {(e["module"], e["old"], e["new"]): e["why"] for e in entries}
 
 
 def planted(fault, root=ROOT):
@@ -107,12 +113,18 @@ def found(faults, jobs, report=lambda fault, test: None):
 
 
 def table(faults):
-    """The faults and the tests that find them, as Markdown: a table for each module."""
+    """The faults and the tests that find them, and the mutants that none can find, as tables of Markdown."""
     text = f"{len(faults)} faults, each found by a test.\n"
     for module in dict.fromkeys(fault.module for fault in faults):
         rows = [f"| {f.fault} | `{f.test}` |\n" for f in faults if f.module == module]
         text += f"\n### {module}: {len(rows)}\n\n| fault | found by |\n|---|---|\n" + "".join(rows)
-    return text
+    text += (
+        "\n### Mutants that no test can tell from the original\n\n| module | line | mutant | why |\n|---|---|---|---|\n"
+    )
+    cell = lambda line: f"`{line}`".replace("|", "\\|")
+    return text + "".join(
+        f"| {m} | {cell(old)} | {cell(new)} | {why} |\n" for (m, old, new), why in equivalents().items()
+    )
 
 
 def split(text):

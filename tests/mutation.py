@@ -10,7 +10,6 @@ said why no test can find them, are counted in two ways: as survivors, and left 
 """
 
 import argparse
-import json
 import os
 import random
 import shlex
@@ -22,16 +21,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.faults import ROOT, TESTS, copy_to, first_failure
+from tests.faults import ROOT, TESTS, copy_to, equivalents, first_failure
 
-EQUIVALENTS = ROOT / "tests/equivalents.json"
 MODULES = ("autodiff.py", "es.py", "policies.py", "metarl.py")
-
-
-def equivalents():
-    """{(module, line, line of the mutant): why no test can tell them apart}."""
-    entries = json.loads(EQUIVALENTS.read_text(encoding="utf-8"))
-    return {(e["module"], e["old"], e["new"]): e["why"] for e in entries}
 
 
 def mutants(module, work):

@@ -40,7 +40,7 @@ def test_the_published_table_is_that_of_the_list():
 
 
 def test_known_equivalents_fit_the_sources():
-    for (module, old, new), why in mutation.equivalents().items():
+    for (module, old, new), why in faults.equivalents().items():
         assert why and old != new
         assert old in map(str.strip, (ROOT / module).read_text(encoding="utf-8").splitlines()), old
 
