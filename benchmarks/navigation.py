@@ -4,8 +4,8 @@
 
 Finn et al. 2017, table 4: the mean undiscounted return after 0, 1, 2 and 3 steps of 40 episodes each, with step sizes
 0.5, 0.25, 0.25, over 40 goals that are always the same. These goals override the family's split: training goals are
-uniform in the same box, but keep 0.01 away from them. Each row is a setting that differs from the defaults of
-`--algo maml` in what its name says. `as published` is the original's network, baseline and optimiser for as many
+uniform in the same box, but keep 0.01 away from them. The rows are the defaults of the algorithms;
+those from `first-order` on differ from the defaults of `--algo maml` in what their name says. `as published` is the original's network, baseline and optimiser for as many
 iterations as fit in --minutes. Runs are independent processes, two at a time; `seconds` are those of one run's training.
 """
 
@@ -26,23 +26,25 @@ PUBLISHED = {
     "MAML, published": (-40.4, -11.7, -3.3, -3.2),
     "pretrained, published": (-82.7, -58.0, -53.8, -46.8),
 }
-OURS = DEFAULTS["pointmass"] | DEFAULTS["maml pointmass"]
 OLD = {"hidden": (100, 100), "activation": "relu", "std": 1.0, "learn_alpha": False, "estimator": "log-prob"}
-OLD |= {"baseline": "linear", "outer": "trpo", "iterations": 100}
+OLD |= {"baseline": "linear", "outer": "trpo", "tasks": 20}
 ROWS = {
     "maml": {},
+    "fomaml": {"algo": "fomaml"},
+    "reptile": {"algo": "reptile"},
+    "emaml": {"algo": "emaml"},
+    "joint": {"algo": "joint"},
     "untrained": {"iterations": 0},
-    "joint": {"algo": "joint", "learn_alpha": False},
-    "fomaml": {"algo": "fomaml", "estimator": "first-order"},
-    "reptile": {"algo": "reptile", "learn_alpha": False, "inner_steps": 3, "iterations": 100},
+    "first-order": {"estimator": "first-order"},
     "log-prob": {"estimator": "log-prob"},
     "dice": {"estimator": "dice"},
-    "emaml": {"algo": "emaml", "estimator": "log-prob", "sampling_term": True},
-    "fixed alpha": {"learn_alpha": False},
+    "alpha not learned": {"learn_alpha": False},
     "std 1": {"std": 1.0},
+    "20 tasks": {"tasks": 20},
     "linear baseline": {"baseline": "linear"},
-    "K = 40": {"episodes": 40},
-    "trpo": {"outer": "trpo", "iterations": 30},
+    "no baseline": {"baseline": "none"},
+    "K = 40": {"episodes": 40, "tasks": 20},
+    "trpo": {"outer": "trpo"},
     "as published": OLD,
 }
 
@@ -61,9 +63,10 @@ class Navigation(envs.PointMass):
 
 def run(name, seed, minutes):
     """The returns (40, 4) on the published goals, the environment steps, iterations and seconds of training."""
-    options = OURS | ROWS[name]
-    iterations = options.pop("iterations")
-    c = Setting(env=Navigation(), seed=seed, iterations=iterations or None, **options)
+    algo = ROWS[name].get("algo", "maml")
+    options = DEFAULTS["pointmass"] | DEFAULTS.get(f"{algo} pointmass", {}) | ROWS[name]
+    iterations = options.pop("iterations", 100)
+    c = Setting(env=Navigation(), seed=seed, **options)
     state, start = metarl.initial_state(c), time.perf_counter()
     states = metarl.train(c, state)
     while state["t"] < iterations and time.perf_counter() - start < 60 * minutes:

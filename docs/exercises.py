@@ -233,7 +233,7 @@ EXERCISES = (
     Exercise(
         "The gradient that went missing",
         """
-        `python metarl.py --algo maml --iterations 20` and the same with fomaml print the same numbers, digit for
+        `python metarl.py --algo maml --env sparse-pointmass` and the same with fomaml print the same numbers, digit for
         digit. The one differentiates through its inner steps, the other does not; they cannot agree. Make MAML itself
         again.
         """,
