@@ -855,6 +855,7 @@ def test_an_axis_out_of_range_is_named(name):
 
 OTHER_ERRORS = {
     "non-scalar output": (lambda: grad(M, M), ValueError, "shape (2, 3) needs grad_output"),
+    "output of one element": (lambda: grad(M[0, :1], M), ValueError, "shape (1,) needs grad_output"),
     "grad_output": (lambda: grad(M, M, np.ones(3)), ValueError, "shape (3,), the output has shape (2, 3)"),
     "grad_output, scalar": (
         lambda: grad(M[0, 0], M, np.ones(1)),
