@@ -14,7 +14,7 @@ first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is the
 
 - row "MAML": by its gradient through all the steps, which counts that x decides what is sampled (E-MAML, Stadie et
   al. 2018); from time to time it explodes, so outliers are cut, and the best ten iterations in a row are kept;
-- row "MAML, CMA-ES": the same agent, but theta stays 0 and CMA-ES moves the rule. It needs no gradient of a long
+- row "MAML, CMA-ES": the same agent, but theta stays 0 and CMA-ES moves the rule, from 0. It needs no gradient of a long
   chain of steps, the trouble with which Metz et al. (2019) describe.
 
 This agent cannot reach the optimum, which depends on the successes and failures of each arm, 2k numbers, while the
@@ -49,7 +49,7 @@ PUBLISHED = {  # by pulls, arms
     (100, 10): {"Gittins": "82.8", "MAML": "70.1"},
     (100, 50): {"Gittins": "85.2", "MAML": "70.3"},
 }
-RULE = np.array([-1.0, -2.0, 0.0, 0.0, 0.0])  # before meta-learning: cautious, so that gradients do not explode at once
+RULE = np.array([-1.0, -2.0, 0.0, 0.0, 0.0])  # where gradients begin: cautious steps, lest they explode at once
 TEST_TASKS = 4000  # for each seed
 
 
@@ -196,7 +196,7 @@ def by_gradient(c, pulls, seed, iterations=100):
 
 def by_cma_es(c, pulls, seed, generations=50, members=12):
     """x after CMA-ES on the mean return, all members in the same tasks under the same noise; environment steps."""
-    s, T = es.CMAES(RULE, 0.25, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
+    s, T = es.CMAES(np.zeros(len(RULE)), 0.25, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
     for t in range(generations):
         rng, rules = metarl.rng(seed, metarl.TRAIN, t), s.ask()
         tasks = np.repeat(metarl.sample_tasks(c, T, rng), members, 0)
