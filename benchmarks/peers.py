@@ -82,7 +82,9 @@ def ours(inputs):
     T, K, H = inputs.sizes
     options = dict(alpha=ALPHA, gamma=GAMMA, baseline="time", standardise=False, episodes=K, inner_steps=1)
     hidden, dtype = tuple(int(n) for n in inputs.widths[1:-1]), str(inputs.theta.dtype)
-    c = Setting(algo="maml", env=Clamped(horizon=H), hidden=hidden, dtype=dtype, tasks=T, **options)
+    c = Setting(
+        algo="maml", estimator="log-prob", env=Clamped(horizon=H), hidden=hidden, dtype=dtype, tasks=T, **options
+    )
     metarl.rng = lambda start, k: Prepared(inputs.noise[k][:, start : start + metarl.CHUNK])  # k: inner steps so far
     threads = ExitStack()
     map = threads.enter_context(workers(0))

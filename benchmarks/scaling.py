@@ -36,7 +36,7 @@ LARGE = {"tasks": 40, "width": 100, "dtype": "float64"}
 
 def setting(horizon=100, width=64, **options):
     env = PointMass(horizon=horizon, radius=0.0)  # no episode ends early
-    return Setting(env=env, hidden=(width, width), standardise=False, **options)
+    return Setting(env=env, estimator="log-prob", hidden=(width, width), standardise=False, **options)
 
 
 def meta_gradient(c, map):
