@@ -235,7 +235,7 @@ def main():
     with ProcessPoolExecutor(2) as pool:
         for pulls, arms in [(n, k) for n in a.pulls for k in a.arms]:
             print(f"{pulls} pulls, {arms} arms; {a.seeds} seeds")
-            print(f"{'agent':15}{'published':>10}{'measured':>16}{'env steps':>12}{'seconds':>9}")
+            print(f"{'agent':15}{'published':>10}{'measured':>16}{'env steps':>12}{'CPU s':>9}")
             if pulls <= 10:
                 print(f"{'optimum':15}{'':10}{optimum(arms, pulls):9.3f}")
             for agent in [*COUNTING, *TRAINED]:

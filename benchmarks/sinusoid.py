@@ -95,7 +95,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seed", type=int, default=0)
     seed = p.parse_args().seed
-    print(f"{'mean squared error':20}{'iterations':>12}{'seconds':>9}  after 0, 1, 5 and 10 steps, and as published")
+    print(f"{'mean squared error':20}{'iterations':>12}{'CPU s':>9}  after 0, 1, 5 and 10 steps, and as published")
     for name, f, iterations in [
         ("untrained", None, 0),
         ("MAML", maml, 6000),
