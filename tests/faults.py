@@ -66,10 +66,9 @@ def planted(fault, root=ROOT):
     return text.replace(fault.old, fault.new)
 
 
-def copy_to(place):
+def copy_to(place, root=ROOT):
     """A copy of the project, without its history and what can be made anew."""
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.new")
-    return Path(shutil.copytree(ROOT, place, ignore=ignored))
+    return Path(shutil.copytree(root, place, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.new")))
 
 
 def first_failure(place, tests):

@@ -39,18 +39,20 @@ def mutants(module, work):
 
 
 def enter(work):
-    """Each process works in a copy of its own."""
-    os.chdir(copy_to(work / str(os.getpid())))
+    """Each process works in a copy of its own, of what was seen to pass."""
+    os.chdir(copy_to(work / str(os.getpid()), work / "innocent"))
 
 
 def survivor(item, command, timeout):
-    """None for a mutant that is found, else the first line that differs, before and after."""
+    """None for a mutant that is found, or runs for ever, else the first line that differs, before and after."""
     from cosmic_ray.mutating import mutate_and_test
 
     result = mutate_and_test(item.mutations, command, timeout)
     if result.worker_outcome != "normal":
         raise RuntimeError(result.output)
     if result.is_killed:
+        if result.output == "timeout":
+            print(f"{item.mutations[0].module_path}:{item.mutations[0].start_pos[0]} timed out", flush=True)
         return None
     lines = [line for line in result.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("---", "+++")]
     return tuple(next((line[1:].strip() for line in lines if line[0] == sign), "") for sign in "-+")
