@@ -305,6 +305,26 @@ def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeyp
             assert_allclose(state[name], getattr(one, name), rtol=1e-10, atol=1e-14)
 
 
+def test_chunks_of_a_trained_black_box_are_of_2000_tasks():
+    c, sizes = Setting(algo="nes", policy="linear"), []
+    count = lambda c, theta, tasks, address: (sizes.append(len(tasks)) or tasks,)
+    each(count, c, np.zeros(c.network.size), np.zeros((4100, 2)), ADDRESS)
+    assert sizes == [2000, 2000, 100]
+
+
+@pytest.mark.parametrize(
+    "options", [{"algo": "reptile", "inner_optimizer": "adam"}, {"algo": "es-maml"}, {"algo": "nes"}]
+)
+def test_options_are_compared_by_value(options):
+    """Those that come from a file or the command line are other objects than those in the program."""
+    small = dict(policy="linear", tasks=3, episodes=4, population=4, learn_alpha=False)
+    ends = []
+    for same in (lambda text: text, lambda text: "".join([text[:1], text[1:]])):
+        c = Setting(**{name: same(x) if isinstance(x, str) else x for name, x in (small | options).items()})
+        ends.append(next(metarl.train(c, metarl.initial_state(c)))["theta"])
+    assert_array_equal(*ends)
+
+
 # --- The sampling term, written out ---
 @pytest.mark.parametrize("baseline, standardise", [("none", False), ("time", False), ("time", True)])
 def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise):
