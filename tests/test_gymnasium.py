@@ -17,9 +17,15 @@ ROOT = Path(__file__).parents[1]
 NAMES = [*envs.FAMILIES, "bandit:arms=2,horizon=2", "pointmass:radius=0.1,box=0.1"]
 
 
+def adaptor():
+    pytest.importorskip("gymnasium")
+    from benchmarks import gymnasium_env
+
+    return gymnasium_env
+
+
 def task_env(name, dtype="float64"):
-    module = pytest.importorskip("benchmarks.gymnasium_env", exc_type=ImportError)
-    family = envs.make(name)
+    module, family = adaptor(), envs.make(name)
     return module.TaskEnv(family, family.sample_tasks(2, rng(1), "test")[1].astype(dtype))
 
 
@@ -80,7 +86,7 @@ def test_a_batch_of_tasks_is_refused():
     "name", ["turned-pointmass", "pointmass:radius=0.1,box=0.1"]
 )  # the latter's episodes end early
 def test_mean_return_is_that_of_the_rollout(name):
-    from_gymnasium = pytest.importorskip("benchmarks.gymnasium_env", exc_type=ImportError).mean_return
+    from_gymnasium = adaptor().mean_return
     env = task_env(name)
     policy = Policy(2, 2, hidden=(3,), deterministic=True)
     theta = policy.init(rng(2))
