@@ -77,7 +77,7 @@ def apply(function, *inputs, **options):
     return Tensor(out, function, inputs, options) if any(isinstance(x, Tensor) for x in inputs) else out
 
 
-# --- Operations. What has no docstring is NumPy's function of the same name. ---
+# --- Operations, NumPy's of the same names; sigmoid is 1 / (1 + exp(-x)), softplus log(1 + exp(x)), relu max(x, 0) ---
 # fmt: off
 def exp(x): return apply(np.exp, x)
 def log(x): return apply(np.log, x)

@@ -41,10 +41,7 @@ def main(argv=None):
 
 # --- What is asked for ---
 def prepare(argv):
-    """The run that the command line asks for: setting, state, seconds so far, directory or None, whether quiet and to plot, workers.
-
-    Writes nothing. Raises Stop for bad input.
-    """
+    """The run that the command line asks for, as `run` takes it. Writes nothing. Raises Stop for bad input."""
     p = parser()
     p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")

@@ -216,7 +216,7 @@ def moments(A, mask):
 
 # --- What policy gradients differentiate ---
 def dice(r):
-    """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019, eq. 15)."""
+    """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019)."""
     so_far = ad.matmul(r, np.triu(np.ones((r.shape[-1],) * 2, r.dtype)))  # r_0 + ... + r_t
     return ad.exp(so_far) - ad.exp(so_far - r)
 
@@ -227,7 +227,7 @@ def dice(r):
 ESTIMATORS = {
     "first-order": lambda r: r,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
     "log-prob": lambda r: r,  # MAML's own code: the Hessian of log pi alone, biased even for one action
-    "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019, eq. 10)
+    "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019)
     "dice": dice,  # unbiased to any order (Foerster et al. 2018), with advantages for rewards
 }
 
@@ -249,7 +249,7 @@ def surrogate(c, theta, D, estimator="log-prob"):
 
 
 def sampling(c, path, episodes):
-    """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018, eq. 6).
+    """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018).
 
     tau_n: all episodes of the inner steps. J: the mean return of D' in the units of `weights`, less, if there is a
     baseline, that of the other episodes of the same step, on which tau_n has no influence.

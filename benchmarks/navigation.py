@@ -24,7 +24,7 @@ from settings import DEFAULTS, Setting
 GOALS = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))
 PUBLISHED = {
     "MAML, published": (-40.4, -11.7, -3.3, -3.2),
-    "pretrained, published": (-82.7, -58.0, -53.8, -46.8),
+    "untrained, published": (-82.7, -58.0, -53.8, -46.8),
 }
 OLD = {"hidden": (100, 100), "activation": "relu", "std": 1.0, "learn_alpha": False, "estimator": "log-prob"}
 OLD |= {"baseline": "linear", "outer": "trpo", "tasks": 20}
