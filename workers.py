@@ -1,4 +1,4 @@
-"""Where chunks of work are done: by threads of this process, in N others, or by the workers of a Dask scheduler.
+"""Where chunks of work are done: in processes of this machine, or by the workers of a Dask scheduler.
 
 `workers` yields a `map` for metarl.each. It gives what the builtin gives, to the last bit, whoever does the work and
 whatever happens to them: a chunk is a pure function of its arguments, so one that is lost is simply done again.
@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 from functools import partial
 
 import numpy as np
@@ -23,18 +24,21 @@ PATIENCE = 10  # seconds for a Dask scheduler to answer
 
 @contextlib.contextmanager
 def workers(spec):
-    """A `map`: over a thread per core for 0, over N processes for N, over a Dask cluster for tcp://HOST:PORT.
+    """A `map`: over N processes for N, as many as there are cores for 0, over a Dask cluster for tcp://HOST:PORT.
 
-    Threads gain because NumPy computes without Python's lock, and cannot be lost. Where other workers are lost, they are
-    started or connected anew, and do only the chunks that were not done.
+    Not over threads: the small steps of a rollout hold Python's lock. Where the system has no processes to give, 0 means
+    this one. Workers that are lost are started or connected anew, and do only the chunks that were not done.
     Raises ConnectionError, in words for the user, where that is in vain, or impossible to begin with.
     """
-    if spec == 0:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield lambda f, *columns: pool.map(partial(quietly, f), *columns)
+    start, default = (processes if isinstance(spec, int) else dask), spec == 0
+    spec = spec or cores()
+    try:
+        pool, stop, lost = start(spec)
+    except ConnectionError:
+        if not default:
+            raise
+        yield lambda f, *columns: map(partial(quietly, f), *columns)
         return
-    start = processes if isinstance(spec, int) else dask
-    pool, stop, lost = start(spec)
 
     def persistent(f, *columns):
         nonlocal pool, stop
@@ -82,19 +86,28 @@ def quietly(f, *chunk):
 # --- Processes ---
 
 
+def cores():
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processes(n):
-    """An executor, a function that ends it at once, and the error that says that a worker was lost."""
-    context = multiprocessing.get_context("spawn")
+    """An executor, a function that ends it at once, and the error that says that a worker was lost.
+
+    On Linux the processes are copies of this one (fork), there in milliseconds; elsewhere they start from nothing (spawn).
+    """
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     end, lifeline = context.Pipe(duplex=False)
     try:
-        pool = ProcessPoolExecutor(n, context, begin, (end,))
+        pool = ProcessPoolExecutor(n, context, begin, (end, lifeline))
     except (OSError, OverflowError, ValueError) as error:  # Windows takes 61, others what they can count
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
     return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
 
 
-def begin(end):
-    """A process leaves Ctrl-C to the main one, and ends when that closes the other end of the line, or is killed."""
+def begin(end, lifeline):
+    """A process leaves Ctrl-C to the main one, and ends when that closes its end of the line, or is killed."""
+    lifeline.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=lambda: (end.poll(None), os._exit(1)), daemon=True).start()
 

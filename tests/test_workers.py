@@ -24,7 +24,7 @@ import cli
 import metarl
 from metarl import Setting
 from test_metarl import arguments
-from workers import attempt, workers
+from workers import attempt, cores, workers
 
 ROOT = Path(cli.__file__).parent
 SIZE = dict(tasks=12, test_tasks=7)  # three chunks, the last smaller; two
@@ -162,23 +162,46 @@ def test_each_takes_the_map_of_any_executor(kind):
 # --- What workers are like ---
 
 
-def meet(barrier):
-    """Where this is called, once it has been called in as many threads as the barrier waits for."""
-    barrier.wait(timeout=60)
-    return os.getpid(), threading.get_ident(), np.geterr()["divide"]
+def meet(path, i, n):
+    """The process and what it makes of a division by zero, once n chunks have come as far."""
+    (path / str(i)).touch()
+    until(lambda: len(list(path.iterdir())) == n)
+    return os.getpid(), np.geterr()["divide"]
 
 
-def test_no_workers_are_a_thread_for_each_core():
-    cores = os.cpu_count()
+def test_by_default_there_are_as_many_processes_as_cores(tmp_path):
+    n = cores()
     with workers(0) as each_map:
-        assert list(each_map(add, range(20), range(20))) == list(range(0, 40, 2))
-        pids, threads, warnings = zip(*each_map(meet, [threading.Barrier(cores)] * cores), strict=True)
-        assert (set(pids), len(set(threads)), set(warnings)) == ({os.getpid()}, cores, {"ignore"})
+        assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
+        pids, warnings = zip(*each_map(meet, [tmp_path] * n, range(n), [n] * n), strict=True)
+        assert len({*pids, os.getpid()}) == n + 1 and set(warnings) == {"ignore"}
         with pytest.raises(ZeroDivisionError, match="in chunk 0"):
             list(each_map(wrong, range(3)))
+    assert multiprocessing.active_children() == []
 
 
-def test_results_come_in_order_and_from_other_processes(capfd):
+def test_where_there_can_be_no_processes_the_default_is_this_one(tmp_path, monkeypatch):
+    class Without:
+        def __init__(self, *_):
+            raise OSError("no semaphores")
+
+    monkeypatch.setattr("workers.ProcessPoolExecutor", Without)
+    with workers(0) as each_map:
+        assert list(each_map(meet, [tmp_path], [0], [1])) == [(os.getpid(), "ignore")]
+    with pytest.raises(ConnectionError, match="--workers 2: cannot have so many: no semaphores"), workers(2):
+        pass
+
+
+@linux
+def test_cores_are_those_that_this_process_may_use():
+    program = "import os, workers; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(workers.cores())"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "1\n"
+
+
+@pytest.mark.parametrize("method", [m for m in multiprocessing.get_all_start_methods() if m != "forkserver"])
+def test_results_come_in_order_and_from_other_processes(method, capfd, monkeypatch):
+    get = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: get(method))
     with workers(2) as each_map:
         assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
         assert each_map(add, [], []) == []
@@ -261,15 +284,21 @@ def children(pid):
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == str(pid) and b"spawn_main" in (path / "cmdline").read_bytes():
+            if parent == str(pid) and b"resource_tracker" not in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
     return found
 
 
+SPAWN = "import multiprocessing as m, sys; get = m.get_context; m.get_context = lambda _: get('spawn')\n"
+SPAWN += "import cli; sys.exit(cli.main())"
+METHODS = {"fork": ["metarl.py"], "spawn": ["-c", SPAWN]}  # how Linux starts workers, and how other systems do
+by_all_methods = pytest.mark.parametrize("method", METHODS)
+
+
 @contextlib.contextmanager
-def started(*flags):
+def started(method, *flags):
     """The program in a process group of its own that does not outlive the test."""
-    command = [sys.executable, "metarl.py", *map(str, flags), "--quiet"]
+    command = [sys.executable, *METHODS[method], *map(str, flags), "--quiet"]
     streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams)
     try:
@@ -294,11 +323,12 @@ def rows(run):
 
 
 @linux
-def test_workers_killed_in_a_real_run(tmp_path):
+@by_all_methods
+def test_workers_killed_in_a_real_run(method, tmp_path):
     """One of them after 2 iterations, both after 20: the run ends by itself, with the numbers of one left alone."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=60))
     assert cli.main([*flags, "--out", str(tmp_path / "plain"), "--quiet"]) == 0
-    with started(*flags, "--out", run, "--workers", "2") as process:
+    with started(method, *flags, "--out", run, "--workers", "2") as process:
         for least, number in ((2, 1), (20, 2)):
             until(lambda least=least: rows(run) >= least and len(children(process.pid)) == 2, process)
             for pid in children(process.pid)[:number]:
@@ -308,11 +338,12 @@ def test_workers_killed_in_a_real_run(tmp_path):
 
 
 @linux
+@by_all_methods
 @pytest.mark.parametrize("least", [0, 3])
-def test_ctrl_c_with_workers(least, tmp_path):
+def test_ctrl_c_with_workers(least, method, tmp_path):
     """To all processes at once, as a terminal sends it, while they work or are still being started."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
-    with started(*flags, "--out", run, "--workers", "2") as process:
+    with started(method, *flags, "--out", run, "--workers", "2") as process:
         until(lambda: rows(run) >= least and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
@@ -323,9 +354,10 @@ def test_ctrl_c_with_workers(least, tmp_path):
 
 
 @linux
-def test_workers_do_not_outlive_a_killed_run(tmp_path):
+@by_all_methods
+def test_workers_do_not_outlive_a_killed_run(method, tmp_path):
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
-    with started(*flags, "--out", run, "--workers", "2") as process:
+    with started(method, *flags, "--out", run, "--workers", "2") as process:
         until(lambda: rows(run) >= 2 and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
         process.kill()
@@ -487,7 +519,7 @@ def test_ctrl_c_and_a_lost_scheduler(tmp_path):
     """Each is one line, with the checkpoint kept; and without Dask the run goes on from there."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
     with scheduler_and_worker(tmp_path) as (scheduler, address):
-        with started(*flags, "--out", run, "--workers", address) as process:
+        with started(method, *flags, "--out", run, "--workers", address) as process:
             until(lambda: rows(run) >= 2, process)
             process.send_signal(signal.SIGINT)
             err = process.communicate(timeout=60)[1]
