@@ -18,11 +18,15 @@ Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum
 the adjoint equally among ties; `clip` has slope 1 at its bounds.
 """
 
+import math
+
 import numpy as np
 
-# Once so much has been freed, glibc keeps freed memory for the next arrays: by default it returns arrays of a megabyte
-# to the system, and then getting them again costs more than computing them (mallopt(3), M_MMAP_THRESHOLD).
+# glibc returns freed arrays of a megabyte to the system, and getting them again costs more than computing them. Not so
+# below an array that stays, once one of 32 MB has been freed (mallopt(3)). What is never touched costs nothing.
 np.empty(4_000_000)
+_room, _LID = [np.empty(2_000_000) for _ in range(16)], np.empty(200_000)
+del _room
 
 
 class Tensor:
@@ -68,13 +72,13 @@ class Tensor:
 
 def apply(function, *inputs, **options):
     """Call `function(*inputs, **options)` on the values; a Tensor among the inputs makes the result one."""
-    values = [_value(x) for x in inputs]
+    values = [x.data if isinstance(x, Tensor) else x for x in inputs]
     try:
         out = function(*values, **options)
     except (ValueError, IndexError) as error:
         name, shapes = function.__name__.strip("_"), " and ".join(str(np.shape(x)) for x in values)
         raise type(error)(f"{name} of {shapes}: {error}") from None
-    return Tensor(out, function, inputs, options) if any(isinstance(x, Tensor) for x in inputs) else out
+    return Tensor(out, function, inputs, options) if Tensor in map(type, inputs) else out
 
 
 # --- Operations, NumPy's of the same names; sigmoid is 1 / (1 + exp(-x)), softplus log(1 + exp(x)), relu max(x, 0) ---
@@ -84,11 +88,13 @@ def log(x): return apply(np.log, x)
 def tanh(x): return apply(np.tanh, x)
 def sqrt(x): return apply(np.sqrt, x)
 def relu(x): return apply(_relu, x)
+def tanh_(x): return apply(_tanh_, x)  # in place of the value of x, which no derivative of what made x may need
+def relu_(x): return apply(_relu_, x)
 def sigmoid(x): return apply(_sigmoid, x)
 def softplus(x): return apply(_softplus, x)
 def maximum(a, b): return apply(np.maximum, a, b)
 def minimum(a, b): return apply(np.minimum, a, b)
-def sum(x, axis=None, keepdims=False): return apply(np.sum, x, axis=axis, keepdims=keepdims)
+def sum(x, axis=None, keepdims=False): return apply(_sum, x, axis=axis, keepdims=keepdims)
 def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
 def logsumexp(x, axis=None, keepdims=False): return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
 def log_softmax(x, axis=-1): return apply(_log_softmax, x, axis=axis)
@@ -110,6 +116,9 @@ def _reshape(x, shape): return np.reshape(x, shape)
 def _concatenate(*xs, axis): return np.concatenate(xs, axis)
 def _stack(*xs, axis): return np.stack(xs, axis)
 def _relu(x): return np.maximum(x, 0)
+def _tanh_(x): return np.tanh(x, out=x)
+def _relu_(x): return np.maximum(x, 0, out=x)
+def _cross(x, y): return np.matmul(np.swapaxes(x, -1, -2), y)
 def _softplus(x): return np.logaddexp(x, 0)
 def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
 # fmt: on
@@ -163,6 +172,16 @@ def _tanh_slope(g, y):
     return np.multiply(g, out, out)
 
 
+def _sum(x, axis, keepdims):
+    """np.sum; over neighbouring axes, as where broadcasting is undone, by BLAS: NumPy loops over the few numbers after."""
+    first, stop = (axis[0], axis[-1] + 1) if isinstance(axis, tuple) and axis else (0, 0)
+    if not 0 <= first < stop < np.ndim(x) or axis != tuple(range(first, stop)) or x.dtype.kind != "f":
+        return np.sum(x, axis=axis, keepdims=keepdims)
+    before, summed, after = x.shape[:first], x.shape[first:stop], x.shape[stop:]
+    out = np.ones(math.prod(summed), x.dtype) @ x.reshape(*map(math.prod, (before, summed, after)))
+    return out.reshape(*before, *[1] * (len(axis) * keepdims), *after)
+
+
 def _logsumexp(x, axis, keepdims):
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
@@ -189,7 +208,7 @@ def _scatter(g, index, shape):
 def _keepdims(g, x, axis):
     """Give g, reduced from x over `axis`, the reduced axes back with length 1."""
     shape = np.array(np.shape(x), int)
-    shape[... if axis is None or shape.size == 0 else np.array(axis)] = 1
+    shape[... if axis is None or shape.size == 0 else np.array(axis, int)] = 1
     return reshape(g, tuple(shape))
 
 
@@ -234,20 +253,24 @@ VJPS = {
     np.matmul:      (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
                      lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
     _affine:        (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
-                     lambda g, out, x, w, b: matmul(swapaxes(x, -1, -2), g),
+                     lambda g, out, x, w, b: apply(_cross, x, g),
                      lambda g, out, x, w, b: g),
+    _cross:         (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),  # x.T @ y
+                     lambda g, out, x, y: matmul(x, g)),
     np.exp:         (lambda g, out, x: g * out,),
     np.log:         (lambda g, out, x: g / x,),
     np.tanh:        (lambda g, out, x: apply(_tanh_slope, g, out),),
+    _tanh_:         (lambda g, out, x: apply(_tanh_slope, g, out),),
     _tanh_slope:    (lambda g, out, h, y: apply(_tanh_slope, g, y),
                      lambda g, out, h, y: g * h * y * -2),
     np.sqrt:        (lambda g, out, x: 0.5 * g / out,),
     _relu:          (lambda g, out, x: where(_value(x) > 0, g, 0),),
+    _relu_:         (lambda g, out, x: where(_value(out) > 0, g, 0),),
     _sigmoid:       (lambda g, out, x: g * out * sigmoid(-x),),
     _softplus:      (lambda g, out, x: g * sigmoid(x),),
     _logsumexp:     (lambda g, out, x, axis, keepdims: _keepdims(g, x, axis) * exp(log_softmax(x, axis)),),
     _log_softmax:   (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
-    np.sum:         (lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis), x.shape),),
+    _sum:           (lambda g, out, x, axis, keepdims: broadcast_to(_keepdims(g, x, axis), x.shape),),
     np.max:         (_max_vjp,),
     np.maximum:     (lambda g, out, a, b: _larger(g, a, b),
                      lambda g, out, a, b: _larger(g, b, a)),

@@ -137,7 +137,7 @@ REDUCTIONS = {
     "max": (ad.max, apart),
     "logsumexp": (ad.logsumexp, normal),
 }
-AXES = [None, 0, -1, 1, (0, 2), (-1, 0), (0, 1, 2)]
+AXES = [None, 0, -1, 1, (0, 2), (-1, 0), (0, 1, 2), (0,), (1,), (0, 1), (1, 0), (-2,), (), (-1, 0, 1)]
 
 SHAPED = {
     "log_softmax of a number": (ad.log_softmax, normal, ()),
@@ -242,6 +242,8 @@ CASES = {
     **{f"matmul {a} {b}": (ad.matmul, normal, a, b) for a, b in PRODUCTS},
     **{f"affine {s}": (ad.affine, normal, *s) for s in AFFINE},
     "tanh of a number": (ad.tanh, normal, ()),
+    "tanh in place": (lambda x, w, b: ad.tanh_(ad.affine(x, w, b)), normal, (2, 3), (3, 4), (1, 4)),
+    "relu in place": (lambda x, w, b: ad.relu_(ad.affine(x, w, b)), apart, (2, 3), (3, 4), (1, 4)),
     "slope of tanh": (lambda g, y: ad.apply(ad._tanh_slope, g, y), normal, (2, 3), (2, 3)),
     "reshape, as a method": (lambda x: x.reshape(3, -1), normal, (2, 3)),
 }
@@ -270,6 +272,21 @@ def second_order(f, xs, create_graph=False):
 def test_derivatives_of_every_operation(case, dtype):
     f, xs = arguments(case, dtype)
     check_grads(f, xs, order=3 if dtype == np.float64 else 2)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?"])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_sums_are_those_of_numpy_over_any_axes(dtype, keepdims):
+    """Values, shapes and dtypes; also of an array that is not contiguous, and where nothing is left to sum."""
+    noise = np.random.default_rng(0)
+    for x in (noise.integers(3, size=(2, 3, 4, 5)), noise.integers(3, size=(5, 4, 3, 2)).T, np.ones((2, 3, 0, 5))):
+        x = x.astype(dtype)
+        for n in range(x.ndim + 1):
+            for axes in itertools.permutations(range(x.ndim), n):
+                expected = np.sum(x, axes, keepdims=keepdims)
+                found = ad.sum(x, axes, keepdims)
+                assert (found.dtype, found.shape) == (expected.dtype, expected.shape), axes
+                assert_array_equal(found, expected)  # of small whole numbers: exact in any order
 
 
 def test_the_cases_cover_every_line_of_the_table():
