@@ -66,13 +66,13 @@ class Point:
     """
     obs_dim = action_dim = task_dim = 2
     discrete = splits_coincide = False
-    wall = np.inf  # the position is kept within [-wall, wall]^2
 
     def __post_init__(self):
         require_whole("horizon", self.horizon, 1)
 
     def reset(self, tasks, shape, rng): return np.zeros((*shape, 2), tasks.dtype)
     def observe(self, state): return state
+    def allowed(self, position): return position
     def move(self, action, tasks): return 0.1 * action.clip(-1, 1)
     def goals(self, tasks): return tasks
     def own_frame(self, tasks): return self.goals(tasks)  # as the agent has to aim at them
@@ -80,7 +80,7 @@ class Point:
     def ended(self, offset): return np.zeros(offset.shape[:-1], bool)
 
     def step(self, state, action, tasks, rng):
-        state = (state + self.move(action, tasks)).clip(-self.wall, self.wall)
+        state = self.allowed(state + self.move(action, tasks))
         offset = state - self.goals(tasks)
         return state, self.reward(distance(offset)), self.ended(offset)
 
@@ -133,13 +133,13 @@ class FourCorners(Point):
     """
     horizon: int = 100
     splits_coincide = True
-    wall = 5.0
 
     def sample_tasks(self, n, rng, split="train"):
         check_sample(n, split)
         corner = (rng.permutation(n) + rng.integers(4)) % 4  # each as often as the others, or once more
         return np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])[corner]
 
+    def allowed(self, position): return position.clip(-5, 5)
     def reward(self, d): return -4 + np.maximum(0, 4 - d**2)
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ is the policy gradient, with what decides on its Hessian, and `sampling`. `c` is
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 import autodiff as ad
 
-ACTIVATIONS = {"tanh": ad.tanh, "relu": ad.relu}
+ACTIVATIONS = {"tanh": ad.tanh_, "relu": ad.relu_}
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,19 @@ class Policy:
             yield slice(start, start + i * o), slice(start + i * o, start + (i + 1) * o), (i, o)
             start += (i + 1) * o
 
-    def _output(self, theta, obs):
-        """The means or logits, in the shape of obs up to its last axis."""
-        lead = theta.shape[:-1]
-        x = obs.reshape(*lead, -1, self.obs_dim)  # one matrix product per parameter vector
-        for n, (w, b, (i, o)) in enumerate(self._layers()):
-            if n > 0:
-                x = ACTIVATIONS[self.activation](x)
-            x = ad.affine(x, theta[..., w].reshape(*lead, i, o), theta[..., b].reshape(*lead, 1, o))
-        return x.reshape(*obs.shape[:-1], self.action_dim)
+    def _network(self, theta):
+        """The function from obs to the means or logits, in the shape of obs up to its last axis."""
+        lead, activation = theta.shape[:-1], ACTIVATIONS[self.activation]
+        parts = lambda w, b, size: (theta[..., w].reshape(*lead, *size), theta[..., b].reshape(*lead, 1, size[1]))
+        layers = [parts(*layer) for layer in self._layers()]
+
+        def output(obs):
+            x = obs.reshape(*lead, -1, self.obs_dim)  # one matrix product per parameter vector
+            for n, (w, b) in enumerate(layers):
+                x = ad.affine(activation(x) if n > 0 else x, w, b)
+            return x.reshape(*obs.shape[:-1], self.action_dim)
+
+        return output
 
     def _log_std(self, theta, ndim):
         """The log standard deviations, with axes of length 1 to broadcast over arrays of `ndim` axes."""
@@ -78,7 +83,7 @@ class Policy:
 
     def mode(self, theta, obs):
         """The most probable action; of equally probable ones the first."""
-        output = self._output(theta, obs)
+        output = self._network(theta)(obs)
         return output.argmax(-1) if self.discrete else output
 
     def act(self, theta, obs, rng):
@@ -86,19 +91,27 @@ class Policy:
 
         The mode if the policy is deterministic.
         """
-        if self.deterministic:
-            return self.mode(theta, obs)
-        output = self._output(theta, obs)
-        if self.discrete:
+        return self.actor(theta, obs.ndim)(obs, rng)
+
+    def actor(self, theta, ndim=3):
+        """`act` as a function of obs, with `ndim` axes, and rng: what does not change from step to step is done once."""
+        network, std = self._network(theta), self.discrete or np.exp(self._log_std(theta, ndim))
+
+        def act(obs, rng):
+            output = network(obs)
+            if self.deterministic:
+                return output.argmax(-1) if self.discrete else output
+            if not self.discrete:
+                return output + std * rng.standard_normal(output.shape).astype(output.dtype)
             cumulative = np.exp(ad.log_softmax(output)).cumsum(-1)
             u = rng.random(output.shape[:-1])
             return (cumulative[..., :-1] <= u[..., None]).sum(-1)  # the last sum is 1 up to rounding
-        noise = rng.standard_normal(output.shape).astype(output.dtype)
-        return output + np.exp(self._log_std(theta, output.ndim)) * noise
+
+        return act
 
     def log_prob(self, theta, obs, action):
         """log pi(action | obs), summed over the action's dimensions: the shape of obs up to its last axis."""
-        output = self._output(theta, obs)
+        output = self._network(theta)(obs)
         if self.discrete:
             return ad.take_along_axis(ad.log_softmax(output), action[..., None], -1)[..., 0]
         log_std = self._log_std(theta, output.ndim)
@@ -107,7 +120,7 @@ class Policy:
 
     def kl(self, theta, other, obs):
         """The Kullback-Leibler divergence of pi_other from pi_theta, KL(theta || other), in the shape of log_prob."""
-        p, q = self._output(theta, obs), self._output(other, obs)
+        p, q = self._network(theta)(obs), self._network(other)(obs)
         if self.discrete:
             p, q = ad.log_softmax(p), ad.log_softmax(q)
             return ad.sum(ad.exp(p) * (p - q), -1)
@@ -135,9 +148,10 @@ def rollout(env, policy, theta, tasks, K, rng):
     """Run the policy for K episodes in each task. theta (P,) or (T, P); tasks (T, D). Returns Trajectories."""
     tasks, shape = tasks[:, None], (len(tasks), K)
     state, steps = env.reset(tasks, shape, rng), []
+    act = policy.actor(theta) if hasattr(policy, "actor") else partial(policy.act, theta)
     for _ in range(env.horizon):
         obs = env.observe(state)
-        action = policy.act(theta, obs, rng)
+        action = act(obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
         steps.append((obs, action, reward, done))
     obs, actions, rewards, done = (np.stack(column, 2) for column in zip(*steps, strict=True))
@@ -163,10 +177,6 @@ def returns_to_go(rewards, gamma):
     return out
 
 
-def no_baseline(D, returns):
-    return np.zeros_like(returns)
-
-
 def time_baseline(D, returns):
     """The mean return-to-go at each time step over the episodes of the task that still run. (T, 1, H)"""
     running = np.maximum(D.mask.sum(1, keepdims=True), 1).astype(returns.dtype)
@@ -187,7 +197,7 @@ def linear_baseline(D, returns):
     return (x @ weights).reshape(T, K, H).astype(returns.dtype)
 
 
-BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
+BASELINES = {"none": lambda D, returns: np.zeros_like(returns), "time": time_baseline, "linear": linear_baseline}
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
@@ -209,9 +219,8 @@ def moments(A, mask):
     """Mean and standard deviation (plus 1e-8) of A over the steps of each task that the mask keeps, (T, 1, 1) each."""
     n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
     mean = (A * mask).sum((1, 2), keepdims=True) / n
-    return mean, np.sqrt(
-        (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n
-    ) + 1e-8  # n, not n - 1; 1e-8 beside the root
+    variance = (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n  # n, not n - 1
+    return mean, np.sqrt(variance) + 1e-8  # beside the root
 
 
 # --- What policy gradients differentiate ---

@@ -63,10 +63,11 @@ class Softmax(Policy):
 
     size = property(lambda self: self.obs_dim * self.action_dim)
 
-    def _output(self, theta, obs):
+    def _network(self, theta):
         lead = theta.shape[:-1]
         table = ad.reshape(theta, (*lead, self.obs_dim, self.action_dim))
-        return ad.reshape(ad.matmul(obs.reshape(*lead, -1, self.obs_dim), table), (*obs.shape[:-1], self.action_dim))
+        product = lambda obs: ad.matmul(obs.reshape(*lead, -1, self.obs_dim), table)
+        return lambda obs: ad.reshape(product(obs), (*obs.shape[:-1], self.action_dim))
 
 
 BANDIT = Tabular(((0.9, 0.1, 0.5),), ((0, 0, 0),), horizon=1)
