@@ -17,10 +17,9 @@ import numpy as np
 import figures
 import metarl
 from checkpoints import FILES, SCHEMA, Record, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
+from figures import PLOTS, require_plots
 from settings import Setting, flag, number, parser
 from workers import workers
-
-PLOTS = ("paths.svg", "learning.svg")
 
 
 def main(argv=None):
@@ -45,14 +44,13 @@ def prepare(argv):
     p = parser()
     p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
-    shared = "share the work among N processes or a Dask cluster's; the same numbers [0: threads over the cores]"
+    shared = "share the work among N processes or a Dask cluster's; the same numbers [0: as many as cores]"
     p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
     p.add_argument("--quiet", action="store_true", help="no progress on standard error, no pictures in the terminal")
     p.add_argument("--plot", action="store_true", help=f"draw {' and '.join(PLOTS)} into DIR, with matplotlib")
     try:
         given = {name: tuple(x) if isinstance(x, list) else x for name, x in vars(p.parse_args(argv)).items()}
-        out, resume, quiet, plot = (given.pop(name) for name in ("out", "resume", "quiet", "plot"))
-        spec = given.pop("workers")
+        out, resume, quiet, plot, spec = map(given.pop, ("out", "resume", "quiet", "plot", "workers"))
         if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
             raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
         if plot:
@@ -65,16 +63,6 @@ def prepare(argv):
         return c, metarl.initial_state(c), 0.0, out, quiet, plot, spec
     except ValueError as error:
         raise Stop(2, error) from None
-
-
-def require_plots(out):
-    """Raise Stop where there is no directory for plots, or nothing to draw them."""
-    if out is None:
-        raise Stop(2, f"--plot: needs --out DIR, to write {' and '.join(PLOTS)} there")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
 
 
 def resumed(resume, out, given, plot):
@@ -145,7 +133,7 @@ def run(c, state, seconds, out, quiet, plot, spec):
     if out is not None:
         with replacing(out / "result.json") as file:
             file.write(json.dumps(result, indent=1).encode())
-    print(figures.printable(table(result), sys.stdout.encoding))
+    print(figures.printable(figures.table(result), sys.stdout.encoding))
     if not quiet:
         print(figures.printable(figures.text(c, state["theta"], record.lines), sys.stdout.encoding))
     if plot:
@@ -179,19 +167,3 @@ def evaluate(c, state, seconds, quiet, each):
     result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
     result |= {"held_out": held_out, "optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}
     return json.loads(json.dumps(result, default=lambda x: x.tolist()))
-
-
-def table(result):
-    """The result as text: a line for the algorithm, for each baseline and for the optimum."""
-    test, baselines = result["held_out"], dict(result["baselines"])
-    rows = {result["algo"]: test, "untrained": baselines.pop("random"), **baselines}
-    kind = "tasks (the training tasks themselves)" if test["splits_coincide"] else "held-out tasks"
-    text = f"{result['env']}: mean return on {test['tasks']} {kind}, with 95 % interval, after k adaptation\n"
-    text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh one{'s' * (test['episodes'] > 1)}\n"
-    text += f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(test["mean"])))
-    for name, row in rows.items():
-        cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)]
-        text += f"\n{name:10}" + "".join(f"{cell:>17}" for cell in cells)
-    iterations, steps, seconds = result["config"]["iterations"], result["env_steps"], result["seconds"]
-    text += f"\n{'optimum':10}{result['optimal']:>17.2f}\n"
-    return text + f"{iterations} iterations, {steps:,.0f} environment steps, {seconds:.1f} s of training"
