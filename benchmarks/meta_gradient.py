@@ -119,6 +119,7 @@ def race(names, dtype, reps, directory):
         one.start()
     for _ in range(WARM_UP + reps):
         for one in contestants:
+            time.sleep(0.05)
             one.turn()
     for one in contestants:
         one.process.communicate()  # closes its input, so that it ends

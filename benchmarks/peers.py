@@ -13,10 +13,10 @@ script it is a process of its own that imports nothing but NumPy and its framewo
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,43 +57,11 @@ def discounts(H):
     return np.where(ahead >= 0, GAMMA ** np.maximum(ahead, 0), 0)
 
 
-# --- This project: the function that --algo maml calls, in the threads that the command line uses ---
+# --- This project ---
 def ours(inputs):
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # in place of this directory
-    import metarl
-    from envs import PointMass
-    from settings import Setting
-    from workers import workers
+    from ours import contestant
 
-    @dataclass(frozen=True)
-    class Clamped(PointMass):  # ours moves by a tenth of the action, the peers by the action itself
-        radius: float = 0.0
-
-        def move(self, action, tasks):
-            return action.clip(-BOUND, BOUND)
-
-    class Prepared:  # in place of a generator: noise that was drawn before
-        def __init__(self, noise):
-            self.steps = iter(noise)
-
-        def standard_normal(self, shape):
-            return next(self.steps)
-
-    T, K, H = inputs.sizes
-    options = dict(alpha=ALPHA, gamma=GAMMA, baseline="time", standardise=False, episodes=K, inner_steps=1)
-    hidden, dtype = tuple(int(n) for n in inputs.widths[1:-1]), str(inputs.theta.dtype)
-    c = Setting(
-        algo="maml", estimator="log-prob", env=Clamped(horizon=H), hidden=hidden, dtype=dtype, tasks=T, **options
-    )
-    metarl.rng = lambda start, k: Prepared(inputs.noise[k][:, start : start + metarl.CHUNK])  # k: inner steps so far
-    threads = ExitStack()
-    map = threads.enter_context(workers(0))
-
-    def meta_gradient():
-        return metarl.each(metarl.meta_gradient, c, inputs.theta, inputs.goals, (), map=map)[0].mean(0)
-
-    meta_gradient.threads = threads  # until the process ends
-    return meta_gradient
+    return contestant(inputs, sys.argv[2], ALPHA, GAMMA)
 
 
 # --- PyTorch ---
@@ -328,7 +296,7 @@ def autograd_batched(inputs):
 
 
 CONTESTANTS = {  # name: what makes it, the module that it needs, what it is
-    "ours": (ours, "numpy", "NumPy, threads over chunks of tasks"),
+    "ours": (ours, "numpy", "NumPy, chunks of tasks by processes"),
     "torch-batched": (torch_batched, "torch", "PyTorch, batched by hand"),
     "torch-func": (torch_func, "torch", "PyTorch, torch.func vmap and grad"),
     "torch-loop": (torch_loop, "torch", "PyTorch, loop over tasks"),
@@ -345,22 +313,30 @@ def seconds(f):
 
 
 def measured(f):
-    """Seconds of one call: by the clock, and of processor time in all threads."""
-    cpu = time.process_time()
+    """Seconds of one call: by the clock, and of processor time in all threads and in the children of this process."""
+    cpu = processor_time()
     wall = seconds(f)
-    return wall, time.process_time() - cpu
+    return wall, processor_time() - cpu
+
+
+def processor_time():
+    """Seconds. That of children before they end is known on Linux only: elsewhere NaN if there are any."""
+    children = [child.pid for child in multiprocessing.active_children()]
+    if children and sys.platform != "linux":
+        return float("nan")
+    clocks = [(~pid << 3) | 2 for pid in children]  # as clock_getcpuclockid(3) makes them
+    return time.process_time() + sum(map(time.clock_gettime, clocks))
 
 
 def peak():
-    """The most memory that this process has held, in MB; None where the system does not tell."""
-    if Path("/proc/self/status").exists():  # without what a process inherits, as in ru_maxrss
-        text = Path("/proc/self/status").read_text()
-        return int(text.split("VmHWM:")[1].split()[0]) / 1024
-    if sys.platform != "darwin":
+    """The most memory that this process and its children have held, each by itself, in MB; None where nothing tells."""
+    if not Path("/proc/self/status").exists():
         return None
-    from resource import RUSAGE_SELF, getrusage
-
-    return getrusage(RUSAGE_SELF).ru_maxrss / 2**20
+    found = 0
+    for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
+        text = Path(f"/proc/{pid}/status").read_text()
+        found += int(text.split("VmHWM:")[1].split()[0]) / 1024  # without what a process inherits, as in ru_maxrss
+    return found
 
 
 def main(name, inputs, gradient):

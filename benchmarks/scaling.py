@@ -58,7 +58,7 @@ def peak_memory(options):
         f = meta_gradient(setting(**options), map)
         for _ in range(3):
             f()
-    return peak()
+        return peak()
 
 
 def in_a_process(f, *arguments):

@@ -519,13 +519,13 @@ def test_ctrl_c_and_a_lost_scheduler(tmp_path):
     """Each is one line, with the checkpoint kept; and without Dask the run goes on from there."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
     with scheduler_and_worker(tmp_path) as (scheduler, address):
-        with started(method, *flags, "--out", run, "--workers", address) as process:
+        with started("fork", *flags, "--out", run, "--workers", address) as process:
             until(lambda: rows(run) >= 2, process)
             process.send_signal(signal.SIGINT)
             err = process.communicate(timeout=60)[1]
             assert process.returncode == 130 and err.count("\n") == 1 and f"--resume {run}" in err
         before = rows(run)
-        with started("--resume", run, "--workers", address) as process:
+        with started("fork", "--resume", run, "--workers", address) as process:
             until(lambda: rows(run) >= before + 2, process)
             scheduler.kill()
             err = process.communicate(timeout=60)[1]
