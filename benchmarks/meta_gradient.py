@@ -4,11 +4,12 @@
 
 Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its own and computes the
 same meta-gradient from the same noise. First the gradients are compared: the program ends with status 1 if one differs.
-Then the processes take turns, one meta-gradient at a time, so that whatever else the machine does slows all alike.
+Then the processes take turns, one meta-gradient at a time, so that whatever else the machine does slows all alike;
+a pause before each turn, since the threads of some frameworks go on waiting at full speed for a while.
 Printed are the median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
-threads; the seconds as a multiple of ours; environment steps per second; the peak memory of the process; and the
-seconds of a whole process, from its start to its end with one meta-gradient: the cold start. --json prints these as
-one line for each contestant instead.
+threads and worker processes; the seconds as a multiple of ours; environment steps per second; the peak memory, of
+worker processes too, each by itself; and the seconds of a whole process, from its start to its end with one
+meta-gradient: the cold start. --json prints these as one line for each contestant instead.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from .peers import CONTESTANTS
 
 T, K, H, HIDDEN = 20, 20, 100, (64, 64)
 WARM_UP = 2  # turns that do not count
+PAUSE = 0.05  # seconds before each turn
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}  # relative to the largest component
 SCRIPT = Path(__file__).with_name("peers.py")
 
@@ -119,7 +121,7 @@ def race(names, dtype, reps, directory):
         one.start()
     for _ in range(WARM_UP + reps):
         for one in contestants:
-            time.sleep(0.05)
+            time.sleep(PAUSE)
             one.turn()
     for one in contestants:
         one.process.communicate()  # closes its input, so that it ends

@@ -27,12 +27,13 @@ ALPHA, GAMMA, BOUND = 0.1, 0.99, 0.1  # inner step size, discount, the most that
 
 @dataclass
 class Inputs:
-    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step; the widths of the network."""
+    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step; the widths of the network; the file."""
 
     theta: np.ndarray
     goals: np.ndarray
     noise: np.ndarray
     widths: np.ndarray
+    path: str | None = None
 
     @property
     def sizes(self):
@@ -61,7 +62,7 @@ def discounts(H):
 def ours(inputs):
     from ours import contestant
 
-    return contestant(inputs, sys.argv[2], ALPHA, GAMMA)
+    return contestant(inputs, ALPHA, GAMMA)
 
 
 # --- PyTorch ---
@@ -341,7 +342,7 @@ def peak():
 
 def main(name, inputs, gradient):
     with np.load(inputs) as arrays:
-        meta_gradient = CONTESTANTS[name][0](Inputs(**arrays))
+        meta_gradient = CONTESTANTS[name][0](Inputs(**arrays, path=inputs))
     np.save(gradient, meta_gradient())
     print("ready", flush=True)
     for line in sys.stdin:

@@ -13,9 +13,9 @@ Seconds are medians by the clock; CPU s are medians of processor time in all thr
 
 import argparse
 import multiprocessing
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -26,7 +26,7 @@ from autodiff import Tensor, grad
 from envs import PointMass
 from policies import rollout, surrogate
 from settings import Setting
-from workers import workers
+from workers import cores, workers
 
 from .peers import measured, peak
 
@@ -82,7 +82,7 @@ def growth(dtype, rounds, map):
 
 
 def cost(dtype, rounds):
-    """Of one chunk of tasks, in one thread."""
+    """Of one chunk of tasks, in this process."""
     c = setting(dtype=dtype)
     tasks = metarl.sample_tasks(c, metarl.CHUNK, metarl.rng(0))
     x = Tensor(np.tile(metarl.initial_state(c)["theta"], (len(tasks), 1)))
@@ -123,21 +123,22 @@ def population(dtype, rounds, map):
     times = take_turns(functions, rounds)[:, 0].reshape(-1, 2)
     rates = np.array(sizes)[:, None] * c.family.horizon / times / 1e6
     print(
-        f"\n{'linear policies, ' + dtype:28}{'at once':>10}{'chunks on threads':>20}   million environment steps per second"
+        f"\n{'linear policies, ' + dtype:28}{'at once':>10}{'chunks by processes':>20}   million environment steps per second"
     )
     for n, (once, chunks) in zip(sizes, rates, strict=True):
         print(f"{n:<28}{once:10.1f}{chunks:20.1f}")
     print(f"at best {rates.max():.1f} (must 10, aim 30)")
 
 
-def threads(dtype, rounds):
-    cores = os.cpu_count() or 1
-    counts = sorted({1, cores} | {2**i for i in range(1, cores.bit_length())})
-    pools = [ThreadPoolExecutor(n) for n in counts]
-    times = take_turns([meta_gradient(setting(dtype=dtype), pool.map) for pool in pools], rounds)
-    print(f"\n{'threads, ' + dtype:28}{'seconds':>10}{'speed-up':>10}{'CPU s':>10}")
-    for n, (wall, cpu) in zip(counts, times, strict=True):
-        print(f"{n:<28}{wall:10.4f}{times[0, 0] / wall:10.2f}{cpu:10.4f}")
+def processes(dtype, rounds):
+    n = cores()
+    counts = sorted({1, n} | {2**i for i in range(1, n.bit_length())})
+    with ExitStack() as stack:
+        maps = [map, *(stack.enter_context(workers(count)) for count in counts)]
+        times = take_turns([meta_gradient(setting(dtype=dtype), m) for m in maps], rounds)
+    print(f"\n{'processes, ' + dtype:28}{'seconds':>10}{'speed-up':>10}{'CPU s':>10}")
+    for name, (wall, cpu) in zip(["none but this one", *counts], times, strict=True):
+        print(f"{name!s:28}{wall:10.4f}{times[0, 0] / wall:10.2f}{cpu:10.4f}")
 
 
 def main():
@@ -150,7 +151,7 @@ def main():
         growth(a.dtype, a.rounds, map)
         cost(a.dtype, a.rounds)
         population(a.dtype, a.rounds, map)
-    threads(a.dtype, a.rounds)
+    processes(a.dtype, a.rounds)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 5]
 
-Opens the default, a thread for each core, pools of 1, 2, 4, ... processes up to the number of cores and, where it is
+Opens pools of 1, 2, 4, ... processes up to the number of cores, which is the default, as many threads and, where it is
 installed, a Dask cluster of two processes on this machine; then lets them take turns, a few iterations each, so that
-whatever else the machine does slows all alike. Prints iterations per second (from the median time), speed-up over one thread, efficiency (speed-up
-per worker), and the time that a chunk takes beyond its work: that of an empty one with the same arguments.
+whatever else the machine does slows all alike. Prints iterations per second (from the median time), speed-up over this
+process alone, efficiency (speed-up per worker), and the time that a chunk takes beyond its work: that of an empty one
+with the same arguments.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import importlib.util
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -55,11 +57,13 @@ def main():
     tasks = metarl.sample_tasks(c, c.tasks, metarl.rng(0))
     counts = sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})
     with ExitStack() as stack:
-        places = {f"{cores} threads": (cores, 0)} | {f"{n} processes": (n, n) for n in counts}
+        places = {f"{n} processes": (n, n) for n in counts}
         if importlib.util.find_spec("distributed"):
             places["Dask, 2 processes"] = (2, cluster(stack))
         each = {k: partial(metarl.each, map=stack.enter_context(workers(v))) for k, (_, v) in places.items()}
-        each = {"1 thread": metarl.each} | each
+        places[threads := f"{cores} threads"] = cores, None
+        each[threads] = partial(metarl.each, map=stack.enter_context(ThreadPoolExecutor(cores)).map)
+        each = {"this process": metarl.each} | each
         iteration = lambda each: next(metarl.train(c, state, each))
         nothing = lambda each: each(empty, c, state["theta"], tasks, ())
         for warm_up in list(each.values()) * 2:
@@ -73,7 +77,7 @@ def main():
     print(f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}")
     medians = {name: [median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()}
     for name, (work, overhead) in medians.items():
-        gain, n = medians["1 thread"][0] / work, places.get(name, (1,))[0]
+        gain, n = medians["this process"][0] / work, places.get(name, (1,))[0]
         print(f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}")
 
 
