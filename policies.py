@@ -171,10 +171,9 @@ class Common:
 
 def returns_to_go(rewards, gamma):
     """sum_{l >= 0} gamma^l r_{t+l} along the last axis."""
-    out, ahead = np.empty_like(rewards), 0
-    for t in reversed(range(rewards.shape[-1])):
-        out[..., t] = ahead = rewards[..., t] + gamma * ahead
-    return out
+    t = np.arange(rewards.shape[-1])
+    powers, ahead = (float(gamma) ** t).astype(rewards.dtype), t[:, None] - t  # r_s counts gamma^(s - t) at t <= s
+    return rewards @ np.where(ahead >= 0, powers[ahead], 0)
 
 
 def time_baseline(D, returns):

@@ -1,11 +1,11 @@
 """How long does one MAML meta-gradient take, here and in other frameworks? The problem is told in peers.py.
 
-    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 20] [--json]
+    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 10] [--json]
 
 Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its own and computes the
 same meta-gradient from the same noise. First the gradients are compared: the program ends with status 1 if one differs.
-Then the processes take turns, one meta-gradient at a time, so that whatever else the machine does slows all alike;
-a pause before each turn, since the threads of some frameworks go on waiting at full speed for a while.
+Then the processes take turns, three meta-gradients in a row as in training, so that whatever else the machine does
+slows all alike; a pause before each turn, since the threads of some frameworks go on waiting at full speed for a while.
 Printed are the median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
 threads and worker processes; the seconds as a multiple of ours; environment steps per second; the peak memory, of
 worker processes too, each by itself; and the seconds of a whole process, from its start to its end with one
@@ -33,6 +33,7 @@ from .peers import CONTESTANTS
 T, K, H, HIDDEN = 20, 20, 100, (64, 64)
 WARM_UP = 2  # turns that do not count
 PAUSE = 0.05  # seconds before each turn
+IN_A_ROW = 3  # meta-gradients in a turn
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}  # relative to the largest component
 SCRIPT = Path(__file__).with_name("peers.py")
 
@@ -75,12 +76,12 @@ class Contestant:
         return line
 
     def turn(self):
-        print(1, file=self.process.stdin, flush=True)
+        print(IN_A_ROW, file=self.process.stdin, flush=True)
         pairs, self.peak = json.loads(self.answer())
         self.pairs += pairs
 
     def result(self, ours):
-        times, cpu = np.array(self.pairs[WARM_UP:]).T
+        times, cpu = self.timed.T
         q1, median, q3 = np.percentile(times, [25, 50, 75])
         result = {"name": self.name, "dtype": self.dtype, "seconds": median, "q1": q1, "q3": q3}
         result |= {"cpu_seconds": np.median(cpu), "ratio": median / ours if ours else None}
@@ -88,8 +89,12 @@ class Contestant:
         return result | {"reps": len(times)}
 
     @property
+    def timed(self):
+        return np.array(self.pairs[WARM_UP * IN_A_ROW :])
+
+    @property
     def median(self):
-        return np.median(np.array(self.pairs[WARM_UP:])[:, 0])
+        return np.median(self.timed[:, 0])
 
 
 def quiet(**streams):
@@ -142,7 +147,7 @@ def machine(names):
 
 def report(results, difference):
     print(
-        f"\n{results[0]['dtype']}: {T} tasks x {K} episodes x {H} steps, network 2-64-64-2; {results[0]['reps']} turns"
+        f"\n{results[0]['dtype']}: {T} tasks x {K} episodes x {H} steps, network 2-64-64-2; {results[0]['reps']} times"
     )
     print(f"largest difference between the gradients: {difference:.1e} of the largest component")
     print(f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}")
@@ -163,7 +168,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     p.add_argument("--dtype", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
-    p.add_argument("--reps", type=int, default=20)
+    p.add_argument("--reps", type=int, default=10, help="turns [10]")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
     installed = [name for name in CONTESTANTS if importlib.util.find_spec(CONTESTANTS[name][1])]
