@@ -22,8 +22,9 @@ import math
 
 import numpy as np
 
-# glibc returns freed arrays of a megabyte to the system, and getting them again costs more than computing them. Not so
-# below an array that stays, once one of 32 MB has been freed (mallopt(3)). What is never touched costs nothing.
+# To keep freed memory for the next arrays: glibc returns large ones to the system, and getting them again costs more than
+# computing them. Once 32 MB were freed in one piece it stops that (mallopt(3)), but for what lies at the end of its heap:
+# hence a lid. Memory that is never touched costs nothing.
 np.empty(4_000_000)
 _room, _LID = [np.empty(2_000_000) for _ in range(16)], np.empty(200_000)
 del _room
@@ -175,7 +176,7 @@ def _tanh_slope(g, y):
 def _sum(x, axis, keepdims):
     """np.sum; over neighbouring axes, as where broadcasting is undone, by BLAS: NumPy loops over the few numbers after."""
     first, stop = (axis[0], axis[-1] + 1) if isinstance(axis, tuple) and axis else (0, 0)
-    if not 0 <= first < stop < np.ndim(x) or axis != tuple(range(first, stop)) or x.dtype.kind != "f":
+    if not 0 <= first < stop < np.ndim(x) or axis != tuple(range(first, stop)) or x.dtype.char not in "fd":
         return np.sum(x, axis=axis, keepdims=keepdims)
     before, summed, after = x.shape[:first], x.shape[first:stop], x.shape[stop:]
     out = np.ones(math.prod(summed), x.dtype) @ x.reshape(*map(math.prod, (before, summed, after)))

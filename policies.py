@@ -10,7 +10,7 @@ is the policy gradient, with what decides on its Hessian, and `sampling`. `c` is
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -83,8 +83,7 @@ class Policy:
 
     def mode(self, theta, obs):
         """The most probable action; of equally probable ones the first."""
-        output = self._network(theta)(obs)
-        return output.argmax(-1) if self.discrete else output
+        return replace(self, deterministic=True).act(theta, obs, None)
 
     def act(self, theta, obs, rng):
         """A sampled action: the inverse of the cumulative distribution at a uniform number, or mean + std * noise.
