@@ -870,6 +870,12 @@ def test_an_axis_out_of_range_is_named(name):
         AXIS_ERRORS[name](M)
 
 
+@pytest.mark.parametrize("axes", [(2,), (1, 2), (-3,), (0, 2)])
+def test_axes_out_of_range_are_named(axes):
+    with pytest.raises(np.exceptions.AxisError, match=r"sum of \(2, 3\): .*axis.* out of bounds"):
+        ad.sum(M, axes)
+
+
 OTHER_ERRORS = {
     "non-scalar output": (lambda: grad(M, M), ValueError, "shape (2, 3) needs grad_output"),
     "output of one element": (lambda: grad(M[0, :1], M), ValueError, "shape (1,) needs grad_output"),
@@ -973,6 +979,10 @@ def test_check_grads_finds_wrong_first_derivatives(name, dtype, monkeypatch):
     for order in (1, 2):
         with pytest.raises(AssertionError, match="by differences"):
             check_grads(with_tanh, np.array([0.3, -0.5, 1], dtype), order)
+
+
+def test_check_grads_allows_for_the_rounding_of_what_hardly_changes():
+    check_grads(lambda x: 1000 + 1e-12 * x, np.array([0.3, -0.5, 1]))
 
 
 def test_check_grads_finds_a_small_factor_in_float64(monkeypatch):

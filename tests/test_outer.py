@@ -326,20 +326,21 @@ def test_options_are_compared_by_value(options):
 
 
 # --- The sampling term, written out ---
+@pytest.mark.parametrize("K", [2, 4])
 @pytest.mark.parametrize("baseline, standardise", [("none", False), ("time", False), ("time", True)])
-def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise):
+def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
     """sum_n log pi(tau_n) (J' - mean of the other episodes' returns), in units of H and the deviation of advantages."""
-    c, x, tasks = problem(algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise)
+    c, x, tasks = problem(algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise, episodes=K)
     path, episodes = lifetime(c, Tensor(np.tile(x, (3, 1))), sampler(c, tasks, ADDRESS))
     D_prime, discounts = episodes[-1], c.gamma ** np.arange(c.family.horizon)
     A = advantages(D_prime, baseline, c.gamma, c.lam, standardise=False)
     expected = np.zeros(3)
     for i in range(3):
         unit = c.family.horizon * (A[i][D_prime.mask[i]].std() if standardise else 1)
-        J = np.mean([discounts @ D_prime.rewards[i, k] for k in range(4)]) / unit
+        J = np.mean([discounts @ D_prime.rewards[i, k] for k in range(K)]) / unit
         for theta, D in zip(path, episodes[:-1], strict=False):
-            R = [discounts @ D.rewards[i, k] / unit for k in range(4)]
-            for k in range(4):
+            R = [discounts @ D.rewards[i, k] / unit for k in range(K)]
+            for k in range(K):
                 log_pi = sum(
                     c.network.log_prob(theta.data[i], D.obs[i, k, t], D.actions[i, k, t])
                     for t in range(c.family.horizon)
