@@ -188,11 +188,11 @@ def record(state, log):
 
 def hill_climb(c, theta, scale, tasks, noise):
     """hc: of K queries the first is theta, each other a step at random from the best so far (Song et al. 2020)."""
-    D = rollout(c.family, c.network, theta, tasks, 1, noise)
+    D = rollout(c.family, c.network, theta, tasks, 1, noise, keep=False)
     best, episodes = D.returns, [D]
     for _ in range(c.episodes - 1):
         trial = theta + c.inner_sigma * scale * noise.standard_normal(theta.shape).astype(theta.dtype)
-        D = rollout(c.family, c.network, trial, tasks, 1, noise)
+        D = rollout(c.family, c.network, trial, tasks, 1, noise, keep=False)
         better = D.returns > best
         theta, best = np.where(better[:, None], trial, theta), np.where(better, D.returns, best)
         episodes.append(D)
@@ -205,7 +205,7 @@ def es_gradient(c, theta, scale, tasks, noise):
     for _ in range(c.episodes // 2):
         eps = noise.standard_normal(theta.shape).astype(theta.dtype)
         step = c.inner_sigma * scale * eps
-        pair = [rollout(c.family, c.network, x, tasks, 1, noise) for x in (theta + step, theta - step)]
+        pair = [rollout(c.family, c.network, x, tasks, 1, noise, keep=False) for x in (theta + step, theta - step)]
         g = g + (pair[0].returns - pair[1].returns)[:, None] * eps
         episodes += pair
     deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8  # over all queries, by n
@@ -233,7 +233,7 @@ def fitness(c, x, tasks, address):
         theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))  # l.4, U
         episodes += taken
     noise = Common(rng(*address, c.inner_steps), n)  # not the noise that it adapted to
-    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise)  # l.4, f
+    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise, keep=False)  # l.4, f
     log = summary([*episodes, D]).reshape(T, n, 3)
     return D.returns.reshape(T, n), np.stack([*log.mean(1).T[:2], log[..., 2].sum(1)], 1)
 
@@ -329,7 +329,7 @@ def returns_by_step(c, theta, tasks, address):
     """(T, test_steps + 1): the mean return of each task after 0, 1, ... adaptation steps, on episodes of its own."""
     columns = []
     for k, adapted in enumerate(islice(adaptation(c, theta, tasks, (*address, INNER)), c.test_steps + 1)):
-        D = rollout(c.family, c.network, adapted, tasks, c.test_episodes, rng(*address, MEASURE, k))
+        D = rollout(c.family, c.network, adapted, tasks, c.test_episodes, rng(*address, MEASURE, k), keep=False)
         columns.append(D.returns)
     return (np.stack(columns, 1),)
 

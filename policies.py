@@ -143,8 +143,8 @@ class Trajectories(NamedTuple):
         return self.rewards.sum(2).mean(1)
 
 
-def rollout(env, policy, theta, tasks, K, rng):
-    """Run the policy for K episodes in each task. theta (P,) or (T, P); tasks (T, D). Returns Trajectories."""
+def rollout(env, policy, theta, tasks, K, rng, keep=True):
+    """K episodes in each task: Trajectories, whose obs and actions are None unless `keep`. theta (P,) or (T, P)."""
     tasks, shape = tasks[:, None], (len(tasks), K)
     state, steps = env.reset(tasks, shape, rng), []
     act = policy.actor(theta) if hasattr(policy, "actor") else partial(policy.act, theta)
@@ -152,10 +152,10 @@ def rollout(env, policy, theta, tasks, K, rng):
         obs = env.observe(state)
         action = act(obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
-        steps.append((obs, action, reward, done))
-    obs, actions, rewards, done = (np.stack(column, 2) for column in zip(*steps, strict=True))
+        steps.append((obs, action, reward, done) if keep else (reward, done))
+    *taken, rewards, done = (np.stack(column, 2) for column in zip(*steps, strict=True))
     mask = done.cumsum(2) == done  # no end before this step
-    return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
+    return Trajectories(*(taken or [None, None]), np.where(mask, rewards, 0), mask)
 
 
 # fmt: off

@@ -472,7 +472,7 @@ def test_black_box_state_is_float64_and_episodes_have_the_dtype(monkeypatch):
     c, dtypes = black_box("cma-es", dtype="float32"), set()
     real = metarl.rollout
 
-    def watched(*arguments):
+    def watched(*arguments, keep=True):
         D = real(*arguments)
         dtypes.update((D.obs.dtype, D.actions.dtype, D.rewards.dtype, arguments[2].dtype))
         return D

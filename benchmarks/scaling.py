@@ -108,7 +108,7 @@ def cost(dtype, rounds):
 
 
 def returns(c, theta, tasks, address):
-    return (rollout(c.family, c.network, theta, tasks, 1, metarl.rng(*address)).returns,)
+    return (rollout(c.family, c.network, theta, tasks, 1, metarl.rng(*address), keep=False).returns,)
 
 
 def population(dtype, rounds, map):

@@ -913,6 +913,7 @@ OTHER_ERRORS = {
     "affine, bias too large": (lambda: ad.affine(M, M.reshape(3, 2), np.ones((3, 2, 2))), ValueError, "(3, 2, 2): "),
     "max of nothing": (lambda: ad.max(Tensor(np.ones(0))), ValueError, "max of (0,): "),
     "complex": (lambda: Tensor(np.array([1j])), TypeError, "complex128"),
+    "a length of time": (lambda: Tensor(np.ones(1, "m8[s]")), TypeError, "timedelta64[s]"),
     "objects": (lambda: Tensor([Tensor(1.0)]), TypeError, "object"),
     "text": (lambda: Tensor("1"), TypeError, "<U1"),
     "NumPy's own functions": (lambda: np.exp(M), TypeError, "__array_ufunc__"),

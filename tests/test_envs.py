@@ -404,6 +404,10 @@ def test_rollout_equals_a_loop_over_episodes():
             else:
                 assert D.rewards[i, k, t] == 0
     assert_allclose(D.returns, D.rewards.sum(2).mean(1))
+    light = rollout(env, policy, thetas, tasks, 5, rng(10), keep=False)
+    assert light.obs is light.actions is light.log_pi is None
+    assert_array_equal(light.rewards, D.rewards)
+    assert_array_equal(light.mask, D.mask)
 
 
 def test_rollout_shared_parameters_equal_repeated_ones():

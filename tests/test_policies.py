@@ -228,6 +228,7 @@ def test_with_lambda_1_advantages_are_returns_minus_baseline():
     G = returns_to_go(D.rewards, 0.9)
     A = advantages(D, "linear", 0.9, 1.0, standardise=False)
     assert_allclose(A, (G - linear_baseline(D, G)) * D.mask, rtol=1e-9, atol=1e-10)
+    assert_array_equal(advantages(D), advantages(D, "time", 0.99, 1.0, True))  # what is taken where nothing is said
 
 
 @pytest.mark.parametrize("baseline", policies.BASELINES)
