@@ -94,7 +94,7 @@ class Policy:
 
     def actor(self, theta, ndim=3):
         """`act` as a function of obs, with `ndim` axes, and rng: what does not change from step to step is done once."""
-        network, std = self._network(theta), self.discrete or np.exp(self._log_std(theta, ndim))
+        network, std = self._network(theta), self.discrete or ad.exp(self._log_std(theta, ndim))
 
         def act(obs, rng):
             output = network(obs)
