@@ -87,8 +87,8 @@ def quietly(f, *chunk):
 
 
 def cores():
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use, at most 61: Windows takes no more processes."""
+    return min(61, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def processes(n):
@@ -100,7 +100,7 @@ def processes(n):
     end, lifeline = context.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(n, context, begin, (end, lifeline))
-    except (OSError, OverflowError, ValueError) as error:  # Windows takes 61, others what they can count
+    except (OSError, OverflowError, ValueError) as error:  # others take what they can count
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
     return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
 
