@@ -100,7 +100,7 @@ def processes(n):
     end, lifeline = context.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(n, context, begin, (end, lifeline))
-    except (OSError, OverflowError, ValueError) as error:  # others take what they can count
+    except (OSError, OverflowError, ValueError) as error:  # Windows takes 61, others what they can count
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
     return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
 
