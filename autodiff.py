@@ -22,9 +22,9 @@ import math
 
 import numpy as np
 
-# To keep freed memory for the next arrays: glibc returns large ones to the system, and getting them again costs more than
-# computing them. Once 32 MB were freed in one piece it stops that (mallopt(3)), but for what lies at the end of its heap:
-# hence a lid. Memory that is never touched costs nothing.
+# To keep freed memory for the next arrays: glibc returns large ones to the system, and getting them again costs more
+# than computing them. Once 32 MB were freed in one piece it stops that (mallopt(3)), but for what lies at the end of its
+# heap: hence a lid. Memory that is never touched costs nothing.
 np.empty(4_000_000)
 _room, _LID = [np.empty(2_000_000) for _ in range(16)], np.empty(200_000)
 del _room
@@ -82,31 +82,31 @@ def apply(function, *inputs, **options):
     return Tensor(out, function, inputs, options) if Tensor in map(type, inputs) else out
 
 
-# --- Operations, NumPy's of the same names; sigmoid is 1 / (1 + exp(-x)), softplus log(1 + exp(x)), relu max(x, 0) ---
+# --- Operations, NumPy's of the same names; what NumPy does not have says what it is ---
 # fmt: off
-def exp(x): return apply(np.exp, x)
-def log(x): return apply(np.log, x)
-def tanh(x): return apply(np.tanh, x)
-def sqrt(x): return apply(np.sqrt, x)
-def relu(x): return apply(_relu, x)
-def tanh_(x): return apply(_tanh_, x)  # in place of the value of x, which no derivative of what made x may need
-def relu_(x): return apply(_relu_, x)
-def sigmoid(x): return apply(_sigmoid, x)
-def softplus(x): return apply(_softplus, x)
-def maximum(a, b): return apply(np.maximum, a, b)
-def minimum(a, b): return apply(np.minimum, a, b)
-def sum(x, axis=None, keepdims=False): return apply(_sum, x, axis=axis, keepdims=keepdims)
-def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
-def logsumexp(x, axis=None, keepdims=False): return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
-def log_softmax(x, axis=-1): return apply(_log_softmax, x, axis=axis)
-def clip(x, low=-np.inf, high=np.inf): return apply(np.clip, x, a_min=low, a_max=high)
-def reshape(x, shape): return apply(_reshape, x, shape=shape)
-def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
-def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
-def concatenate(xs, axis=0): return apply(_concatenate, *xs, axis=axis)
-def stack(xs, axis=0): return apply(_stack, *xs, axis=axis)
-def take_along_axis(x, indices, axis): return apply(np.take_along_axis, x, indices=indices, axis=axis)
-def stop_gradient(x): return Tensor(x.data) if isinstance(x, Tensor) else x  # the same value, without history
+def exp(x): "e^x"; return apply(np.exp, x)
+def log(x): "the natural logarithm"; return apply(np.log, x)
+def tanh(x): "the hyperbolic tangent"; return apply(np.tanh, x)
+def sqrt(x): "the square root"; return apply(np.sqrt, x)
+def relu(x): "max(x, 0)"; return apply(_relu, x)
+def tanh_(x): "tanh in the memory of x, whose value is lost: only for what no derivative needs"; return apply(_tanh_, x)
+def relu_(x): "relu, as tanh_"; return apply(_relu_, x)
+def sigmoid(x): "1 / (1 + exp(-x))"; return apply(_sigmoid, x)
+def softplus(x): "log(1 + exp(x))"; return apply(_softplus, x)
+def maximum(a, b): "the larger, element by element"; return apply(np.maximum, a, b)
+def minimum(a, b): "the smaller, element by element"; return apply(np.minimum, a, b)
+def sum(x, axis=None, keepdims=False): "over axis, or all"; return apply(_sum, x, axis=axis, keepdims=keepdims)
+def max(x, axis=None, keepdims=False): "over axis, or all"; return apply(np.max, x, axis=axis, keepdims=keepdims)
+def logsumexp(x, axis=None, keepdims=False): "log sum exp(x)"; return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
+def log_softmax(x, axis=-1): "x - logsumexp(x)"; return apply(_log_softmax, x, axis=axis)
+def clip(x, low=-np.inf, high=np.inf): "x within [low, high]"; return apply(np.clip, x, a_min=low, a_max=high)
+def reshape(x, shape): "as NumPy"; return apply(_reshape, x, shape=shape)
+def swapaxes(x, axis1, axis2): "as NumPy"; return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
+def broadcast_to(x, shape): "as NumPy"; return apply(np.broadcast_to, x, shape=shape)
+def concatenate(xs, axis=0): "along an axis"; return apply(_concatenate, *xs, axis=axis)
+def stack(xs, axis=0): "along a new axis"; return apply(_stack, *xs, axis=axis)
+def take_along_axis(x, indices, axis): "as NumPy"; return apply(np.take_along_axis, x, indices=indices, axis=axis)
+def stop_gradient(x): "the same value, without history"; return Tensor(x.data) if isinstance(x, Tensor) else x
 
 # Values, and forward functions that NumPy does not have, or not with these keywords
 def _value(x): return x.data if isinstance(x, Tensor) else x
@@ -174,7 +174,7 @@ def _tanh_slope(g, y):
 
 
 def _sum(x, axis, keepdims):
-    """np.sum; over neighbouring axes, as where broadcasting is undone, by BLAS: NumPy loops over the few numbers after."""
+    """np.sum; over neighbouring axes, as where broadcasting is undone, by BLAS: NumPy loops over the few numbers left."""
     first, stop = (axis[0], axis[-1] + 1) if isinstance(axis, tuple) and axis else (0, 0)
     if not 0 <= first < stop < np.ndim(x) or axis != tuple(range(first, stop)) or x.dtype.char not in "fd":
         return np.sum(x, axis=axis, keepdims=keepdims)

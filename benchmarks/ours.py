@@ -10,7 +10,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # in place of this di
 
 import numpy as np
 
-import metarl  # before NumPy: BLAS then takes one thread
+import metarl
 from envs import PointMass
 from settings import Setting
 from workers import workers
