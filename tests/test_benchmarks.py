@@ -1,14 +1,19 @@
-"""What is exact in benchmarks.bandits and benchmarks.sinusoid."""
+"""What is exact in benchmarks.bandits and benchmarks.sinusoid, and the race of meta-gradients without its peers."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import metarl
 from autodiff import Tensor
-from benchmarks import bandits, sinusoid
-from policies import Trajectories
+from benchmarks import bandits, meta_gradient, sinusoid
+from envs import PointMass
+from policies import Trajectories, rollout
+from settings import Setting
 
 
 # --- Bandits: agents that count ---
@@ -318,3 +323,54 @@ def test_settings_of_the_bandits():
     assert (c.family.horizon, c.family.arms, c.network.size) == (1, 5, 10)
     train, test = (metarl.sample_tasks(c, 50, metarl.rng(0), split) for split in ("train", "test"))
     assert not (train[:, None] == test).all(-1).any()
+
+
+# --- The race of meta-gradients: ours ---
+class Clamped(PointMass):
+    """Moves by the action itself."""
+
+    def move(self, action, tasks):
+        return action.clip(-0.1, 0.1)
+
+
+class Prepared:
+    """In place of a generator: what it draws was drawn before."""
+
+    def __init__(self, noise):
+        self.steps = iter(noise)
+
+    def standard_normal(self, shape):
+        return next(self.steps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_our_contestant_takes_all_the_noise_there_is_and_no_other(dtype, tmp_path):
+    """The meta-gradient of its process is that of all tasks in one chunk, each inner step with its own noise."""
+    T, K, H = 7, 3, 5
+    arrays = meta_gradient.inputs(dtype, T, K, H, hidden=(4, 4))
+    np.savez(tmp_path / "in.npz", **arrays)
+    command = [sys.executable, meta_gradient.SCRIPT, "ours", tmp_path / "in.npz", tmp_path / "out.npy"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    options = dict(standardise=False, episodes=K, alpha=0.1, gamma=0.99, learn_alpha=False, dtype=dtype, hidden=(4, 4))
+    c = Setting(algo="maml", estimator="log-prob", env=Clamped(horizon=H, radius=0), **options)
+    sample = lambda k, theta: rollout(c.family, c.network, theta, arrays["goals"], K, Prepared(arrays["noise"][k]))
+    x = Tensor(np.tile(arrays["theta"], (T, 1)))
+    expected = metarl.grad(metarl.ad.sum(metarl.meta_loss(c, x, sample)[0]), x).data.mean(0)
+    error = np.abs(np.load(tmp_path / "out.npy") - expected).max() / np.abs(expected).max()
+    assert error < meta_gradient.TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_memory_is_that_of_this_process_and_its_children():
+    program = """if True:
+        import multiprocessing as m, time, numpy as np
+        from benchmarks.peers import peak
+        alone = peak()
+        child = m.get_context("fork").Process(target=lambda: (np.ones(5_000_000), time.sleep(60)))
+        child.start()
+        while peak() < alone + 40:
+            time.sleep(0.01)
+        child.kill()
+        child.join()
+        print(alone > 15 and peak() < alone + 10)"""
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=meta_gradient.SCRIPT.parent.parent) == b"True\n"
