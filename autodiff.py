@@ -38,7 +38,9 @@ class Tensor:
     """
 
     __slots__ = ("data", "function", "inputs", "options")
-    __array_ufunc__ = None  # array + Tensor asks Tensor.__radd__ instead of building an object array
+    __array_ufunc__ = (
+        None  # array + Tensor asks Tensor.__radd__ instead of building an object array
+    )
 
     def __init__(self, data, function=None, inputs=(), options=None):
         data = np.asarray(_value(data))
@@ -154,7 +156,9 @@ def matmul(a, b):
         return matmul(a, b[:, None])[..., 0]
     if a.ndim == 1:
         return matmul(a[None], b)[..., 0, :]
-    if a.ndim > 2 and b.ndim == 2 and b.shape[0]:  # one large product: no batch of adjoints of b to sum
+    if (
+        a.ndim > 2 and b.ndim == 2 and b.shape[0]
+    ):  # one large product: no batch of adjoints of b to sum
         return reshape(matmul(reshape(a, (-1, b.shape[0])), b), (*a.shape[:-1], b.shape[1]))
     return apply(np.matmul, a, b)
 
@@ -176,7 +180,11 @@ def _tanh_slope(g, y):
 def _sum(x, axis, keepdims):
     """np.sum; over neighbouring axes, as where broadcasting is undone, by BLAS: NumPy loops over the few numbers left."""
     first, stop = (axis[0], axis[-1] + 1) if isinstance(axis, tuple) and axis else (0, 0)
-    if not 0 <= first < stop < np.ndim(x) or axis != tuple(range(first, stop)) or x.dtype.char not in "fd":
+    if (
+        not 0 <= first < stop < np.ndim(x)
+        or axis != tuple(range(first, stop))
+        or x.dtype.char not in "fd"
+    ):
         return np.sum(x, axis=axis, keepdims=keepdims)
     before, summed, after = x.shape[:first], x.shape[first:stop], x.shape[stop:]
     out = np.ones(math.prod(summed), x.dtype) @ x.reshape(*map(math.prod, (before, summed, after)))
@@ -333,10 +341,14 @@ def grad(output, inputs, grad_output=None, create_graph=False):
     inputs = [inputs] if single else list(inputs)
     for x in inputs:
         if not isinstance(x, Tensor):
-            raise TypeError(f"grad needs Tensors to differentiate with respect to, not {type(x).__name__}")
+            raise TypeError(
+                f"grad needs Tensors to differentiate with respect to, not {type(x).__name__}"
+            )
     output = output if isinstance(output, Tensor) else Tensor(output)
     if grad_output is None and output.ndim > 0:
-        raise ValueError(f"grad of an output of shape {output.shape} needs grad_output, its adjoint")
+        raise ValueError(
+            f"grad of an output of shape {output.shape} needs grad_output, its adjoint"
+        )
     g = np.ones((), output.dtype) if grad_output is None else _operand(grad_output)
     if g.shape != output.shape:
         raise ValueError(f"grad_output has shape {g.shape}, the output has shape {output.shape}")
@@ -380,19 +392,30 @@ def check_grads(f, x, order=2, rng=None):
     out = f(*leaves)
     w, v = rng.standard_normal(out.shape), [rng.standard_normal(a.shape) for a in leaves]
 
-    def slope(*tensors):  # the derivative of sum(w * f) along v, itself a function that can be checked
+    def slope(
+        *tensors,
+    ):  # the derivative of sum(w * f) along v, itself a function that can be checked
         gradients = grad(f(*tensors), tensors, grad_output=w, create_graph=True)
         return sum(stack([sum(g * d) for g, d in zip(gradients, v, strict=True)]))
 
     gradients = grad(out, leaves, grad_output=w)
     for g, a in zip(gradients, leaves, strict=True):
-        assert (g.dtype, g.shape) == (a.dtype, a.shape), f"gradient {g.dtype}{g.shape}, x {a.dtype}{a.shape}"
+        assert (g.dtype, g.shape) == (a.dtype, a.shape), (
+            f"gradient {g.dtype}{g.shape}, x {a.dtype}{a.shape}"
+        )
     terms = np.concatenate([np.ravel(g.data * d) for g, d in zip(gradients, v, strict=True)])
-    steps = [[Tensor(a.data + h * d) for a, d in zip(leaves, v, strict=True)] for h in (1e-5, -1e-5)]
+    steps = [
+        [Tensor(a.data + h * d) for a, d in zip(leaves, v, strict=True)] for h in (1e-5, -1e-5)
+    ]
     ahead, behind = (np.sum(w * _value(f(*step))) for step in steps)
     precision = 1e-6 if all(a.dtype == np.float64 for a in leaves) else 1e-3
-    for name, value in (("differences", (ahead - behind) / 2e-5), ("create_graph", slope(*leaves).data)):
+    for name, value in (
+        ("differences", (ahead - behind) / 2e-5),
+        ("create_graph", slope(*leaves).data),
+    ):
         error = abs(terms.sum() - value)
-        assert error <= precision * (1 + np.abs(terms).sum()), f"{terms.sum()} by grad, {value} by {name}"
+        assert error <= precision * (1 + np.abs(terms).sum()), (
+            f"{terms.sum()} by grad, {value} by {name}"
+        )
     if order > 1:
         check_grads(slope, tuple(leaves), order - 1, rng)

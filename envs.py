@@ -38,7 +38,9 @@ def checkerboard(n, rng, split, dims):
     """
     check_sample(n, split)
     cells = rng.integers(CELLS, size=(n, dims))
-    cells[:, 0] ^= (cells.sum(1) + (split == "test")) % 2  # the neighbour along the first axis has the other colour
+    cells[:, 0] ^= (
+        cells.sum(1) + (split == "test")
+    ) % 2  # the neighbour along the first axis has the other colour
     return (cells + rng.uniform(0.01, 0.99, (n, dims))) / CELLS
 
 
@@ -48,11 +50,19 @@ def require(holds, name, value, allowed):
 
 
 def require_whole(name, value, least):
-    require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
+    require(
+        isinstance(value, int) and value >= least,
+        name,
+        value,
+        f"a whole number of at least {least}",
+    )
 
 
 def distance(offset):
-    x, y = offset[..., 0], offset[..., 1]  # no sum over the last axis: NumPy's is slow for two numbers
+    x, y = (
+        offset[..., 0],
+        offset[..., 1],
+    )  # no sum over the last axis: NumPy's is slow for two numbers
     return np.sqrt(x * x + y * y)
 
 

@@ -43,11 +43,28 @@ class Strategy:
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         x0 = np.array(x0, float)
-        require(x0.ndim == 1 and x0.size and np.isfinite(x0).all(), "x0 must be a vector of finite numbers, not {}", x0)
-        require(np.ndim(sigma0) == 0 and 0 < sigma0 < np.inf, "sigma0 must be a positive number, not {!r}", sigma0)
+        require(
+            x0.ndim == 1 and x0.size and np.isfinite(x0).all(),
+            "x0 must be a vector of finite numbers, not {}",
+            x0,
+        )
+        require(
+            np.ndim(sigma0) == 0 and 0 < sigma0 < np.inf,
+            "sigma0 must be a positive number, not {!r}",
+            sigma0,
+        )
         popsize = 4 + np.floor(3 * np.log(x0.size)) if popsize is None else popsize
-        require(popsize >= 2 and popsize % 1 == 0, "popsize must be an integer of at least 2, not {!r}", popsize)
-        self.n, self.popsize, self.sigma0, self.rng = x0.size, int(popsize), float(sigma0), np.random.default_rng(rng)
+        require(
+            popsize >= 2 and popsize % 1 == 0,
+            "popsize must be an integer of at least 2, not {!r}",
+            popsize,
+        )
+        self.n, self.popsize, self.sigma0, self.rng = (
+            x0.size,
+            int(popsize),
+            float(sigma0),
+            np.random.default_rng(rng),
+        )
         self.t, self.mean, self.sigma = np.int64(0), x0, np.float64(sigma0)
         self.best_x, self.best_f = x0, np.float64(np.inf)
         self.history = np.empty((3, 0))  # best, median and worst fitness of the latest generations
@@ -64,7 +81,10 @@ class Strategy:
         """Continue from what `state()` returned; entries of other names are ignored. Returns self."""
         for name, old in self.state().items():
             new = np.array(state[name])
-            fits = (new.ndim, new.shape[:1]) == (old.ndim, old.shape[:1])  # history grows along its last axis
+            fits = (new.ndim, new.shape[:1]) == (
+                old.ndim,
+                old.shape[:1],
+            )  # history grows along its last axis
             require(fits, "state: {} must have shape {}, not {}", name, old.shape, new.shape)
             setattr(self, name, new[()])  # [()] turns 0-d arrays into scalars: one type, same bits
         return self
@@ -85,7 +105,9 @@ class Strategy:
             self.best_x, self.best_f = x[f.argmin()].copy(), ranked[0]
         self.t = self.t + 1
         window = min(max(self.recent + 110, int(self.t) // 5), 20000)
-        self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[:, -window:]
+        self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[
+            :, -window:
+        ]
         return x, f
 
     def axes(self):
@@ -98,14 +120,20 @@ class Strategy:
         broken = [name for name in self.MOVING if not np.isfinite(getattr(self, name)).all()]
         if broken:
             return {"nonfinite": broken}
-        (length, B), i = self.axes(), int(self.t) % self.n  # one axis a generation is tested for its effect
+        (length, B), i = (
+            self.axes(),
+            int(self.t) % self.n,
+        )  # one axis a generation is tested for its effect
         std = length if B is None else np.linalg.norm(B * length, axis=1)
         axis = length[i] * (np.arange(self.n) == i if B is None else B[:, i])
         stuck = self.mean + 0.2 * std == self.mean
         reasons = {  # tolx without its condition on p_c; a condition number is a ratio of squared lengths
             "tolx": (std.max() < 1e-12 * self.sigma0, std.max()),
             "tolxup": (length.max() > 1e4 * self.sigma0, length.max()),
-            "conditioncov": (length.min() < 1e-7 * length.max(), (length.max() / length.min()) ** 2),
+            "conditioncov": (
+                length.min() < 1e-7 * length.max(),
+                (length.max() / length.min()) ** 2,
+            ),
             "noeffectaxis": ((self.mean + 0.1 * axis == self.mean).all(), i),
             "noeffectcoord": (stuck.any(), np.flatnonzero(stuck).tolist()),
         }
@@ -125,12 +153,18 @@ def by_rank(u, f):
     """Weight of each point: u[k] for rank k in f, smallest first, shared by ties; less the mean of u."""
     _, group, size = np.unique(f, return_inverse=True, return_counts=True)
     shared = np.add.reduceat(u, np.cumsum(size) - size) / size
-    return (shared - np.add.reduceat(u, [0]) / u.size)[group]  # summed alike: equal fitness weighs exactly 0
+    return (shared - np.add.reduceat(u, [0]) / u.size)[
+        group
+    ]  # summed alike: equal fitness weighs exactly 0
 
 
 def eigh(a):
     """Eigenvalues, ascending, and -vectors, of whatever sign; NaN, which stop() reports, where NumPy would raise."""
-    return np.linalg.eigh(a) if np.isfinite(a).all() else (np.full(len(a), np.nan), np.full_like(a, np.nan))
+    return (
+        np.linalg.eigh(a)
+        if np.isfinite(a).all()
+        else (np.full(len(a), np.nan), np.full_like(a, np.nan))
+    )
 
 
 class OpenAIES(Strategy):
@@ -145,13 +179,25 @@ class OpenAIES(Strategy):
 
     MOVING = ("mean", "sigma", "m", "v")
 
-    def __init__(self, x0, sigma0, popsize=None, rng=None, fitness="ranks", optimizer="sgd", lr=None, weight_decay=0.0):
+    def __init__(
+        self,
+        x0,
+        sigma0,
+        popsize=None,
+        rng=None,
+        fitness="ranks",
+        optimizer="sgd",
+        lr=None,
+        weight_decay=0.0,
+    ):
         super().__init__(x0, sigma0, popsize, rng)
         known = fitness in ("ranks", "standardised", "raw")
         require(known, "fitness must be ranks, standardised or raw, not {!r}", fitness)
         require(optimizer in ("sgd", "adam"), "optimizer must be sgd or adam, not {!r}", optimizer)
         self.popsize += self.popsize % 2 if popsize is None else 0
-        require(self.popsize % 2 == 0, "popsize must be even, for antithetic pairs, not {!r}", popsize)
+        require(
+            self.popsize % 2 == 0, "popsize must be even, for antithetic pairs, not {!r}", popsize
+        )
         self.fitness, self.optimizer, self.weight_decay = fitness, optimizer, weight_decay
         self.lr = self.sigma0**2 if lr is None else lr
         self.m, self.v = np.zeros(self.n), np.zeros(self.n)
@@ -179,7 +225,9 @@ class OpenAIES(Strategy):
         if self.fitness == "ranks":
             return by_rank(np.arange(f.size) / (f.size - 1), f)
         finite = f[np.isfinite(f)] if np.isfinite(f).any() else np.zeros(1)
-        f = np.clip(f, finite.min(), finite.max()) - finite.min()  # inf counts as the worst finite value
+        f = (
+            np.clip(f, finite.min(), finite.max()) - finite.min()
+        )  # inf counts as the worst finite value
         f = f - f.mean()
         return f / (f.std() or 1.0) if self.fitness == "standardised" else f
 
@@ -223,7 +271,9 @@ class XNES(Strategy):
 
     def ask(self):
         s = self.rng.standard_normal((self.popsize, self.n))
-        return self.mean + self.sigma * (s @ self.B.T)  # z_k = mu + sigma B s_k, where the paper has B^T
+        return self.mean + self.sigma * (
+            s @ self.B.T
+        )  # z_k = mu + sigma B s_k, where the paper has B^T
 
     def tell(self, x, f):
         x, f = self.told(x, f)
@@ -235,7 +285,9 @@ class XNES(Strategy):
         self.mean = self.mean + self.eta_mu * self.sigma * (self.B @ grad_mu)
         self.sigma = self.sigma * np.exp(self.eta_sigma / 2 * grad_sigma)
         values, V = eigh(self.eta_B / 2 * grad_B)
-        self.B = self.B @ (V * np.exp(values)) @ V.T  # B exp(eta_B/2 grad_B), as exp(V L V^T) = V exp(L) V^T
+        self.B = (
+            self.B @ (V * np.exp(values)) @ V.T
+        )  # B exp(eta_B/2 grad_B), as exp(V L V^T) = V exp(L) V^T
 
     def axes(self):
         directions, lengths, _ = np.linalg.svd(self.B)
@@ -256,20 +308,33 @@ class CMAES(Strategy):
         plus, minus = w[: self.mu], w[self.mu :]
         mu_eff, mu_eff_minus = (v.sum() ** 2 / (v**2).sum() for v in (plus, minus))  # (eq. 8)
         c_1 = 2 * faster / ((n + 1.3) ** 2 + mu_eff)  # (eq. 57)
-        c_mu = min(1 - c_1, 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff))  # (eq. 58)
+        c_mu = min(
+            1 - c_1, 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
+        )  # (eq. 58)
         alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))  # (eqs. 50, 51)
         alpha = min(alpha, (1 - c_1 - c_mu) / (n * c_mu))  # (eq. 52)
         self.w = np.where(w >= 0, w / plus.sum(), alpha * w / -minus.sum())  # (eq. 53)
         self.c_m = 1.0  # (eq. 54)
         self.c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (eq. 55)
-        self.d_sigma = 1 + 2 * max(0.0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + self.c_sigma  # (eq. 55)
+        self.d_sigma = (
+            1 + 2 * max(0.0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + self.c_sigma
+        )  # (eq. 55)
         self.c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)  # (eq. 56)
         self.mu_eff, self.c_1, self.c_mu = mu_eff, c_1, c_mu
         self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
-        self.gap = int(np.ceil(1 / (10 * n * (c_1 + c_mu))))  # generations that B and D serve: App. C, l.80
-        self.diagonal, self.p_sigma, self.p_c, self.D = diagonal, np.zeros(n), np.zeros(n), np.ones(n)
+        self.gap = int(
+            np.ceil(1 / (10 * n * (c_1 + c_mu)))
+        )  # generations that B and D serve: App. C, l.80
+        self.diagonal, self.p_sigma, self.p_c, self.D = (
+            diagonal,
+            np.zeros(n),
+            np.zeros(n),
+            np.ones(n),
+        )
         self.C, self.B = (np.ones(n), None) if diagonal else (np.eye(n), np.eye(n))
-        self.MOVING += ("p_sigma", "p_c", "C", "D") if diagonal else ("p_sigma", "p_c", "C", "D", "B")
+        self.MOVING += (
+            ("p_sigma", "p_c", "C", "D") if diagonal else ("p_sigma", "p_c", "C", "D", "B")
+        )
 
     def ask(self):
         z = self.rng.standard_normal((self.popsize, self.n))  # (eq. 38)
@@ -287,22 +352,34 @@ class CMAES(Strategy):
         self.mean = self.mean + self.c_m * self.sigma * y_w  # (eq. 42)
 
         # Step-size control
-        self.p_sigma = (1 - c_s) * self.p_sigma + np.sqrt(c_s * (2 - c_s) * mu_eff) * z_w  # (eq. 43)
+        self.p_sigma = (1 - c_s) * self.p_sigma + np.sqrt(
+            c_s * (2 - c_s) * mu_eff
+        ) * z_w  # (eq. 43)
         norm = np.sqrt(self.p_sigma @ self.p_sigma)
         self.sigma = self.sigma * np.exp(c_s / self.d_sigma * (norm / self.chi_n - 1))  # (eq. 44)
 
         # Covariance matrix adaptation; h_sigma stalls p_c while sigma is far too small. t counts this update
-        h_sigma = float(norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n)  # (eq. 45)
-        self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(c_c * (2 - c_c) * mu_eff) * y_w  # (eq. 45)
-        w_o = np.where(w >= 0, w, w * n / np.maximum((z * z).sum(1), 1e-300))  # (eq. 46), no 0 at the mean
-        keep = 1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()  # (eq. 47)
+        h_sigma = float(
+            norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n
+        )  # (eq. 45)
+        self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(
+            c_c * (2 - c_c) * mu_eff
+        ) * y_w  # (eq. 45)
+        w_o = np.where(
+            w >= 0, w, w * n / np.maximum((z * z).sum(1), 1e-300)
+        )  # (eq. 46), no 0 at the mean
+        keep = (
+            1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()
+        )  # (eq. 47)
         # keep C + c_1 p_c p_c^T + c_mu sum_i w_o_i y_i y_i^T, with the rank-one term as one more row
         weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])  # (eq. 47)
         outer = weights @ rows**2 if self.diagonal else (rows.T * weights) @ rows  # (eq. 47)
         self.C = keep * self.C + outer  # (eq. 47)
         if self.t % self.gap == 0:
             D2, self.B = (self.C, None) if self.diagonal else eigh(self.C)
-            self.D = np.sqrt(np.maximum(D2, 1e-20 * D2.max()))  # rounding can leave eigenvalues at or below 0
+            self.D = np.sqrt(
+                np.maximum(D2, 1e-20 * D2.max())
+            )  # rounding can leave eigenvalues at or below 0
 
     def axes(self):
         return self.sigma * self.D, self.B
@@ -330,7 +407,11 @@ def minimize(f, x0, sigma0, method="cma-es", target=-np.inf, max_evaluations=Non
             why["target"] = strategy.best_f
         if nfev >= (max_evaluations or 10_000 * strategy.n):
             why["max_evaluations"] = nfev
-    status = 0 if why.keys() & {"target", "tolx", "tolfun"} else 1 if "max_evaluations" in why else 2
+    status = (
+        0 if why.keys() & {"target", "tolx", "tolfun"} else 1 if "max_evaluations" in why else 2
+    )
     message = ", ".join(f"{reason}: {value}" for reason, value in why.items())
     report = {"success": status == 0, "status": status, "message": message, "stop": why}
-    return OptimizeResult(x=strategy.best_x, fun=strategy.best_f, nfev=nfev, nit=int(strategy.t), **report)
+    return OptimizeResult(
+        x=strategy.best_x, fun=strategy.best_f, nfev=nfev, nit=int(strategy.t), **report
+    )

@@ -20,7 +20,12 @@ noise, so every step can be repeated, resumed, or computed elsewhere with the sa
 
 import os
 
-for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+for _name in (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+):
     os.environ.setdefault(_name, "1")  # before NumPy is imported: our parallelism is over tasks
 
 from dataclasses import replace
@@ -31,31 +36,42 @@ import numpy as np
 import autodiff as ad
 import es
 from autodiff import Tensor, grad
-from policies import Common, rollout, sampling, surrogate
-from settings import BLACK_BOXES, GRADIENTS, Setting  # noqa: F401 - metarl.Setting, for those who import metarl alone
+from policies import Common, rollout, sampling_term, surrogate
+
+GRADIENTS = (
+    "maml",
+    "fomaml",
+    "emaml",
+    "joint",
+)  # learn by gradients of the return after adaptation
+BLACK_BOXES = ("es-maml", "nes", "cma-es")  # learn from the return after adaptation alone
 
 INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
 TASKS, INNER, MEASURE, ASK = range(4)  # and further on
 CHUNK = 5  # tasks that are worked on together, whatever the number of workers
 
 
-def rng(seed, *address):
+def noise_at(seed, *address):
     """The generator of the noise at an address, a sequence of non-negative integers."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=address))
 
 
-def each(f, c, theta, tasks, address, map=map):
+def in_chunks(f, c, theta, tasks, address, map=map):
     """f(c, theta, tasks, address) in chunks of tasks (and of theta, unless all tasks share it, (P,)).
 
     f returns arrays with a row per task; so does `each`. A chunk's noise is addressed by its first row.
     map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
     """
     members = theta.shape[1] if theta.ndim == 3 else 1  # (T, n, P): n for each task
-    size = CHUNK if c.inner == "pg" else max(1, 2000 // members)  # no graph to hold, but small arrays
+    size = (
+        CHUNK if c.inner == "pg" else max(1, 2000 // members)
+    )  # no graph to hold, but small arrays
     starts = range(0, len(tasks), size)
     rows = [slice(i, i + size) for i in starts]
     thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]
-    chunks = map(f, [c] * len(rows), thetas, [tasks[r] for r in rows], [(*address, i) for i in starts])
+    chunks = map(
+        f, [c] * len(rows), thetas, [tasks[r] for r in rows], [(*address, i) for i in starts]
+    )
     return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
 
@@ -76,7 +92,9 @@ def unpack(c, x):
 
 def sampler(c, tasks, address):
     """The episodes of inner step k: a function of k and theta (T, P)."""
-    return lambda k, theta: rollout(c.family, c.network, theta, tasks, c.episodes, rng(*address, k))
+    return lambda k, theta: rollout(
+        c.family, c.network, theta, tasks, c.episodes, noise_at(*address, k)
+    )
 
 
 def inner_loop(c, x, sample, create_graph=False):
@@ -84,7 +102,9 @@ def inner_loop(c, x, sample, create_graph=False):
     (theta, scale), m, v = unpack(c, x), 0, 0
     for k in count():
         D = sample(k, theta.data)  # l.5
-        g = grad(ad.sum(surrogate(c, theta, D, c.estimator)), theta, create_graph=create_graph)  # l.6
+        g = grad(
+            ad.sum(surrogate(c, theta, D, c.estimator)), theta, create_graph=create_graph
+        )  # l.6
         if c.inner_optimizer == "adam":
             g, m, v = adam(g, m, v, k + 1)
         theta = theta - (c.alpha if k == 0 else c.alpha * c.alpha_decay) * scale * g  # l.7
@@ -123,7 +143,7 @@ def meta_loss(c, x, sample):
     """
     path, episodes = lifetime(c, x, sample)
     loss = surrogate(c, path[-1], episodes[-1])  # l.10
-    return loss + sampling(c, path, episodes) if c.sampling_term else loss, episodes
+    return loss + sampling_term(c, path, episodes) if c.sampling_term else loss, episodes
 
 
 def meta_gradient(c, x, tasks, address):
@@ -137,32 +157,32 @@ def meta_gradient(c, x, tasks, address):
     return grad(ad.sum(loss), x).data, summary(episodes)  # l.10
 
 
-def maml(c, state, address, each):
+def maml(c, state, address, in_chunks):
     """One iteration of MAML for RL (Finn et al. 2017, Algorithm 3), with the mean over tasks for the sum in l.10.
 
     Also of fomaml, its first-order form (section 5.2), of emaml, and of joint, which trains one policy for all tasks.
     """
-    tasks = sample_tasks(c, c.tasks, rng(*address, TASKS))  # l.3
-    g, log = each(meta_gradient, c, state["theta"], tasks, (*address, INNER))  # l.4-9
+    tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # l.3
+    g, log = in_chunks(meta_gradient, c, state["theta"], tasks, (*address, INNER))  # l.4-9
     state, g = record(state, log), g.mean(0)
     if c.outer != "trpo":
         return descend(c, state, g)  # l.10
     from trpo import trpo  # which needs this module
 
-    return trpo(c, state, g, tasks, (*address, INNER), each)
+    return trpo(c, state, g, tasks, (*address, INNER), in_chunks)
 
 
-def learn(c, phi, tasks, address):
+def reptile_adapt(c, phi, tasks, address):
     """U for Reptile: phi_k (T, P) and the summary of the episodes (T, 3)."""
     path, episodes = adapt(c, Tensor(np.tile(phi, (len(tasks), 1))), sampler(c, tasks, address))
     return path[-1].data, summary(episodes)
 
 
-def reptile(c, state, address, each):
+def reptile(c, state, address, in_chunks):
     """One iteration of Reptile (Nichol et al. 2018, Algorithm 1), serial with one task, else batched over tasks."""
     phi = state["theta"]
-    tau = sample_tasks(c, c.tasks, rng(*address, TASKS))  # l.3
-    phi_k, log = each(learn, c, phi, tau, (*address, INNER))  # l.4
+    tau = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # l.3
+    phi_k, log = in_chunks(reptile_adapt, c, phi, tau, (*address, INNER))  # l.4
     return {**record(state, log), "theta": phi + c.epsilon * (phi_k - phi).mean(0)}  # l.5
 
 
@@ -173,7 +193,11 @@ def descend(c, state, g):
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = {**state, "m": m, "v": v}
-    beta = np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype) if c.learn_alpha else c.beta
+    beta = (
+        np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype)
+        if c.learn_alpha
+        else c.beta
+    )
     return {**state, "theta": state["theta"] - beta * g}  # l.10
 
 
@@ -191,7 +215,9 @@ def hill_climb(c, theta, scale, tasks, noise):
     D = rollout(c.family, c.network, theta, tasks, 1, noise, keep=False)
     best, episodes = D.returns, [D]
     for _ in range(c.episodes - 1):
-        trial = theta + c.inner_sigma * scale * noise.standard_normal(theta.shape).astype(theta.dtype)
+        trial = theta + c.inner_sigma * scale * noise.standard_normal(theta.shape).astype(
+            theta.dtype
+        )
         D = rollout(c.family, c.network, trial, tasks, 1, noise, keep=False)
         better = D.returns > best
         theta, best = np.where(better[:, None], trial, theta), np.where(better, D.returns, best)
@@ -205,7 +231,10 @@ def es_gradient(c, theta, scale, tasks, noise):
     for _ in range(c.episodes // 2):
         eps = noise.standard_normal(theta.shape).astype(theta.dtype)
         step = c.inner_sigma * scale * eps
-        pair = [rollout(c.family, c.network, x, tasks, 1, noise, keep=False) for x in (theta + step, theta - step)]
+        pair = [
+            rollout(c.family, c.network, x, tasks, 1, noise, keep=False)
+            for x in (theta + step, theta - step)
+        ]
         g = g + (pair[0].returns - pair[1].returns)[:, None] * eps
         episodes += pair
     deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8  # over all queries, by n
@@ -228,12 +257,20 @@ def fitness(c, x, tasks, address):
     x: (T, n, P or 2P). Returns the values (T, n) and the summary of the episodes (T, 3).
     """
     T, n, _ = x.shape
-    (theta, scale), tasks, episodes = unpack(c, x.reshape(T * n, -1).astype(c.dtype)), np.repeat(tasks, n, 0), []
+    (theta, scale), tasks, episodes = (
+        unpack(c, x.reshape(T * n, -1).astype(c.dtype)),
+        np.repeat(tasks, n, 0),
+        [],
+    )
     for k in range(c.inner_steps):
-        theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, Common(rng(*address, k), n))  # l.4, U
+        theta, taken = INNER_LOOPS[c.inner](
+            c, theta, scale, tasks, Common(noise_at(*address, k), n)
+        )  # l.4, U
         episodes += taken
-    noise = Common(rng(*address, c.inner_steps), n)  # not the noise that it adapted to
-    D = rollout(c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise, keep=False)  # l.4, f
+    noise = Common(noise_at(*address, c.inner_steps), n)  # not the noise that it adapted to
+    D = rollout(
+        c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise, keep=False
+    )  # l.4, f
     log = summary([*episodes, D]).reshape(T, n, 3)
     return D.returns.reshape(T, n), np.stack([*log.mean(1).T[:2], log[..., 2].sum(1)], 1)
 
@@ -245,34 +282,42 @@ def strategy(c, state, noise):
     elif c.algo == "nes":
         s = NES[c.nes](state["theta"], c.sigma, c.population, noise)
     else:
-        s = es.CMAES(state["theta"], c.sigma, c.population, noise, diagonal=state["theta"].size > 500)
+        s = es.CMAES(
+            state["theta"], c.sigma, c.population, noise, diagonal=state["theta"].size > 500
+        )
     return s.restore({**s.state(), **state, "mean": state["theta"]})
 
 
 def moved(state, s):
     """The state with what the strategy s has moved."""
-    return {**state, **{name: getattr(s, name) for name in s.MOVING if name != "mean"}, "theta": s.mean}
+    return {
+        **state,
+        **{name: getattr(s, name) for name in s.MOVING if name != "mean"},
+        "theta": s.mean,
+    }
 
 
-def es_maml(c, state, address, each):
+def es_maml(c, state, address, in_chunks):
     """One iteration of zero-order ES-MAML (Song et al. 2020, Algorithm 2) from antithetic pairs, n counting both.
 
     With c.fitness "raw" and SGD to the letter; ranks and Adam take the place of values and step size otherwise.
     """
-    s = strategy(c, state, rng(*address, ASK))
+    s = strategy(c, state, noise_at(*address, ASK))
     x = s.ask()  # l.2, theta + sigma g: rows i and i + n/2 are a pair
-    tasks = sample_tasks(c, c.population // 2, rng(*address, TASKS))  # l.2, one for each pair
-    v, log = each(fitness, c, np.stack(np.split(x, 2), 1), tasks, (*address, INNER))  # l.3-5
+    tasks = sample_tasks(c, c.population // 2, noise_at(*address, TASKS))  # l.2, one for each pair
+    v, log = in_chunks(fitness, c, np.stack(np.split(x, 2), 1), tasks, (*address, INNER))  # l.3-5
     s.tell(x, -v.T.ravel())  # l.6
     return moved(record(state, log), s)
 
 
-def distribution(c, state, address, each):
+def distribution(c, state, address, in_chunks):
     """One generation of NES or CMA-ES on the mean return after adaptation, all members on the same tasks."""
-    s = strategy(c, state, rng(*address, ASK))
+    s = strategy(c, state, noise_at(*address, ASK))
     x = s.ask()
-    tasks = sample_tasks(c, c.tasks, rng(*address, TASKS))
-    v, log = each(fitness, c, np.broadcast_to(x, (len(tasks), *x.shape)), tasks, (*address, INNER))
+    tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))
+    v, log = in_chunks(
+        fitness, c, np.broadcast_to(x, (len(tasks), *x.shape)), tasks, (*address, INNER)
+    )
     s.tell(x, -v.mean(0))
     return moved(record(state, log), s)
 
@@ -295,9 +340,14 @@ def initial_state(c):
     there are any; t, the number of iterations done; env_steps, taken so far; pre and post, the mean return in the
     first and last episodes of the latest iteration.
     """
-    theta = c.network.init(rng(c.seed, INIT))  # l.1
+    theta = c.network.init(noise_at(c.seed, INIT))  # l.1
     x = np.append(theta, np.zeros(theta.size * c.learn_alpha))
-    state = {"t": np.array(0), "env_steps": np.array(0.0), "pre": np.array(0.0), "post": np.array(0.0)}
+    state = {
+        "t": np.array(0),
+        "env_steps": np.array(0.0),
+        "pre": np.array(0.0),
+        "post": np.array(0.0),
+    }
     if c.algo in BLACK_BOXES:
         return moved(state, strategy(c, {"theta": x}, None))
     x = x.astype(c.dtype)
@@ -305,10 +355,13 @@ def initial_state(c):
     return {**state, "theta": x, **({"m": 0 * x, "v": 0 * x} if adam else {})}
 
 
-def train(c, state, each=each):
+def train(c, state, in_chunks=in_chunks):
     """Iterate the algorithm from `state`, yielding the state after each iteration, without end."""
     while True:  # l.2
-        state = {**ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), each), "t": state["t"] + 1}
+        state = {
+            **ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), in_chunks),
+            "t": state["t"] + 1,
+        }
         yield (state := {name: np.asarray(value) for name, value in state.items()})
 
 
@@ -319,7 +372,7 @@ def adaptation(c, theta, tasks, address):
     if c.algo in BLACK_BOXES:
         for k in count():
             yield theta
-            theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, rng(*address, k))
+            theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, noise_at(*address, k))
     yield theta
     for theta, _ in inner_loop(c, Tensor(x), sampler(c, tasks, address)):
         yield theta.data
@@ -328,20 +381,30 @@ def adaptation(c, theta, tasks, address):
 def returns_by_step(c, theta, tasks, address):
     """(T, test_steps + 1): the mean return of each task after 0, 1, ... adaptation steps, on episodes of its own."""
     columns = []
-    for k, adapted in enumerate(islice(adaptation(c, theta, tasks, (*address, INNER)), c.test_steps + 1)):
-        D = rollout(c.family, c.network, adapted, tasks, c.test_episodes, rng(*address, MEASURE, k), keep=False)
+    for k, adapted in enumerate(
+        islice(adaptation(c, theta, tasks, (*address, INNER)), c.test_steps + 1)
+    ):
+        D = rollout(
+            c.family,
+            c.network,
+            adapted,
+            tasks,
+            c.test_episodes,
+            noise_at(*address, MEASURE, k),
+            keep=False,
+        )
         columns.append(D.returns)
     return (np.stack(columns, 1),)
 
 
-def meta_test(c, theta, each=each):
+def meta_test(c, theta, in_chunks=in_chunks):
     """Adapt theta (P,) to held-out tasks. Returns the tasks (n, D) and the returns after each step (n, steps + 1)."""
-    tasks = sample_tasks(c, c.test_tasks, rng(c.seed, TEST, TASKS), "test")
+    tasks = sample_tasks(c, c.test_tasks, noise_at(c.seed, TEST, TASKS), "test")
     c = replace(c, episodes=c.adapt_episodes)
-    return tasks, each(returns_by_step, c, theta, tasks, (c.seed, TEST, INNER))[0]
+    return tasks, in_chunks(returns_by_step, c, theta, tasks, (c.seed, TEST, INNER))[0]
 
 
 if __name__ == "__main__":
-    from cli import main  # cli imports metarl under its own name: one copy of every class
+    from harness.cli import main  # cli imports metarl under its own name: one copy of every class
 
     raise SystemExit(main())

@@ -2,7 +2,7 @@
 
 Read `Policy` first: a network over one flat parameter vector. `rollout` then runs it in a batch of tasks. The functions
 below it compute, from the episodes of each task alone, what multiplies grad log pi; at last `surrogate`, whose gradient
-is the policy gradient, with what decides on its Hessian, and `sampling`. `c` is a Setting: the options of a run.
+is the policy gradient, with what decides on its Hessian, and `sampling_term`. `c` is a Setting: the options of a run.
 
     theta          (P,) shared by all tasks, or (T, P), one row per task
     T, K, H        tasks, episodes per task, horizon
@@ -65,7 +65,10 @@ class Policy:
     def _network(self, theta):
         """The function from obs to the means or logits, in the shape of obs up to its last axis."""
         lead, activation = theta.shape[:-1], ACTIVATIONS[self.activation]
-        parts = lambda w, b, size: (theta[..., w].reshape(*lead, *size), theta[..., b].reshape(*lead, 1, size[1]))
+        parts = lambda w, b, size: (
+            theta[..., w].reshape(*lead, *size),
+            theta[..., b].reshape(*lead, 1, size[1]),
+        )
         layers = [parts(*layer) for layer in self._layers()]
 
         def output(obs):
@@ -104,7 +107,9 @@ class Policy:
                 return output + std * rng.standard_normal(output.shape).astype(output.dtype)
             cumulative = np.exp(ad.log_softmax(output)).cumsum(-1)
             u = rng.random(output.shape[:-1])
-            return (cumulative[..., :-1] <= u[..., None]).sum(-1)  # the last sum is 1 up to rounding
+            return (cumulative[..., :-1] <= u[..., None]).sum(
+                -1
+            )  # the last sum is 1 up to rounding
 
         return act
 
@@ -115,7 +120,11 @@ class Policy:
             return ad.take_along_axis(ad.log_softmax(output), action[..., None], -1)[..., 0]
         log_std = self._log_std(theta, output.ndim)
         z = (action - output) * ad.exp(-log_std)
-        return -0.5 * ad.sum(z * z, -1) - ad.sum(log_std, -1) - 0.5 * self.action_dim * math.log(2 * math.pi)
+        return (
+            -0.5 * ad.sum(z * z, -1)
+            - ad.sum(log_std, -1)
+            - 0.5 * self.action_dim * math.log(2 * math.pi)
+        )
 
     def kl(self, theta, other, obs):
         """The Kullback-Leibler divergence of pi_other from pi_theta, KL(theta || other), in the shape of log_prob."""
@@ -135,7 +144,9 @@ class Trajectories(NamedTuple):
     actions: np.ndarray  # (T, K, H, action_dim), or integers (T, K, H)
     rewards: np.ndarray  # (T, K, H)
     mask: np.ndarray  # (T, K, H), bool
-    log_pi: np.ndarray | None = None  # (T, K, H), of the actions under the policy that took them, if recorded
+    log_pi: np.ndarray | None = (
+        None  # (T, K, H), of the actions under the policy that took them, if recorded
+    )
 
     @property
     def returns(self):
@@ -171,7 +182,10 @@ class Common:
 def returns_to_go(rewards, gamma):
     """sum_{l >= 0} gamma^l r_{t+l} along the last axis."""
     t = np.arange(rewards.shape[-1])
-    powers, ahead = (float(gamma) ** t).astype(rewards.dtype), t[:, None] - t  # r_s counts gamma^(s - t) at t <= s
+    powers, ahead = (
+        (float(gamma) ** t).astype(rewards.dtype),
+        t[:, None] - t,
+    )  # r_s counts gamma^(s - t) at t <= s
     return rewards @ np.where(ahead >= 0, powers[ahead], 0)
 
 
@@ -188,14 +202,20 @@ def linear_baseline(D, returns):
     """
     T, K, H = returns.shape
     t = np.broadcast_to(np.arange(H)[:, None] / 100, (T, K, H, 1))
-    features = np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1) * D.mask[..., None]
+    features = (
+        np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1) * D.mask[..., None]
+    )
     x, y = features.reshape(T, K * H, -1), (returns * D.mask).reshape(T, K * H, 1)
     gram = x.swapaxes(1, 2) @ x + 1e-5 * np.eye(x.shape[-1])
     weights = np.linalg.solve(gram, x.swapaxes(1, 2) @ y)
     return (x @ weights).reshape(T, K, H).astype(returns.dtype)
 
 
-BASELINES = {"none": lambda D, returns: np.zeros_like(returns), "time": time_baseline, "linear": linear_baseline}
+BASELINES = {
+    "none": lambda D, returns: np.zeros_like(returns),
+    "time": time_baseline,
+    "linear": linear_baseline,
+}
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
@@ -233,7 +253,9 @@ def dice(r):
 # sees of the inner step. Of J^I, the return after a step on infinitely many episodes:
 ESTIMATORS = {
     "first-order": lambda r: r,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
-    "log-prob": lambda r: r,  # MAML's own code: the Hessian of log pi alone, biased even for one action
+    "log-prob": lambda r: (
+        r
+    ),  # MAML's own code: the Hessian of log pi alone, biased even for one action
     "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019)
     "dice": dice,  # unbiased to any order (Foerster et al. 2018), with advantages for rewards
 }
@@ -255,7 +277,7 @@ def surrogate(c, theta, D, estimator="log-prob"):
     return -ad.sum(ESTIMATORS[estimator](log_pi - old) * weights(c, D), (1, 2))
 
 
-def sampling(c, path, episodes):
+def sampling_term(c, path, episodes):
     """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018).
 
     tau_n: all episodes of the inner steps. J: the mean return of D' in the units of `weights`, less, if there is a

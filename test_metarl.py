@@ -15,12 +15,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import autodiff as ad
-import cli
 import es
 import metarl
 import trpo
 from autodiff import Tensor, grad
-from metarl import ALGORITHMS, INNER, Setting, adapt, each, meta_gradient, rng, sampler
+from harness import cli
+from harness.settings import Setting
+from metarl import ALGORITHMS, INNER, adapt, in_chunks, meta_gradient, noise_at, sampler
 from policies import rollout
 
 SMALL = dict(hidden=(5,), tasks=3, episodes=4, iterations=3, test_tasks=3, test_steps=2)
@@ -68,7 +69,12 @@ class Quadratics:
 
 def quadratic_setting(algo, problem, **options):
     plain = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0)
-    plain |= dict(outer="sgd", tasks=1, episodes=1, estimator="first-order" if algo == "fomaml" else "log-prob")
+    plain |= dict(
+        outer="sgd",
+        tasks=1,
+        episodes=1,
+        estimator="first-order" if algo == "fomaml" else "log-prob",
+    )
     return Setting(algo=algo, env=problem, policy=problem, **(plain | options))
 
 
@@ -79,10 +85,12 @@ START = np.array([1.0, -2.0])
 def outer_step(c, theta):
     """theta before minus theta after one iteration."""
     state = {name: np.array(0) for name in ("t", "env_steps")} | {"theta": theta}
-    return theta - ALGORITHMS[c.algo](c, state, ADDRESS, each)["theta"]
+    return theta - ALGORITHMS[c.algo](c, state, ADDRESS, in_chunks)["theta"]
 
 
-@pytest.mark.parametrize("algo, expected", [("maml", [0.95, -2.10]), ("fomaml", [1.0, -2.5]), ("joint", [1, -3])])
+@pytest.mark.parametrize(
+    "algo, expected", [("maml", [0.95, -2.10]), ("fomaml", [1.0, -2.5]), ("joint", [1, -3])]
+)
 def test_meta_gradient_of_a_quadratic(algo, expected):
     """d/dtheta L(theta - alpha grad L(theta)) = (I - alpha A) A (I - alpha A) theta; the first factor is MAML's own."""
     c = quadratic_setting(algo, HILL, alpha=0.1, beta=0.5, max_norm=1e9)
@@ -119,10 +127,14 @@ def test_nichols_expansion(algo, k, monkeypatch):
 
     def expected_step(alpha):
         steps = k if algo == "reptile" else k - 1
-        c = quadratic_setting(algo, problem, alpha=alpha, alpha_decay=1.0, inner_steps=steps, beta=1.0, max_norm=1e9)
+        c = quadratic_setting(
+            algo, problem, alpha=alpha, alpha_decay=1.0, inner_steps=steps, beta=1.0, max_norm=1e9
+        )
         total = 0
         for sequence in itertools.product(range(3), repeat=k):
-            monkeypatch.setattr(metarl, "rng", lambda *address, s=sequence: Minibatch(s[address[-1]]))
+            monkeypatch.setattr(
+                metarl, "noise_at", lambda *address, s=sequence: Minibatch(s[address[-1]])
+            )
             total = total + outer_step(c, theta) / (alpha if algo == "reptile" else 1)
         return total / 3**k
 
@@ -144,10 +156,15 @@ def loss_of_one_task(c, theta, D):
     x, start, widths = D.obs, 0, c.network.widths
     for i, o in itertools.pairwise(widths):
         x = ad.tanh(x) if start else x
-        W, b = ad.reshape(theta[start : start + i * o], (i, o)), theta[start + i * o : start + (i + 1) * o]
+        W, b = (
+            ad.reshape(theta[start : start + i * o], (i, o)),
+            theta[start + i * o : start + (i + 1) * o],
+        )
         x, start = x @ W + b, start + (i + 1) * o
     log_std = theta[start:]
-    log_p = ad.sum(-0.5 * ((D.actions - x) / ad.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi), -1)
+    log_p = ad.sum(
+        -0.5 * ((D.actions - x) / ad.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi), -1
+    )
     K, H = D.rewards.shape
     A = np.zeros((K, H))
     for k, t in itertools.product(range(K), range(H)):
@@ -162,23 +179,29 @@ def loss_of_one_task(c, theta, D):
 
 def episodes_of(c, theta, tasks, address, i):
     """Task i of the batch of episodes that the algorithm samples at `address`."""
-    D = rollout(c.family, c.network, theta, tasks, c.episodes, rng(*address))
+    D = rollout(c.family, c.network, theta, tasks, c.episodes, noise_at(*address))
     return type(D)(*(x[i] for x in D[:4]))
 
 
 @pytest.fixture
 def problem():
-    c = Setting(algo="maml", estimator="log-prob", learn_alpha=False, alpha=0.3, hidden=(5, 4), episodes=4)
+    c = Setting(
+        algo="maml", estimator="log-prob", learn_alpha=False, alpha=0.3, hidden=(5, 4), episodes=4
+    )
     c = replace(c, env=replace(c.family, horizon=12, radius=0.1))
-    tasks = 0.3 * metarl.sample_tasks(c, 3, rng(7))  # so near that many episodes end before the horizon
-    return c, c.network.init(rng(5)), tasks
+    tasks = 0.3 * metarl.sample_tasks(
+        c, 3, noise_at(7)
+    )  # so near that many episodes end before the horizon
+    return c, c.network.init(noise_at(5)), tasks
 
 
 def test_meta_gradient_equals_a_loop_over_tasks(problem):
     """Algorithm 3, task by task; the second-order term as (I - alpha H) g', with a Hessian-vector product."""
     c, theta, tasks = problem
     g, _ = meta_gradient(c, theta, tasks, ADDRESS)
-    first_order, _ = meta_gradient(replace(c, algo="fomaml", estimator="first-order"), theta, tasks, ADDRESS)
+    first_order, _ = meta_gradient(
+        replace(c, algo="fomaml", estimator="first-order"), theta, tasks, ADDRESS
+    )
     thetas = np.tile(theta, (len(tasks), 1))
     steps = []
     for i in range(len(tasks)):
@@ -214,7 +237,7 @@ def test_meta_gradient_equals_differences(problem, inner_steps):
 
     g, _ = meta_gradient(c, theta, tasks, ADDRESS)
     for _ in range(20):
-        v = rng(1).standard_normal(thetas.shape)
+        v = noise_at(1).standard_normal(thetas.shape)
         slope = (outer_loss(thetas + 1e-5 * v) - outer_loss(thetas - 1e-5 * v)) / 2e-5
         assert_allclose((g * v).sum(), slope, rtol=1e-6)
 
@@ -259,10 +282,12 @@ class Replay:
 def tapes(monkeypatch):
     """Put all noise on tape; returns a function after which the noise of the tasks in `rows` is replayed."""
     record = {}
-    monkeypatch.setattr(metarl, "rng", lambda *address: record.setdefault(address, Tape(rng(*address))))
+    monkeypatch.setattr(
+        metarl, "noise_at", lambda *address: record.setdefault(address, Tape(noise_at(*address)))
+    )
 
     def replay(rows):
-        monkeypatch.setattr(metarl, "rng", lambda *address: Replay(record[address], rows))
+        monkeypatch.setattr(metarl, "noise_at", lambda *address: Replay(record[address], rows))
 
     return replay
 
@@ -299,16 +324,20 @@ def test_reptile_with_one_inner_step_is_joint_training(standardise):
 
 def test_batched_reptile_is_the_mean_of_serial_reptile(tapes):
     c = Setting(algo="reptile", **SMALL)
-    tasks, phi = metarl.sample_tasks(c, 3, rng(3)), c.network.init(rng(5))
-    phi_k, _ = metarl.learn(c, phi, tasks, ADDRESS)
+    tasks, phi = metarl.sample_tasks(c, 3, noise_at(3)), c.network.init(noise_at(5))
+    phi_k, _ = metarl.reptile_adapt(c, phi, tasks, ADDRESS)
     for i in range(3):
         tapes([i])
-        assert_allclose(metarl.learn(c, phi, tasks[[i]], ADDRESS)[0], phi_k[[i]], rtol=1e-12, atol=1e-15)
+        assert_allclose(
+            metarl.reptile_adapt(c, phi, tasks[[i]], ADDRESS)[0], phi_k[[i]], rtol=1e-12, atol=1e-15
+        )
 
 
 def test_adam_takes_the_paper_s_steps():
     """Against Kingma & Ba's Algorithm 1 in scalars: also through the inner loop of Reptile."""
-    c = quadratic_setting("reptile", HILL, alpha=0.1, inner_steps=3, inner_optimizer="adam", alpha_decay=0.5)
+    c = quadratic_setting(
+        "reptile", HILL, alpha=0.1, inner_steps=3, inner_optimizer="adam", alpha_decay=0.5
+    )
     theta, m, v = START.copy(), np.zeros(2), np.zeros(2)
     for t, alpha in ((1, 0.1), (2, 0.05), (3, 0.05)):
         g = HILL.A[0] @ theta
@@ -326,7 +355,9 @@ def test_outer_optimisers():
     theta, m, v = START, np.zeros(2), np.zeros(2)
     for t, (g, short) in enumerate(zip(gradients, clipped, strict=True)):
         m, v = 0.9 * m + 0.1 * short, 0.999 * v + 0.001 * short**2
-        theta = theta - 0.1 * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        theta = theta - 0.1 * (m / (1 - 0.9 ** (t + 1))) / (
+            np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8
+        )
         sgd = metarl.descend(replace(c, outer="sgd"), {**sgd, "t": t}, g)
         adam = metarl.descend(c, {**adam, "t": t}, g)
         assert_allclose(adam["theta"], theta, rtol=1e-13)
@@ -338,24 +369,34 @@ def test_outer_optimisers():
 
 def black_box(algo="es-maml", **options):
     """A small setting whose policies act at random, so that all noise counts."""
-    c = Setting(**(SMALL | dict(algo=algo, episodes=6, alpha=0.7, inner_sigma=0.4, deterministic=False) | options))
+    c = Setting(
+        **(
+            SMALL
+            | dict(algo=algo, episodes=6, alpha=0.7, inner_sigma=0.4, deterministic=False)
+            | options
+        )
+    )
     return replace(c, env=replace(c.family, horizon=6)) if isinstance(c.env, str) else c
 
 
 def meta_parameters(c, *shape):
     size = c.network.size * (1 + c.learn_alpha)
-    return 0.3 * rng(12).standard_normal((*shape, size))
+    return 0.3 * noise_at(12).standard_normal((*shape, size))
 
 
 def test_es_maml_update_equals_its_formula(monkeypatch):
     """theta + beta / (sigma n) sum_i v_i g_i, n counting both members of a pair, which share their task."""
     c = black_box(fitness="raw", outer="sgd", beta=0.3, sigma=0.2, population=6)
-    value = lambda x, tasks: np.sin(x @ np.arange(x.shape[-1])) * (1 + tasks[:, :1] + tasks[:, 1:] ** 2)
-    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
+    value = lambda x, tasks: (
+        np.sin(x @ np.arange(x.shape[-1])) * (1 + tasks[:, :1] + tasks[:, 1:] ** 2)
+    )
+    monkeypatch.setattr(
+        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
+    )
     state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
-    after = ALGORITHMS["es-maml"](c, state, ADDRESS[:3], each)["theta"]
-    g = rng(*ADDRESS[:3], metarl.ASK).standard_normal((3, len(after)))
-    tasks = metarl.sample_tasks(c, 3, rng(*ADDRESS[:3], metarl.TASKS))
+    after = ALGORITHMS["es-maml"](c, state, ADDRESS[:3], in_chunks)["theta"]
+    g = noise_at(*ADDRESS[:3], metarl.ASK).standard_normal((3, len(after)))
+    tasks = metarl.sample_tasks(c, 3, noise_at(*ADDRESS[:3], metarl.TASKS))
     total = 0
     for i, sign in itertools.product(range(3), (1, -1)):
         x = state["theta"] + 0.2 * sign * g[i]
@@ -367,12 +408,14 @@ def test_es_maml_update_equals_its_formula(monkeypatch):
 def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monkeypatch):
     c = black_box(algo, nes=nes, sigma=0.2)
     value = lambda x, tasks: -((x.sum(-1) - 3 * tasks.sum(-1)[:, None]) ** 2)
-    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
+    monkeypatch.setattr(
+        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
+    )
     state = metarl.initial_state(c) | {"theta": meta_parameters(c)}
-    after = ALGORITHMS[algo](c, state, ADDRESS[:3], each)
+    after = ALGORITHMS[algo](c, state, ADDRESS[:3], in_chunks)
     make = {"snes": es.SNES, "xnes": es.XNES}[nes] if algo == "nes" else es.CMAES
-    s = make(state["theta"], 0.2, 6, rng(*ADDRESS[:3], metarl.ASK))
-    x, tasks = s.ask(), metarl.sample_tasks(c, 3, rng(*ADDRESS[:3], metarl.TASKS))
+    s = make(state["theta"], 0.2, 6, noise_at(*ADDRESS[:3], metarl.ASK))
+    x, tasks = s.ask(), metarl.sample_tasks(c, 3, noise_at(*ADDRESS[:3], metarl.TASKS))
     s.tell(x, [np.mean([(p.sum() - 3 * task.sum()) ** 2 for task in tasks]) for p in x])
     assert_allclose(after["theta"], s.mean, rtol=1e-10)
     assert_allclose(after["sigma"], s.sigma, rtol=1e-10)
@@ -417,15 +460,17 @@ SLOW = {"hc": slow_hill_climb, "es": slow_es_gradient, "pg": slow_policy_gradien
 def test_fitness_equals_a_loop_over_tasks_and_members(inner, inner_steps, learn_alpha, tapes):
     """Each member alone, adapted by the slow form and then evaluated; the members of a task under the same noise."""
     c = black_box(inner=inner, inner_steps=inner_steps, learn_alpha=learn_alpha)
-    x, tasks = meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, rng(3))
+    x, tasks = meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, noise_at(3))
     v, log = metarl.fitness(c, x, tasks, ADDRESS)
     P, steps = c.network.size, 6 * (6 * inner_steps + 6) * 2
     for i, j in np.ndindex(4, 2):
         theta, scale = x[i, j, :P], np.exp(x[i, j, P:]) if learn_alpha else np.ones(P)
         tapes([i])
         for k in range(inner_steps):
-            theta = SLOW[inner](c, theta, scale, tasks[i], metarl.rng(*ADDRESS, k))
-        D = rollout(c.family, c.network, theta[None], tasks[[i]], 6, metarl.rng(*ADDRESS, inner_steps))
+            theta = SLOW[inner](c, theta, scale, tasks[i], metarl.noise_at(*ADDRESS, k))
+        D = rollout(
+            c.family, c.network, theta[None], tasks[[i]], 6, metarl.noise_at(*ADDRESS, inner_steps)
+        )
         assert_allclose(v[i, j], D.rewards.sum(2).mean(), rtol=1e-9)
     assert_allclose(log[:, 1], v.mean(1), rtol=1e-12)
     assert (log[:, 2] <= steps).all() and log[:, 2].mean() > 0.9 * steps
@@ -440,9 +485,9 @@ def test_meta_test_adapts_as_fitness_does(inner):
     address, P = (c.seed, metarl.TEST, INNER, 0), c.network.size
     adapted, scale = np.tile(theta[:P], (3, 1)), np.tile(np.exp(theta[P:]), (3, 1))
     for k in range(3):
-        D = rollout(c.family, c.network, adapted, tasks, 6, rng(*address, metarl.MEASURE, k))
+        D = rollout(c.family, c.network, adapted, tasks, 6, noise_at(*address, metarl.MEASURE, k))
         assert_allclose(returns[:, k], D.returns, rtol=1e-10)
-        noise = rng(*address, INNER, k)
+        noise = noise_at(*address, INNER, k)
         adapted, _ = metarl.INNER_LOOPS[inner](replace(c, episodes=5), adapted, scale, tasks, noise)
 
 
@@ -456,15 +501,17 @@ def test_chunks_of_black_boxes_hold_2000_members():
     c, sizes = black_box(inner="hc"), []
     count = lambda c, x, tasks, address: (sizes.append(x.shape[0] * x.shape[1]) or tasks,)
     for members, tasks in ((2, 2400), (24, 100), (3000, 3)):
-        each(count, c, np.zeros((tasks, members, 1)), np.zeros((tasks, 2)), ADDRESS)
+        in_chunks(count, c, np.zeros((tasks, members, 1)), np.zeros((tasks, 2)), ADDRESS)
     assert sizes == [2000, 2000, 800, 83 * 24, 17 * 24, 3000, 3000, 3000]
 
 
 def test_deterministic_policies_act_by_their_mode():
     c = black_box(deterministic=True)
-    theta, obs = c.network.init(rng(5)), rng(6).standard_normal((3, 4, 2))
+    theta, obs = c.network.init(noise_at(5)), noise_at(6).standard_normal((3, 4, 2))
     assert_array_equal(c.network.act(theta, obs, None), c.network.mode(theta, obs))
-    _, log = metarl.fitness(c, meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, rng(3)), ADDRESS)
+    _, log = metarl.fitness(
+        c, meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, noise_at(3)), ADDRESS
+    )
     assert log[:, 2].max() <= 6 * (6 + 1) * 2  # one episode is enough to evaluate
 
 
@@ -486,8 +533,19 @@ def test_black_box_state_is_float64_and_episodes_have_the_dtype(monkeypatch):
 
 
 def test_noise_is_addressed():
-    draw = lambda *address: rng(*address).random(4).tolist()
-    addresses = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (256,), (0, 256)]
+    draw = lambda *address: noise_at(*address).random(4).tolist()
+    addresses = [
+        (0,),
+        (1,),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (0, 0, 0),
+        (0, 0, 1),
+        (0, 1, 0),
+        (256,),
+        (0, 256),
+    ]
     assert draw(3, 1, 4) == draw(3, 1, 4)
     assert len({tuple(draw(*address)) for address in addresses}) == len(addresses)
 
@@ -495,16 +553,20 @@ def test_noise_is_addressed():
 def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     c = Setting(learn_alpha=False, **SMALL)
     n = 2 * metarl.CHUNK + 3
-    tasks, theta = metarl.sample_tasks(c, n, rng(3)), c.network.init(rng(5))
-    g, log = each(meta_gradient, c, theta, tasks, ADDRESS)
+    tasks, theta = metarl.sample_tasks(c, n, noise_at(3)), c.network.init(noise_at(5))
+    g, log = in_chunks(meta_gradient, c, theta, tasks, ADDRESS)
     with ThreadPoolExecutor(2) as pool:
-        for row, other in zip((g, log), each(meta_gradient, c, theta, tasks, ADDRESS, map=pool.map), strict=True):
+        for row, other in zip(
+            (g, log), in_chunks(meta_gradient, c, theta, tasks, ADDRESS, map=pool.map), strict=True
+        ):
             assert_array_equal(row, other)
     same = np.repeat(tasks[:1], n, 0)
     thetas = np.tile(theta, (n, 1))
-    _, log = each(metarl.learn, replace(c, algo="reptile"), theta, same, ADDRESS)
+    _, log = in_chunks(metarl.reptile_adapt, replace(c, algo="reptile"), theta, same, ADDRESS)
     assert len(np.unique(log[:, 0])) == n
-    rows = each(lambda c, theta, tasks, address: (theta,), c, thetas + np.arange(n)[:, None], tasks, ADDRESS)[0]
+    rows = in_chunks(
+        lambda c, theta, tasks, address: (theta,), c, thetas + np.arange(n)[:, None], tasks, ADDRESS
+    )[0]
     assert_array_equal(rows, thetas + np.arange(n)[:, None])
 
 
@@ -554,7 +616,7 @@ def test_log_reports_returns_before_and_after_adaptation(problem):
     thetas = np.tile(theta, (3, 1))
     path, _ = adapt(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
     for column, parameters, k in ((0, thetas, 0), (1, path[-1].data, 1)):
-        D = rollout(c.family, c.network, parameters, tasks, c.episodes, rng(*ADDRESS, k))
+        D = rollout(c.family, c.network, parameters, tasks, c.episodes, noise_at(*ADDRESS, k))
         assert_allclose(log[:, column], D.rewards.sum(2).mean(1))
 
 
@@ -562,7 +624,9 @@ def test_log_reports_returns_before_and_after_adaptation(problem):
 def test_no_noise_is_used_twice(algo, monkeypatch):
     """Initialisation, two iterations, meta-test, with two seeds: each generator is asked for once."""
     addresses = []
-    monkeypatch.setattr(metarl, "rng", lambda *address: addresses.append(address) or rng(*address))
+    monkeypatch.setattr(
+        metarl, "noise_at", lambda *address: addresses.append(address) or noise_at(*address)
+    )
     for seed in (0, 1):
         c = Setting(algo=algo, seed=seed, std=1.0, **SMALL)
         first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
@@ -590,21 +654,23 @@ def test_training_tasks_are_never_tested_on():
 
 def test_meta_test_measures_each_step_on_fresh_episodes():
     c = Setting(algo="fomaml", learn_alpha=False, alpha=0.4, **SMALL)
-    theta, address = c.network.init(rng(5)), (0, metarl.TEST, INNER, 0)
+    theta, address = c.network.init(noise_at(5)), (0, metarl.TEST, INNER, 0)
     tasks, returns = metarl.meta_test(c, theta)
     assert returns.shape == (3, 3)
     for k in range(3):
         theta_k = np.tile(theta, (3, 1))
         if k:
             longer = replace(c, inner_steps=k, episodes=5)
-            theta_k = adapt(longer, Tensor(theta_k), sampler(longer, tasks, (*address, INNER)))[0][-1].data
-        D = rollout(c.family, c.network, theta_k, tasks, 4, rng(*address, metarl.MEASURE, k))
+            theta_k = adapt(longer, Tensor(theta_k), sampler(longer, tasks, (*address, INNER)))[0][
+                -1
+            ].data
+        D = rollout(c.family, c.network, theta_k, tasks, 4, noise_at(*address, metarl.MEASURE, k))
         assert_array_equal(returns[:, k], D.returns)
 
 
 def test_meta_test_takes_its_own_number_of_episodes():
     c = Setting(**(SMALL | dict(test_episodes=9, learn_alpha=False)))
-    _, returns = metarl.meta_test(replace(c, env=Counting()), c.network.init(rng(5)))
+    _, returns = metarl.meta_test(replace(c, env=Counting()), c.network.init(noise_at(5)))
     assert (returns == 9).all()
 
 
@@ -622,7 +688,11 @@ class Counting(type(Setting().family)):
 def arguments(**options):
     given = SMALL | options
     flags = [(f"--{name.replace('_', '-')}", given[name]) for name in given]
-    return [str(x) for flag, value in flags for x in (flag, *(value if isinstance(value, tuple) else (value,)))]
+    return [
+        str(x)
+        for flag, value in flags
+        for x in (flag, *(value if isinstance(value, tuple) else (value,)))
+    ]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -643,12 +713,25 @@ def test_command_line_run_and_bit_identical_resume(algo, tmp_path, capsys):
     for result in results:
         del result["seconds"]
     assert results[0] == results[1]
-    logs = [[row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()] for d in (whole, parts)]
-    assert logs[0] == logs[1] and [row.split(",")[0] for row in logs[0]] == ["iteration", "1", "2", "3"]
+    logs = [
+        [row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()]
+        for d in (whole, parts)
+    ]
+    assert logs[0] == logs[1] and [row.split(",")[0] for row in logs[0]] == [
+        "iteration",
+        "1",
+        "2",
+        "3",
+    ]
 
 
 def test_result_json(tmp_path):
-    assert cli.main([*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert (
+        cli.main(
+            [*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"]
+        )
+        == 0
+    )
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     keys = "schema numpy algo env policy seed config env_steps seconds held_out optimal baselines"
     assert list(result) == keys.split()
@@ -665,7 +748,9 @@ def test_result_json(tmp_path):
     returns = np.array(held_out["returns"])
     assert returns.shape == (3, 3)
     assert_allclose(held_out["mean"], returns.mean(0))
-    assert_allclose(held_out["ci95"], 4.302652729911275 * returns.std(0, ddof=1) / np.sqrt(3))  # t, 2 degrees
+    assert_allclose(
+        held_out["ci95"], 4.302652729911275 * returns.std(0, ddof=1) / np.sqrt(3)
+    )  # t, 2 degrees
     c = Setting(algo="reptile", **SMALL)
     untrained = metarl.meta_test(c, metarl.initial_state(c)["theta"])[1]
     assert_allclose(result["baselines"]["random"]["mean"], untrained.mean(0))
@@ -680,14 +765,23 @@ def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
     for flags, name in (joint, beside):
         assert cli.main([*flags, "--out", str(tmp_path / name), "--quiet"]) == 0
         result = json.loads((tmp_path / name / "result.json").read_text())
-        means.append((result["held_out"] if name == "joint" else result["baselines"]["joint"])["mean"])
+        means.append(
+            (result["held_out"] if name == "joint" else result["baselines"]["joint"])["mean"]
+        )
     assert means[0] == means[1]
 
 
 def test_defaults_depend_on_family_algorithm_and_both():
     """The later of these wins; what is given explicitly wins over all; and what is not allowed is refused."""
-    assert (Setting().alpha, Setting(env="bandit").alpha, Setting(algo="reptile", env="bandit").alpha) == (0.5, 8, 1)
-    assert (Setting(env="bandit").episodes, Setting(algo="es-maml", env="bandit").episodes) == (1, 20)
+    assert (
+        Setting().alpha,
+        Setting(env="bandit").alpha,
+        Setting(algo="reptile", env="bandit").alpha,
+    ) == (0.5, 8, 1)
+    assert (Setting(env="bandit").episodes, Setting(algo="es-maml", env="bandit").episodes) == (
+        1,
+        20,
+    )
     assert Setting(algo="reptile", env="bandit:arms=3", alpha=2.0).alpha == 2
     with pytest.raises(ValueError, match="--alpha 0: must be a finite number above 0"):
         Setting(alpha=0)
@@ -709,7 +803,10 @@ def test_defaults_depend_on_family_algorithm_and_both():
         (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
         (["--inner", "hc"], ["--inner hc", "pg"]),
         (["--algo", "nes", "--inner", "es", "--episodes", "1"], ["--episodes 1", "at least 2"]),
-        (["--algo", "nes", "--inner", "es", "--adapt-episodes", "1"], ["--adapt-episodes 1", "at least 2"]),
+        (
+            ["--algo", "nes", "--inner", "es", "--adapt-episodes", "1"],
+            ["--adapt-episodes 1", "at least 2"],
+        ),
         (["--algo", "nes", "--compare", "joint"], ["--compare joint", "none for nes"]),
         (["--deterministic"], ["--deterministic True", "off"]),
         (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
@@ -729,8 +826,8 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch)
     """At once, by name, with exit status 3, and the checkpoint of the iteration before is kept."""
     real = ALGORITHMS["maml"]
 
-    def broken(c, state, address, each):
-        new = real(c, state, address, each)
+    def broken(c, state, address, in_chunks):
+        new = real(c, state, address, in_chunks)
         return {**new, "v": new["v"] * np.nan} if state["t"] == 1 else new
 
     monkeypatch.setitem(ALGORITHMS, "maml", broken)
@@ -743,10 +840,10 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch)
 def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     real = ALGORITHMS["maml"]
 
-    def interrupted(c, state, address, each):
+    def interrupted(c, state, address, in_chunks):
         if state["t"] == 2:
             raise KeyboardInterrupt
-        return real(c, state, address, each)
+        return real(c, state, address, in_chunks)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -782,10 +879,19 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path, capsys):
 
 def test_learning_to_adapt():
     """Not a proof, but the point of it all: MAML's first steps already make one adaptation step worth more."""
-    c = Setting(algo="fomaml", hidden=(16,), tasks=10, test_tasks=10, test_episodes=10, test_steps=1, beta=0.01)
+    c = Setting(
+        algo="fomaml",
+        hidden=(16,),
+        tasks=10,
+        test_tasks=10,
+        test_episodes=10,
+        test_steps=1,
+        beta=0.01,
+    )
     state = next(itertools.islice(metarl.train(c, metarl.initial_state(c)), 29, None))
     gains = [
-        np.diff(metarl.meta_test(c, theta)[1], axis=1) for theta in (metarl.initial_state(c)["theta"], state["theta"])
+        np.diff(metarl.meta_test(c, theta)[1], axis=1)
+        for theta in (metarl.initial_state(c)["theta"], state["theta"])
     ]
     assert metarl.meta_test(c, state["theta"])[1].mean(0)[1] > -25
     assert gains[1].mean() > 10
@@ -794,5 +900,5 @@ def test_learning_to_adapt():
 def test_partial_each_is_what_train_hands_on():
     c, calls = Setting(**SMALL), []
     counting = lambda f, *chunks: calls.append(f.__name__) or map(f, *chunks)
-    next(metarl.train(c, metarl.initial_state(c), partial(each, map=counting)))
+    next(metarl.train(c, metarl.initial_state(c), partial(in_chunks, map=counting)))
     assert calls == ["meta_gradient"]

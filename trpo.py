@@ -13,19 +13,19 @@ from scipy.sparse.linalg import LinearOperator, cg
 import autodiff as ad
 from autodiff import Tensor, grad
 from metarl import adapt, lifetime, sampler
-from policies import sampling, surrogate
+from policies import sampling_term, surrogate
 
 DELTA, DAMPING = 0.01, 1e-5  # the bound on the divergence, and what is added to F
 
 
-def trpo(c, state, g, tasks, address, each):
+def trpo(c, state, g, tasks, address, in_chunks):
     """A trust-region step against the gradient g (Schulman et al. 2015, Appendix C), as MAML was published with.
 
     The direction is F^-1 g, F the Hessian of the mean divergence of the adapted policies from those before the step;
     the step along it is shortened until the divergence is at most DELTA and the loss has improved.
     """
     x = state["theta"]
-    mean = lambda f, vector: each(partial(f, vector), c, x, tasks, address)[0].mean(0)
+    mean = lambda f, vector: in_chunks(partial(f, vector), c, x, tasks, address)[0].mean(0)
     F = lambda v: mean(fisher_product, v.astype(x.dtype)) + DAMPING * v
     direction, _ = cg(LinearOperator((x.size, x.size), F, dtype=x.dtype), g, rtol=1e-10, maxiter=10)
     step = np.sqrt(2 * DELTA / max(direction @ F(direction), 1e-30)) * direction
@@ -50,15 +50,21 @@ def fisher_product(v, c, x, tasks, address):
     x = Tensor(np.tile(x, (len(tasks), 1)))
     path, episodes = lifetime(c, x, sampler(c, tasks, address))
     theta, u = path[-1], Tensor(np.zeros(path[-1].shape, x.dtype))
-    Jv = grad(ad.sum(grad(theta, x, u, create_graph=True) * v), u)  # the derivative of v . J^T u by u
-    Fv = ad.hvp(lambda other: ad.sum(divergence(c, theta.data, other, episodes[-1])), theta.data, Jv.data)
+    Jv = grad(
+        ad.sum(grad(theta, x, u, create_graph=True) * v), u
+    )  # the derivative of v . J^T u by u
+    Fv = ad.hvp(
+        lambda other: ad.sum(divergence(c, theta.data, other, episodes[-1])), theta.data, Jv.data
+    )
     return [grad(theta, x, Fv).data]
 
 
 def remember(c, path, episodes):
     """The episodes with the log-probabilities under the policies that took them, so that others can be judged on them."""
     pairs = zip(path, episodes, strict=True)
-    return [D._replace(log_pi=c.network.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs]
+    return [
+        D._replace(log_pi=c.network.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs
+    ]
 
 
 def trial(new, c, x, tasks, address):
@@ -69,5 +75,5 @@ def trial(new, c, x, tasks, address):
     other, D = adapt(c, new, lambda k, theta: episodes[k])[0], episodes[-1]
     gain = surrogate(c, path[-1], D, "lvc") - surrogate(c, other[-1], D, "lvc")
     if c.sampling_term:
-        gain = gain + sampling(c, path, episodes) - sampling(c, other, episodes)
+        gain = gain + sampling_term(c, path, episodes) - sampling_term(c, other, episodes)
     return [np.stack([divergence(c, path[-1].data, other[-1].data, D), gain.data], 1)]

@@ -37,8 +37,8 @@ import autodiff as ad
 import es
 import metarl
 from autodiff import Tensor, grad
-from cli import interval
-from metarl import Setting
+from harness.cli import interval
+from harness.settings import Setting
 from policies import Common, returns_to_go, rollout
 
 PUBLISHED = {  # by pulls, arms
@@ -49,7 +49,9 @@ PUBLISHED = {  # by pulls, arms
     (100, 10): {"Gittins": "82.8", "MAML": "70.1"},
     (100, 50): {"Gittins": "85.2", "MAML": "70.3"},
 }
-RULE = np.array([-1.0, -2.0, 0.0, 0.0, 0.0])  # where gradients begin: cautious steps, lest they explode at once
+RULE = np.array(
+    [-1.0, -2.0, 0.0, 0.0, 0.0]
+)  # where gradients begin: cautious steps, lest they explode at once
 TEST_TASKS = 4000  # for each seed
 
 
@@ -71,7 +73,9 @@ def optimum(arms, pulls):
     def expected(arm, rest, left):
         wins, losses = arm
         p = (wins + 1) / (wins + losses + 2)
-        won, lost = (tuple(sorted((*rest, after))) for after in ((wins + 1, losses), (wins, losses + 1)))
+        won, lost = (
+            tuple(sorted((*rest, after))) for after in ((wins + 1, losses), (wins, losses + 1))
+        )
         return p * (1 + value(won, left - 1)) + (1 - p) * value(lost, left - 1)
 
     return value((), pulls)
@@ -91,7 +95,9 @@ def gittins(pulls, grid=400):
         n = pulls - left + 1  # successes and failures so far are each below n
         wins, losses = np.ogrid[:n, :n]
         p = (wins + 1) / (wins + losses + 2)
-        worth = p - price + p * value[:, 1 : n + 1, :n] + (1 - p) * value[:, :n, 1 : n + 1]  # decreasing in the price
+        worth = (
+            p - price + p * value[:, 1 : n + 1, :n] + (1 - p) * value[:, :n, 1 : n + 1]
+        )  # decreasing in the price
         i = np.maximum((worth > 0).sum(0), 1) - 1
         high, low = np.take_along_axis(worth, np.stack([i, i + 1]), 0)
         index[left, :n, :n] = (i + high / (high - low)) / (grid - 1)
@@ -102,7 +108,9 @@ def gittins(pulls, grid=400):
 def ucb1(wins, losses, t, pulls, rng):
     """Auer et al. 2002, figure 1."""
     n = wins + losses
-    return np.where(n > 0, wins / np.maximum(n, 1) + np.sqrt(2 * np.log(max(t, 1)) / np.maximum(n, 1)), np.inf)
+    return np.where(
+        n > 0, wins / np.maximum(n, 1) + np.sqrt(2 * np.log(max(t, 1)) / np.maximum(n, 1)), np.inf
+    )
 
 
 COUNTING = {  # the arm with the largest number is pulled, the first of several: they are exchangeable
@@ -156,7 +164,9 @@ def lifetime(c, x, pulls, tasks, rng):
 
 def worth(c, thetas, tasks):
     """(T, pulls): what the policy before each pull would earn in the rest of the lifetime if it learnt no more."""
-    logits = np.stack(thetas, 1).reshape(len(tasks), len(thetas), 2, -1).sum(2)  # weights times 1, and biases
+    logits = (
+        np.stack(thetas, 1).reshape(len(tasks), len(thetas), 2, -1).sum(2)
+    )  # weights times 1, and biases
     means = (np.exp(ad.log_softmax(logits)) * c.family.means(tasks)[:, None]).sum(2)
     return means * np.arange(len(thetas), 0, -1)
 
@@ -184,7 +194,7 @@ def by_gradient(c, pulls, seed, iterations=100):
     P, m, v, path, earned, T = c.network.size, 0, 0, [], [], 50_000 // pulls
     x, beta = np.append(np.zeros(P), RULE), np.repeat([0.005, 0.05], [P, len(RULE)])
     for t in range(iterations):
-        rng = metarl.rng(seed, metarl.TRAIN, t)
+        rng = metarl.noise_at(seed, metarl.TRAIN, t)
         g, returns = meta_gradient(c, x, pulls, metarl.sample_tasks(c, T, rng), rng)
         path.append(x)
         earned.append(returns.mean())
@@ -196,9 +206,12 @@ def by_gradient(c, pulls, seed, iterations=100):
 
 def by_cma_es(c, pulls, seed, generations=50, members=12):
     """x after CMA-ES on the mean return, all members in the same tasks under the same noise; environment steps."""
-    s, T = es.CMAES(np.zeros(len(RULE)), 0.25, members, metarl.rng(seed, metarl.INIT)), 25_000 // pulls
+    s, T = (
+        es.CMAES(np.zeros(len(RULE)), 0.25, members, metarl.noise_at(seed, metarl.INIT)),
+        25_000 // pulls,
+    )
     for t in range(generations):
-        rng, rules = metarl.rng(seed, metarl.TRAIN, t), s.ask()
+        rng, rules = metarl.noise_at(seed, metarl.TRAIN, t), s.ask()
         tasks = np.repeat(metarl.sample_tasks(c, T, rng), members, 0)
         x = np.tile(np.hstack([np.zeros((members, c.network.size)), rules]), (T, 1))
         _, rewards, _ = lifetime(c, x, pulls, tasks, Common(rng, members))
@@ -220,14 +233,20 @@ def run(agent, pulls, arms, seed):
     if agent in TRAINED:
         x, steps = TRAINED[agent](c, pulls, seed)
     seconds = time.process_time() - start
-    tasks = metarl.sample_tasks(c, TEST_TASKS, metarl.rng(seed, metarl.TEST, metarl.TASKS), "test")
-    noise = metarl.rng(seed, metarl.TEST, metarl.MEASURE)
-    returns = play(COUNTING[agent], tasks, pulls, noise) if x is None else live(c, x, pulls, tasks, noise)
+    tasks = metarl.sample_tasks(
+        c, TEST_TASKS, metarl.noise_at(seed, metarl.TEST, metarl.TASKS), "test"
+    )
+    noise = metarl.noise_at(seed, metarl.TEST, metarl.MEASURE)
+    returns = (
+        play(COUNTING[agent], tasks, pulls, noise) if x is None else live(c, x, pulls, tasks, noise)
+    )
     return np.array([returns.mean(), steps, seconds])
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--pulls", type=int, nargs="+", default=[10, 100])
     p.add_argument("--arms", type=int, nargs="+", default=[5, 10, 50])
     p.add_argument("--seeds", type=int, default=5)
@@ -245,7 +264,10 @@ def main():
                 mean, half = (v[0] for v in interval(results[:, :1]).values())
                 published = PUBLISHED.get((pulls, arms), {}).get(agent.partition(",")[0], "-")
                 _, steps, seconds = results.mean(0)
-                print(f"{agent:15}{published:>10}{mean:9.3f} ± {half:.3f}{steps:12.0f}{seconds:9.1f}", flush=True)
+                print(
+                    f"{agent:15}{published:>10}{mean:9.3f} ± {half:.3f}{steps:12.0f}{seconds:9.1f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import numpy as np
 
 import envs
 import metarl
-from cli import interval
-from metarl import Setting
+from harness.cli import interval
+from harness.settings import Setting
 
 GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -50,7 +50,9 @@ def paired(difference):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--env", default="pointmass")
     p.add_argument("--algos", nargs="+", default=["maml", "fomaml", "reptile"])
     p.add_argument("--seed", type=int, default=0)
@@ -60,7 +62,10 @@ def main():
     runs = {algo: (algo, True) for algo in a.algos}
     for name in knobs:
         runs |= {"joint": ("joint", True)} if name == "alpha" else {}
-        runs[f"untrained, {name}"] = (next(algo for algo, c in settings.items() if knob(c) == name), False)
+        runs[f"untrained, {name}"] = (
+            next(algo for algo, c in settings.items() if knob(c) == name),
+            False,
+        )
     columns = [*zip(*runs.values(), strict=True), [a.env] * len(runs), [a.seed] * len(runs)]
     with ProcessPoolExecutor(2) as pool:
         results = dict(zip(runs, pool.map(returns_over_grid, *columns), strict=True))

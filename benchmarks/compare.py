@@ -34,16 +34,22 @@ from pathlib import Path
 import numpy as np
 
 import metarl
-from cli import interval, replacing
-from settings import BLACK_BOXES, Setting
-from workers import workers
+from harness.cli import interval, replacing
+from harness.settings import BLACK_BOXES, Setting
+from harness.workers import workers
 
 OUT = Path("runs/compare")
 SCHEMA = 1  # of the files
 UPDATES = 3  # what noise is for, beside metarl.INIT, TRAIN, TEST
 REPEATS = 4  # independent updates of the same parameters
 FRACTIONS = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # of the budget, at which a run is tested
-SHARED = {"episodes": 20, "adapt_episodes": 20, "test_episodes": 20, "test_tasks": 40, "test_steps": 3}
+SHARED = {
+    "episodes": 20,
+    "adapt_episodes": 20,
+    "test_episodes": 20,
+    "test_tasks": 40,
+    "test_steps": 3,
+}
 LEARNER = "policy hidden std activation alpha alpha_decay learn_alpha inner inner_steps deterministic".split()
 ROWS = *metarl.ALGORITHMS, *(f"{algo}-pg" for algo in BLACK_BOXES)
 
@@ -70,9 +76,15 @@ def run(c, budget):
         seconds += time.perf_counter() - start
         tasks, returns = metarl.meta_test(c, state["theta"])
         points.append((state["env_steps"], seconds, returns))
-    columns = dict(zip(("env_steps", "seconds", "returns"), map(list, zip(*points, strict=True)), strict=True))
+    columns = dict(
+        zip(("env_steps", "seconds", "returns"), map(list, zip(*points, strict=True)), strict=True)
+    )
     updates.append(update(c, state))
-    about = {"parameters": c.network.size, "optimal": c.family.optimal_return(tasks), "updates": updates}
+    about = {
+        "parameters": c.network.size,
+        "optimal": c.family.optimal_return(tasks),
+        "updates": updates,
+    }
     return plain({**key(c, budget), **about, **columns})
 
 
@@ -92,13 +104,15 @@ def update(c, state):
     """
     c, count = replace(c, outer="sgd"), Counter()
 
-    def each(f, c, theta, tasks, address):
-        rows = metarl.each(f, c, theta, tasks, address)
+    def in_chunks(f, c, theta, tasks, address):
+        rows = metarl.in_chunks(f, c, theta, tasks, address)
         count["pieces"] += len(tasks) * (theta.shape[1] if theta.ndim == 3 else 1)
         count["numbers"] += rows[0].size
         return rows
 
-    after = [metarl.ALGORITHMS[c.algo](c, state, (c.seed, UPDATES, i), each) for i in range(REPEATS)]
+    after = [
+        metarl.ALGORITHMS[c.algo](c, state, (c.seed, UPDATES, i), in_chunks) for i in range(REPEATS)
+    ]
     env_steps = sum(new["env_steps"] - state["env_steps"] for new in after) / REPEATS
     pieces, numbers = count["pieces"] / REPEATS, count["numbers"] / count["pieces"]
     cosine = agreement(np.array([new["theta"] - state["theta"] for new in after], float))
@@ -138,7 +152,10 @@ def once(path, c, budget):
         result = run(c, budget)
         with replacing(path) as new:
             new.write(json.dumps(result).encode())
-        print(f"{path.name}: {result['env_steps'][-1]:,.0f} steps, {result['seconds'][-1]:.0f} s", file=sys.stderr)
+        print(
+            f"{path.name}: {result['env_steps'][-1]:,.0f} steps, {result['seconds'][-1]:.0f} s",
+            file=sys.stderr,
+        )
     return result
 
 
@@ -147,7 +164,9 @@ def compare(out, env="pointmass", algos=ROWS, budget=4e6, seeds=3, map=map, **op
 
     out: a directory for finished runs. map: the builtin, or that of `workers`. options: of Setting, for all rows.
     """
-    settings = {(name, seed): setting(name, env, seed, **options) for name in algos for seed in range(seeds)}
+    settings = {
+        (name, seed): setting(name, env, seed, **options) for name in algos for seed in range(seeds)
+    }
     out.mkdir(parents=True, exist_ok=True)
     paths = [file(out, name, c, budget) for (name, _), c in settings.items()]
     results = list(map(once, paths, settings.values(), [budget] * len(paths)))
@@ -175,7 +194,9 @@ def curves(runs):
 
     env_steps, seconds (points,): means over seeds. returns, ci95 (points, k + 1): after each adaptation step.
     """
-    returns = [np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs]  # (tasks, points, k + 1) each
+    returns = [
+        np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs
+    ]  # (tasks, points, k + 1) each
     mean, ci95 = over_seeds(returns)
     env_steps, seconds = (np.mean([r[name] for r in runs], 0) for name in ("env_steps", "seconds"))
     return {"env_steps": env_steps, "seconds": seconds, "returns": mean, "ci95": ci95}
@@ -190,19 +211,29 @@ def table(results):
     """Return after each adaptation step, regret, environment steps and seconds of each row, as text."""
     first = next(iter(results.values()))
     c, steps = first[0]["setting"], range(len(first[0]["returns"][0][0]))
-    lines = [f"{'k':13}{'policy':14}{'inner':10}{'k = 0':>17}" + "".join(f"{k:17}" for k in steps[1:])]
+    lines = [
+        f"{'k':13}{'policy':14}{'inner':10}{'k = 0':>17}" + "".join(f"{k:17}" for k in steps[1:])
+    ]
     lines[0] += f"{'regret':>17}{'env steps':>12}{'seconds':>9}"
     untrained = {}
     for name, runs in results.items():
         curve, kind = curves(runs), f"{runs[0]['setting']['policy']}, P={runs[0]['parameters']}"
-        before, after = ([*zip(curve["returns"][i], curve["ci95"][i], strict=True)] for i in (0, -1))
+        before, after = (
+            [*zip(curve["returns"][i], curve["ci95"][i], strict=True)] for i in (0, -1)
+        )
         counts = f"{curve['env_steps'][-1]:12,.0f}{curve['seconds'][-1]:9.1f}"
         inner = runs[0]["setting"]["inner"] + " +alpha" * runs[0]["setting"]["learn_alpha"]
-        lines.append(f"{name:13}{kind:14}{inner:10}" + "".join(map(cell, [*after, regret(runs)])) + counts)
+        lines.append(
+            f"{name:13}{kind:14}{inner:10}" + "".join(map(cell, [*after, regret(runs)])) + counts
+        )
         untrained.setdefault((kind, runs[0]["setting"]["inner"]), "".join(map(cell, before)))
-    lines += [f"{'untrained':13}{kind:14}{inner:10}{cells}" for (kind, inner), cells in untrained.items()]
+    lines += [
+        f"{'untrained':13}{kind:14}{inner:10}{cells}" for (kind, inner), cells in untrained.items()
+    ]
     optimum = np.mean([run["optimal"] for run in first])
-    title = f"{c['env']}: mean return on {c['test_tasks']} held-out tasks after k adaptation steps of "
+    title = (
+        f"{c['env']}: mean return on {c['test_tasks']} held-out tasks after k adaptation steps of "
+    )
     title += f"{c['adapt_episodes']} episodes, 95 % intervals; seeds: {len(first)}, budget: {first[0]['budget']:,.0f}"
     return "\n".join([title, *lines, f"{'optimum':37}{optimum:17.2f}"])
 
@@ -214,12 +245,24 @@ def cell(mean_and_half):
 def optimisers(results):
     """What the updates of each row are like, a mean over seeds, as text."""
     lines = [f"{'':41}{'first parameters':^20}{'last':^20}"]
-    lines.append(f"{'update':13}{'pieces':>8}{'numbers':>9}{'env steps':>11}" + 2 * f"{'cosine':>9}{'S/N per M':>11}")
+    lines.append(
+        f"{'update':13}{'pieces':>8}{'numbers':>9}{'env steps':>11}"
+        + 2 * f"{'cosine':>9}{'S/N per M':>11}"
+    )
     lines[-1] += f"{'s per M':>9}"
     for name, runs in results.items():
-        names, ends = ("pieces", "numbers", "env_steps"), zip(*(r["updates"] for r in runs), strict=True)
-        ends = [{x: np.mean([update[x] for update in end]) for x in (*names, "cosine")} for end in ends]
-        cost = 1e6 * np.sum([r["seconds"][-1] for r in runs]) / np.sum([r["env_steps"][-1] for r in runs])
+        names, ends = (
+            ("pieces", "numbers", "env_steps"),
+            zip(*(r["updates"] for r in runs), strict=True),
+        )
+        ends = [
+            {x: np.mean([update[x] for update in end]) for x in (*names, "cosine")} for end in ends
+        ]
+        cost = (
+            1e6
+            * np.sum([r["seconds"][-1] for r in runs])
+            / np.sum([r["env_steps"][-1] for r in runs])
+        )
         line = "{:8.0f}{:9.0f}{:11,.0f}".format(*(ends[0][x] for x in names))
         for end in ends:
             line += f"{end['cosine']:9.4f}{signal_to_noise(end['cosine'], end['env_steps']):11.3f}"
@@ -228,11 +271,15 @@ def optimisers(results):
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--env", default="pointmass")
     p.add_argument("--algos", nargs="+", choices=ROWS, default=ROWS)
     p.add_argument("--budget", type=float, default=4e6, help="environment steps of a run [4e6]")
-    p.add_argument("--seeds", type=int, default=3, help="runs of each row, with seeds 0, 1, ... [3]")
+    p.add_argument(
+        "--seeds", type=int, default=3, help="runs of each row, with seeds 0, 1, ... [3]"
+    )
     p.add_argument("--out", type=Path, default=OUT, help=f"where finished runs are kept [{OUT}]")
     a = p.parse_args(argv)
     if not (a.seeds >= 1 and 0 < a.budget < np.inf):
@@ -243,7 +290,10 @@ def main(argv=None):
     except ValueError as error:
         p.error(error)
     except KeyboardInterrupt:
-        print(f"interrupted; what is finished is in {a.out}: the same command goes on from there", file=sys.stderr)
+        print(
+            f"interrupted; what is finished is in {a.out}: the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     print(table(results), optimisers(results), sep="\n\n")
     return 0

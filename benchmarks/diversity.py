@@ -20,25 +20,32 @@ import numpy as np
 import envs
 import metarl
 from benchmarks.baselines import train
-from cli import interval
+from harness.cli import interval
+from harness.settings import Setting
 
 BOXES = (0.125, 0.5, 1.0, 2.0)
 ALPHAS = (0.125, 0.25, 0.5, 1.0, 2.0)  # 0.5 in training
 NAMES = {"maml": "MAML", "reptile": "Reptile", "joint": "joint"}
 BUDGET = 300  # rollouts of 10 tasks, 20 episodes each, of a training run
-SMALL = dict(hidden=(32,), tasks=10, beta=0.01, estimator="lvc", adapt_episodes=20, test_episodes=20)
+SMALL = dict(
+    hidden=(32,), tasks=10, beta=0.01, estimator="lvc", adapt_episodes=20, test_episodes=20
+)
 
 
 def setting(algo, box, seed):
     steps = 0 if algo == "joint" else 3
     rollouts = steps if algo == "reptile" else steps + 1
     env = envs.PointMass(horizon=50, box=box)
-    return metarl.Setting(algo=algo, env=env, seed=seed, inner_steps=steps, iterations=BUDGET // rollouts, **SMALL)
+    return Setting(
+        algo=algo, env=env, seed=seed, inner_steps=steps, iterations=BUDGET // rollouts, **SMALL
+    )
 
 
 def adapted(c, theta, tasks, *address):
     """(T, 4): the mean returns after 0 to 3 steps of each task."""
-    return metarl.each(metarl.returns_by_step, replace(c, episodes=c.adapt_episodes), theta, tasks, address)[0]
+    return metarl.in_chunks(
+        metarl.returns_by_step, replace(c, episodes=c.adapt_episodes), theta, tasks, address
+    )[0]
 
 
 def scores(family, tasks, returns):
@@ -51,9 +58,12 @@ def run(algo, box, seed):
     """The scores (40, 4) of held-out tasks, and the alpha that they were adapted with."""
     c = setting(algo, box, seed)
     theta = train(c)
-    tasks = metarl.sample_tasks(c, 40, metarl.rng(seed, metarl.TEST, metarl.TASKS, 0), "train")
+    tasks = metarl.sample_tasks(c, 40, metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0), "train")
     choices = [replace(c, alpha=alpha) for alpha in ALPHAS]
-    suits = [adapted(choice, theta, tasks, seed, metarl.TEST, metarl.INNER, 0)[:, -1].mean() for choice in choices]
+    suits = [
+        adapted(choice, theta, tasks, seed, metarl.TEST, metarl.INNER, 0)[:, -1].mean()
+        for choice in choices
+    ]
     c = choices[int(np.argmax(suits))]
     return scores(c.family, *metarl.meta_test(c, theta)), c.alpha
 
@@ -63,8 +73,14 @@ def table(boxes=BOXES, seeds=5):
     jobs = [(algo, box, seed) for box in boxes for algo in NAMES for seed in range(seeds)]
     with ProcessPoolExecutor(2) as pool:
         results = dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True))
-    gather = lambda algo, box: zip(*(results[algo, box, seed] for seed in range(seeds)), strict=True)
-    return {(algo, box): [np.stack(column) for column in gather(algo, box)] for algo, box, seed in jobs if seed == 0}
+    gather = lambda algo, box: zip(
+        *(results[algo, box, seed] for seed in range(seeds)), strict=True
+    )
+    return {
+        (algo, box): [np.stack(column) for column in gather(algo, box)]
+        for algo, box, seed in jobs
+        if seed == 0
+    }
 
 
 def conclusion(rows, boxes):
@@ -74,9 +90,13 @@ def conclusion(rows, boxes):
     for algo in ("reptile", "joint"):
         signs = []
         for box in boxes:
-            mean, half = (x[0] for x in interval((final["maml", box] - final[algo, box])[:, None]).values())
+            mean, half = (
+                x[0] for x in interval((final["maml", box] - final[algo, box])[:, None]).values()
+            )
             signs.append(f"{mean:+.0f} ± {half:.0f}")
-        text.append(f"MAML - {NAMES[algo]} after 3 steps, by box, paired over seeds: {', '.join(signs)}")
+        text.append(
+            f"MAML - {NAMES[algo]} after 3 steps, by box, paired over seeds: {', '.join(signs)}"
+        )
     for algo, name in NAMES.items():
         by_box = [final[algo, box] for box in boxes]
         spread = [s.std(ddof=1) for s in by_box]
@@ -89,20 +109,28 @@ def conclusion(rows, boxes):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--boxes", type=float, nargs="+", default=BOXES)
     p.add_argument("--seeds", type=int, default=5, help="0 to N - 1, at least 2")
     a = p.parse_args()
     if a.seeds < 2 or min(a.boxes) <= 0:
         p.error("--seeds must be at least 2, --boxes above 0")
-    print(f"per cent of the way from standing still to the optimum, 40 held-out tasks, seeds 0 to {a.seeds - 1}")
     print(
-        f"{'box':>6} {'':8}" + "".join(f"{f'after {k}':>14}" for k in range(4)) + f"{'worst':>8}{'lost, %':>8}  alpha"
+        f"per cent of the way from standing still to the optimum, 40 held-out tasks, seeds 0 to {a.seeds - 1}"
+    )
+    print(
+        f"{'box':>6} {'':8}"
+        + "".join(f"{f'after {k}':>14}" for k in range(4))
+        + f"{'worst':>8}{'lost, %':>8}  alpha"
     )
     rows = table(a.boxes, a.seeds)
     for (algo, box), (s, alphas) in rows.items():
         cells = zip(*interval(s.mean(1)).values(), strict=True)
-        line = f"{box:6g} {NAMES[algo]:8}" + "".join(f"{f'{mean:.1f} ± {half:.1f}':>14}" for mean, half in cells)
+        line = f"{box:6g} {NAMES[algo]:8}" + "".join(
+            f"{f'{mean:.1f} ± {half:.1f}':>14}" for mean, half in cells
+        )
         final, used = s[:, :, -1], " ".join(f"{x:g}" for x in np.unique(alphas))
         print(f"{line}{final.mean(1).min():8.1f}{100 * (final < 0).mean():8.1f}  {used}")
     print(conclusion(rows, a.boxes))

@@ -17,7 +17,16 @@ import numpy as np
 
 import metarl
 from tests import oracles
-from tests.oracles import BANDIT, MASS, THETA, TREE, LinearGaussian, meta_gradient, program_expectation, setting
+from tests.oracles import (
+    BANDIT,
+    MASS,
+    THETA,
+    TREE,
+    LinearGaussian,
+    meta_gradient,
+    program_expectation,
+    setting,
+)
 
 K = 20  # inner episodes of an adaptation, and outer
 EPISODES = (80, 800, 8000)
@@ -38,7 +47,9 @@ def deep_tree(depth=4):
     inner = n // 2  # states 2 s + 1 and 2 s + 2 follow state s
     success = [(0, 0)] * inner + [tuple(p) for p in noise.random((n - inner, 2))]
     following = [(2 * s + 1, 2 * s + 2) for s in range(inner)] + [(0, 0)] * (n - inner)
-    return oracles.Tabular(tuple(success), tuple(following), depth), 0.5 * noise.standard_normal(2 * n)
+    return oracles.Tabular(tuple(success), tuple(following), depth), 0.5 * noise.standard_normal(
+        2 * n
+    )
 
 
 def problems():
@@ -57,13 +68,15 @@ def limit(env, theta, alpha):
 
 def estimates(c, theta, n):
     """n estimates (n, P) from one adaptation each, in units of the return."""
-    g = [metarl.meta_gradient(c, theta, np.zeros((1000, 1)), (0, i))[0] for i in range(-(-n // 1000))]
+    g = [
+        metarl.meta_gradient(c, theta, np.zeros((1000, 1)), (0, i))[0] for i in range(-(-n // 1000))
+    ]
     return -c.family.horizon * np.concatenate(g)[:n]
 
 
 def es_estimates(c, theta, n, sigma):
     """n estimates (n, P) from one antithetic pair each."""
-    eps = metarl.rng(1).standard_normal((n, theta.size))
+    eps = metarl.noise_at(1).standard_normal((n, theta.size))
     x = np.stack([theta + sigma * eps, theta - sigma * eps], 1)
     v, _ = metarl.fitness(c, x, np.zeros((n, 1)), (2,))
     return (v[:, :1] - v[:, 1:]) / (2 * sigma) * eps
@@ -96,7 +109,15 @@ def bias_table(n=8000, N=10):
         for method, options in METHODS.items():
             c = setting(env, episodes=N, **options)
             mean, deviation = program_expectation(c, theta, N), estimates(c, theta, n).std(0)
-            rows.append((name, method, length(mean - one, one), length(mean - two, two), length(deviation, one)))
+            rows.append(
+                (
+                    name,
+                    method,
+                    length(mean - one, one),
+                    length(mean - two, two),
+                    length(deviation, one),
+                )
+            )
     return rows
 
 
@@ -108,7 +129,15 @@ def table(n=8000):
         for method, baseline, row in rows:
             options = dict(episodes=K, baseline=baseline)
             if method == "es":
-                c = setting(env, alpha, "es-maml", inner="pg", deterministic=False, learn_alpha=False, **options)
+                c = setting(
+                    env,
+                    alpha,
+                    "es-maml",
+                    inner="pg",
+                    deterministic=False,
+                    learn_alpha=False,
+                    **options,
+                )
                 grid = [cosines(es_estimates(c, theta, n // 2, s), exact, 4 * K) for s in SIGMAS]
                 row[name] = np.max(grid, 0).tolist()
             else:
@@ -118,21 +147,36 @@ def table(n=8000):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--estimates", type=int, default=8000, help="adaptations that standard deviations and cosines use")
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "--estimates",
+        type=int,
+        default=8000,
+        help="adaptations that standard deviations and cosines use",
+    )
     n = p.parse_args().estimates
     if n < max(EPISODES) // (2 * K):
         p.error(f"--estimates {n}: must be at least {max(EPISODES) // (2 * K)}")
-    print("bias and standard deviation of one estimate, % of the exact meta-gradient; 10 episodes, no baseline")
+    print(
+        "bias and standard deviation of one estimate, % of the exact meta-gradient; 10 episodes, no baseline"
+    )
     print(f"{'problem':8} {'estimator':20} {'bias J^I':>9} {'bias J^II':>10} {'std':>6}")
     for row in bias_table(n):
         print("{:8} {:20} {:9.2f} {:10.2f} {:6.0f}".format(*row))
     print("\ncosine of one estimate with the exact meta-gradient, by the episodes that it takes")
-    print(f"{'':26}" + "".join(f" {f'{name}, P={theta.size}':^20}" for name, (_, theta, _) in problems().items()))
+    print(
+        f"{'':26}"
+        + "".join(f" {f'{name}, P={theta.size}':^20}" for name, (_, theta, _) in problems().items())
+    )
     print(f"{'estimator':20} {'base':5}" + "".join(f" {B:6}" for B in EPISODES) * 3)
     with np.errstate(over="ignore"):  # ES with noise beyond what a point mass bears
         for method, baseline, row in table(n):
-            print(f"{method:20} {baseline:5}" + "".join(f" {x:6.3f}" for xs in row.values() for x in xs))
+            print(
+                f"{method:20} {baseline:5}"
+                + "".join(f" {x:6.3f}" for xs in row.values() for x in xs)
+            )
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-import figures
 import metarl
 from benchmarks import compare, estimators
-from cli import interval, replacing
-from settings import Setting
-from workers import workers
+from harness import figures
+from harness.cli import interval, replacing
+from harness.settings import Setting
+from harness.workers import workers
 
 DOCS, KEPT = Path(__file__).parent.parent / "docs", Path("runs/compare")
 SEEDS = range(3)
@@ -36,7 +36,9 @@ STEPS = "environment steps (millions)"
 
 PATHS = [("maml", "pointmass", 0)]
 ARMS = [("maml", "bandit:prior=((1,3),(1,3),(1,3),(2,1),(2,1))", 0)]
-LEARNING = [(algo, "pointmass", seed) for algo in ("maml", "reptile", "nes", "cma-es") for seed in SEEDS]
+LEARNING = [
+    (algo, "pointmass", seed) for algo in ("maml", "reptile", "nes", "cma-es") for seed in SEEDS
+]
 
 
 def train(algo, env, seed):
@@ -57,7 +59,9 @@ def learning(runs, map):
     curves, optimal = {}, []
     for c, _, log in runs.values():
         curves.setdefault(c.algo, []).append(thinned(log))
-        tasks = metarl.sample_tasks(c, c.test_tasks, metarl.rng(c.seed, metarl.TEST, metarl.TASKS), "test")
+        tasks = metarl.sample_tasks(
+            c, c.test_tasks, metarl.noise_at(c.seed, metarl.TEST, metarl.TASKS), "test"
+        )
         optimal.append(c.family.optimal_return(tasks).mean())
     for algo, seeds in curves.items():
         (steps, post), (_, half) = (interval(np.array(seeds))[name].T for name in ("mean", "ci95"))
@@ -94,13 +98,18 @@ def draw_learning(figure, curves, optimum):
 def draw_comparison(figure, curves, optimum):
     """The return after the last adaptation step over environment steps; at the end of the budget after each step."""
     ends = {name: [curve[x] for x in ("returns", "ci95")] for name, curve in curves.items()}
-    over = {name: (c["env_steps"] / 1e6, *(rows[:, -1] for rows in ends[name])) for name, c in curves.items()}
+    over = {
+        name: (c["env_steps"] / 1e6, *(rows[:, -1] for rows in ends[name]))
+        for name, c in curves.items()
+    }
     by_k = {name: (range(len(rows[0][-1])), *(r[-1] for r in rows)) for name, rows in ends.items()}
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     k = by_k[COMPARED[0]][0]
     labels = dict(title=f"after {k[-1]} adaptation steps", ylabel="return on held-out tasks")
     figures.draw_curves(left, over, optimum, xlabel=STEPS, **labels)
-    figures.draw_curves(right, by_k, optimum, xlabel="adaptation steps", xticks=k, title="after all training")
+    figures.draw_curves(
+        right, by_k, optimum, xlabel="adaptation steps", xticks=k, title="after all training"
+    )
     for axes in (left, right):
         axes.set(yscale="symlog", ylim=(axes.get_ylim()[0], 0))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -113,16 +122,33 @@ def draw_estimates(figure, biases, cosines):
     for panel, problem in zip(panels, dict.fromkeys(row[0] for row in biases), strict=False):
         _, names, *columns = zip(*(row for row in biases if row[0] == problem), strict=True)
         for i, label in enumerate(("bias, $J^I$", "bias, $J^{II}_{10}$", "standard deviation")):
-            dots(panel, i, np.maximum(columns[i], LEAST), [methods.index(name) for name in names], label)
+            dots(
+                panel,
+                i,
+                np.maximum(columns[i], LEAST),
+                [methods.index(name) for name in names],
+                label,
+            )
         panel.set(title=problem, xscale="log", xlabel="% of the exact gradient", xlim=(LEAST, 1000))
         panel.set_xticks([LEAST, 1, 10, 100, 1000], [f"≤{LEAST}", 1, 10, 100, 1000])
     for i, episodes in enumerate(estimators.EPISODES):
-        dots(panels[2], 3 + i, [row[i] for row in cosines.values()], range(len(methods)), f"{episodes} episodes")
+        dots(
+            panels[2],
+            3 + i,
+            [row[i] for row in cosines.values()],
+            range(len(methods)),
+            f"{episodes} episodes",
+        )
     panels[2].set(title="deep tree", xlabel="cosine with the exact gradient", xlim=(0, 1))
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     for panel, side in ((panels[0], "left"), (panels[2], "right")):
-        figure.legend(*panel.get_legend_handles_labels(), loc=f"outside lower {side}", ncols=3, columnspacing=1)
+        figure.legend(
+            *panel.get_legend_handles_labels(),
+            loc=f"outside lower {side}",
+            ncols=3,
+            columnspacing=1,
+        )
 
 
 def dots(panel, i, x, y, label):
@@ -135,7 +161,9 @@ PICTURES |= {"compare": (comparison, []), "estimators": (estimates, [])}
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--only", nargs="+", choices=PICTURES, default=list(PICTURES), metavar="NAME")
     only = p.parse_args(argv).only
     try:

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 
 import metarl
-from metarl import Setting
+from harness.settings import Setting
 
 try:
     import gymnasium
@@ -39,10 +39,14 @@ class TaskEnv(gymnasium.Env):
     def __init__(self, family, task):
         self.family, self.task = family, np.asarray(task)
         if self.task.shape != (family.task_dim,):
-            raise ValueError(f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)")
+            raise ValueError(
+                f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)"
+            )
         dims = family.action_dim
         self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), self.task.dtype)
-        self.action_space = Discrete(dims) if family.discrete else Box(-1, 1, (dims,), self.task.dtype)
+        self.action_space = (
+            Discrete(dims) if family.discrete else Box(-1, 1, (dims,), self.task.dtype)
+        )
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -50,12 +54,16 @@ class TaskEnv(gymnasium.Env):
         return self.observation(), {}
 
     def step(self, action):
-        self.state, reward, done = self.family.step(self.state, np.asarray(action), self.task, self.np_random)
+        self.state, reward, done = self.family.step(
+            self.state, np.asarray(action), self.task, self.np_random
+        )
         self.t += 1
         return self.observation(), float(reward), bool(done), self.t >= self.family.horizon, {}
 
     def observation(self):
-        return np.array(self.family.observe(self.state))  # a copy: for bandits it is the state itself
+        return np.array(
+            self.family.observe(self.state)
+        )  # a copy: for bandits it is the state itself
 
 
 # --- An agent of another library ---
@@ -75,9 +83,13 @@ def foreign(env, budgets, episodes, seed):
     try:
         from stable_baselines3 import PPO
     except ImportError:
-        raise SystemExit("benchmarks.gymnasium_env: needs PPO: pip install stable-baselines3") from None
+        raise SystemExit(
+            "benchmarks.gymnasium_env: needs PPO: pip install stable-baselines3"
+        ) from None
     steps = min(budgets)
-    agent = PPO("MlpPolicy", env, n_steps=steps, batch_size=max(64, steps // 32), seed=seed, device="cpu")
+    agent = PPO(
+        "MlpPolicy", env, n_steps=steps, batch_size=max(64, steps // 32), seed=seed, device="cpu"
+    )
     judge = TaskEnv(env.family, env.task)
     judge.reset(seed=seed)
     for budget in budgets:
@@ -93,7 +105,9 @@ def ours(c, i):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--env", default="pointmass")
     p.add_argument("--algo", default="fomaml")
     p.add_argument("--task", type=int, default=0, help="which of the held-out tasks [0]")
@@ -107,7 +121,9 @@ def main():
         p.error(f"--task {a.task}: must be from 0 to {c.test_tasks - 1}")
     task, returns = ours(c, a.task)
     spent = [k * c.adapt_episodes * c.family.horizon for k in range(c.test_steps + 1)]
-    print(f"{a.env}, held-out task {a.task}, seed {a.seed}: mean return over {c.test_episodes} fresh episodes")
+    print(
+        f"{a.env}, held-out task {a.task}, seed {a.seed}: mean return over {c.test_episodes} fresh episodes"
+    )
     print(f"{'agent':12}{'env steps on this task':>24}{'return':>10}")
     for steps, value in zip(spent, returns, strict=True):
         print(f"{a.algo:12}{steps:24,}{value:10.2f}")

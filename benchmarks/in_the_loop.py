@@ -30,7 +30,7 @@ import envs
 import es
 import metarl
 from autodiff import Tensor, grad
-from cli import interval
+from harness.cli import interval
 from policies import Policy, rollout
 
 HORIZON, EPISODES, UPDATES, PERIOD = 20, 10, 120, 20
@@ -45,7 +45,11 @@ TUNED = {  # what changes online: Adam's step sizes on log alpha and on logit ga
     "both, beta 0.1": (0.1, 0.1),
 }
 REPLAYED = "alpha, beta 0.03"
-POPSIZE, GENERATIONS, LIVES = 8, 12, 16  # of the outer loop: agents, and lifetimes that each is judged by
+POPSIZE, GENERATIONS, LIVES = (
+    8,
+    12,
+    16,
+)  # of the outer loop: agents, and lifetimes that each is judged by
 
 
 # --- The agent ---
@@ -79,10 +83,12 @@ def lifetime(eta, beta, goals, address, plan=None):
     eta (T, 2): at birth. beta (2,): Adam's step sizes, 0 for what stays fixed. goals: (T, UPDATES / PERIOD, 2).
     plan (UPDATES, 2): takes the place of eta.
     """
-    noise, returns, etas, m, v = metarl.rng(*address, 0), [], [], 0, 0
+    noise, returns, etas, m, v = metarl.noise_at(*address, 0), [], [], 0, 0
     theta, leaf, theta_prime = np.stack([NETWORK.init(noise) for _ in goals]), None, None
     for t in range(UPDATES):
-        D = rollout(FAMILY, NETWORK, theta, goals[:, t // PERIOD], EPISODES, metarl.rng(*address, 1, t))
+        D = rollout(
+            FAMILY, NETWORK, theta, goals[:, t // PERIOD], EPISODES, metarl.noise_at(*address, 1, t)
+        )
         if plan is not None:
             eta = np.tile(plan[t], (len(goals), 1))
         elif t > 0 and any(beta):
@@ -102,13 +108,17 @@ def born(alpha, gamma, n):
 
 
 def goals(n, split, *address):
-    return FAMILY.sample_tasks(n * UPDATES // PERIOD, metarl.rng(*address), split).reshape(n, -1, 2)
+    return FAMILY.sample_tasks(n * UPDATES // PERIOD, metarl.noise_at(*address), split).reshape(
+        n, -1, 2
+    )
 
 
 # --- Three ways to choose ---
 def outer_loop(seed):
     """eta (2,): the mean of CMA-ES after GENERATIONS of whole lifetimes on training goals."""
-    strategy = es.CMAES(born(0.1, REFERENCE, 1)[0], 1.0, POPSIZE, metarl.rng(seed, metarl.TRAIN))
+    strategy = es.CMAES(
+        born(0.1, REFERENCE, 1)[0], 1.0, POPSIZE, metarl.noise_at(seed, metarl.TRAIN)
+    )
     for i in range(GENERATIONS):
         x = strategy.ask()
         lives = np.repeat(goals(LIVES, "train", seed, metarl.TRAIN, i, 0), POPSIZE, 0)
@@ -123,10 +133,16 @@ def row(tuned, births, lifetimes, seed):
     For REPLAYED also the scores without tuning, on that mean for a plan; else None.
     """
     lives, address = goals(lifetimes, "test", seed, metarl.TEST, 0), (seed, metarl.TEST, 1)
-    run = lambda eta, plan=None: lifetime(np.tile(eta, (lifetimes, 1)), TUNED[tuned], lives, address, plan)
+    run = lambda eta, plan=None: lifetime(
+        np.tile(eta, (lifetimes, 1)), TUNED[tuned], lives, address, plan
+    )
     runs = [run(eta) for eta in births]
     plans = np.stack([etas.mean(0) for _, etas in runs])
-    again = [run(eta, plan)[0].mean(1) for eta, plan in zip(births, plans, strict=True)] if tuned == REPLAYED else None
+    again = (
+        [run(eta, plan)[0].mean(1) for eta, plan in zip(births, plans, strict=True)]
+        if tuned == REPLAYED
+        else None
+    )
     return np.stack([returns.mean(1) for returns, _ in runs]), plans, again
 
 
@@ -136,7 +152,9 @@ def table(lifetimes=64, seed=0):
         choice = pool.submit(outer_loop, seed)
         births = [born(alpha, REFERENCE, 1)[0] for alpha in GRID]
         first = {tuned: pool.submit(row, tuned, births, lifetimes, seed) for tuned in TUNED}
-        last = {tuned: pool.submit(row, tuned, [choice.result()], lifetimes, seed) for tuned in TUNED}
+        last = {
+            tuned: pool.submit(row, tuned, [choice.result()], lifetimes, seed) for tuned in TUNED
+        }
         both = {tuned: [first[tuned].result(), last[tuned].result()] for tuned in TUNED}
     scores = {tuned: np.concatenate([a, b]) for tuned, ((a, _, _), (b, _, _)) in both.items()}
     scores["replayed"] = np.concatenate([again for _, _, again in both[REPLAYED]])
@@ -167,7 +185,9 @@ def conclusion(scores, etas):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--lifetimes", type=int, default=64, help="held-out lifetimes")
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
@@ -175,8 +195,13 @@ def main():
     print(
         f"seed {a.seed}: mean return of {a.lifetimes} held-out lifetimes, by alpha (and gamma, if not {REFERENCE}) at birth"
     )
-    (alpha, gamma), names = (np.exp(births[-1, 0]), ad.sigmoid(births[-1, 1])), [f"{x:g}" for x in GRID]
-    print(f"{'tuned online':17}" + "".join(f"{x:>14}" for x in [*names, f"{alpha:.2f}, {gamma:.2f}"]))
+    (alpha, gamma), names = (
+        (np.exp(births[-1, 0]), ad.sigmoid(births[-1, 1])),
+        [f"{x:g}" for x in GRID],
+    )
+    print(
+        f"{'tuned online':17}" + "".join(f"{x:>14}" for x in [*names, f"{alpha:.2f}, {gamma:.2f}"])
+    )
     for tuned, s in scores.items():
         cells = zip(*interval(s.T).values(), strict=True)
         print(f"{tuned:17}" + "".join(f"{f'{mean:.2f} ± {half:.2f}':>14}" for mean, half in cells))

@@ -61,7 +61,9 @@ class Contestant:
 
     def cold_start(self):
         start = time.perf_counter()
-        subprocess.run(self.command, env=self.environment, check=True, **quiet(stdin=subprocess.DEVNULL))
+        subprocess.run(
+            self.command, env=self.environment, check=True, **quiet(stdin=subprocess.DEVNULL)
+        )
         self.cold.append(time.perf_counter() - start)
 
     def start(self):
@@ -72,7 +74,9 @@ class Contestant:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name}: the process has failed; see python {' '.join(map(str, self.command[1:]))}")
+            raise SystemExit(
+                f"{self.name}: the process has failed; see python {' '.join(map(str, self.command[1:]))}"
+            )
         return line
 
     def turn(self):
@@ -85,7 +89,11 @@ class Contestant:
         q1, median, q3 = np.percentile(times, [25, 50, 75])
         result = {"name": self.name, "dtype": self.dtype, "seconds": median, "q1": q1, "q3": q3}
         result |= {"cpu_seconds": np.median(cpu), "ratio": median / ours if ours else None}
-        result |= {"steps_per_second": 2 * T * K * H / median, "peak_mb": self.peak, "cold_seconds": min(self.cold)}
+        result |= {
+            "steps_per_second": 2 * T * K * H / median,
+            "peak_mb": self.peak,
+            "cold_seconds": min(self.cold),
+        }
         return result | {"reps": len(times)}
 
     @property
@@ -139,7 +147,9 @@ def machine(names):
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.partition(": ")[2] for line in lines if line.startswith("model name")), model
+        )
     modules = dict.fromkeys(CONTESTANTS[name][1] for name in names)
     versions = ", ".join(f"{module} {version(module)}" for module in modules)
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
@@ -150,23 +160,36 @@ def report(results, difference):
         f"\n{results[0]['dtype']}: {T} tasks x {K} episodes x {H} steps, network 2-64-64-2; {results[0]['reps']} times"
     )
     print(f"largest difference between the gradients: {difference:.1e} of the largest component")
-    print(f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}")
+    print(
+        f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}"
+    )
     for r in results:
-        quartiles, ratio = f"{r['q1']:.4f} - {r['q3']:.4f}", f"{r['ratio']:.2f}" if r["ratio"] else ""
+        quartiles, ratio = (
+            f"{r['q1']:.4f} - {r['q3']:.4f}",
+            f"{r['ratio']:.2f}" if r["ratio"] else "",
+        )
         line = f"{CONTESTANTS[r['name']][2]:36}{r['seconds']:9.4f}{quartiles:>17}{ratio:>8}{r['cpu_seconds']:8.3f}"
         memory = f"{r['peak_mb']:7.0f}" if r["peak_mb"] else f"{'':7}"
         print(f"{line}{r['steps_per_second'] / 1e6:10.2f}{memory}{r['cold_seconds']:8.2f}")
     ratios = {r["name"]: r["ratio"] for r in results if r["name"] != "ours" and r["ratio"]}
     if ratios:
         print(f"against the fastest peer {min(ratios.values()):.2f} x (must 1.3, aim 2)", end="")
-        print(f"; against the loop {ratios['torch-loop']:.2f} x (must 3.5, aim 6)" if "torch-loop" in ratios else "")
+        print(
+            f"; against the loop {ratios['torch-loop']:.2f} x (must 3.5, aim 6)"
+            if "torch-loop" in ratios
+            else ""
+        )
     if results[0]["name"] == "ours":
         print(f"whole process of ours {results[0]['cold_seconds']:.2f} s (must 0.5, aim 0.3)")
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME"
+    )
     p.add_argument("--dtype", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
     p.add_argument("--reps", type=int, default=10, help="turns [10]")
     p.add_argument("--json", action="store_true")
@@ -175,7 +198,10 @@ def main():
     names = [name for name in installed if name in a.only]
     missing = [name for name in a.only if name not in installed]
     if missing:
-        print(f"not installed, so left out: {', '.join(missing)}; see benchmarks/requirements.txt", file=sys.stderr)
+        print(
+            f"not installed, so left out: {', '.join(missing)}; see benchmarks/requirements.txt",
+            file=sys.stderr,
+        )
     if not names:
         raise SystemExit("nothing to measure")
     if not a.json:

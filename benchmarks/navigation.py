@@ -19,14 +19,20 @@ import numpy as np
 
 import envs
 import metarl
-from settings import DEFAULTS, Setting
+from harness.settings import DEFAULTS, Setting
 
 GOALS = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))
 PUBLISHED = {
     "MAML, published": (-40.4, -11.7, -3.3, -3.2),
     "untrained, published": (-82.7, -58.0, -53.8, -46.8),
 }
-OLD = {"hidden": (100, 100), "activation": "relu", "std": 1.0, "learn_alpha": False, "estimator": "log-prob"}
+OLD = {
+    "hidden": (100, 100),
+    "activation": "relu",
+    "std": 1.0,
+    "learn_alpha": False,
+    "estimator": "log-prob",
+}
 OLD |= {"baseline": "linear", "outer": "trpo", "tasks": 20}
 ROWS = {
     "maml": {},
@@ -81,12 +87,16 @@ def line(name, numbers, *rest):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     p.add_argument("--minutes", type=float, default=5, help="longest training of a run")
     a = p.parse_args()
-    print(f"2-D navigation, the 40 published goals: mean return after k steps, over seeds 0 to {a.seeds - 1}")
+    print(
+        f"2-D navigation, the 40 published goals: mean return after k steps, over seeds 0 to {a.seeds - 1}"
+    )
     print(
         f"{'k':22}"
         + "".join(f"{k:9}" for k in range(4))
@@ -102,7 +112,11 @@ def main():
             returns, steps, iterations, seconds = zip(*islice(results, a.seeds), strict=True)
             means = np.mean(returns, 1)
             spread = f"± {means[:, -1].std(ddof=1):.2f}" if a.seeds > 1 else ""
-            counts = f"{np.mean(iterations):.0f}", f"{np.mean(steps):,.0f}", f"{np.mean(seconds):.0f}"
+            counts = (
+                f"{np.mean(iterations):.0f}",
+                f"{np.mean(steps):,.0f}",
+                f"{np.mean(seconds):.0f}",
+            )
             print(line(name, means.mean(0), spread, *counts), flush=True)
     print(line("optimum", [optimum.mean()]))
 

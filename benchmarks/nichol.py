@@ -26,7 +26,8 @@ import numpy as np
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
-from cli import interval
+from harness.cli import interval
+from harness.settings import Setting
 from policies import Trajectories
 from tests import oracles
 
@@ -39,14 +40,18 @@ ALGORITHMS = {
     "FOMAML": dict(algo="fomaml"),
     "Reptile": dict(algo="reptile"),
 }
-PLAIN = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0, episodes=20)  # gradients without bias
+PLAIN = dict(
+    baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0, episodes=20
+)  # gradients without bias
 GOALS = np.array([[0.3, 0.4], [1.0, -1.0], [-0.5, 0.2], [0.8, 0.6]])
 OTHER_TREE = oracles.Tabular(((0, 0), (0.2, 0.7), (1, 0.1)), ((1, 2), (0, 0), (0, 0)), horizon=2)
 
 
 def theory(name, k):
     """a and b."""
-    return {"maml": (1, 2 * (k - 1)), "fomaml": (1, k - 1), "reptile": (k, k * (k - 1) / 2)}[ALGORITHMS[name]["algo"]]
+    return {"maml": (1, 2 * (k - 1)), "fomaml": (1, k - 1), "reptile": (k, k * (k - 1) / 2)}[
+        ALGORITHMS[name]["algo"]
+    ]
 
 
 # --- Tasks: family, policy, grad L and its Hessian; all minibatches D (1, M, ...) and their chances, if few ---
@@ -63,7 +68,9 @@ class Quadratic:
         squares = noise.standard_normal((size, dims, dims))
         self.A, self.c = squares @ squares.swapaxes(1, 2), noise.standard_normal((size, dims))
         which = np.arange(float(size))[None, :, None]
-        self.D = Trajectories(which[..., None], which, np.ones_like(which), np.ones(which.shape, bool))
+        self.D = Trajectories(
+            which[..., None], which, np.ones_like(which), np.ones(which.shape, bool)
+        )
 
     def log_prob(self, theta, obs, action):
         which = obs[:, 0, 0, 0].astype(int)
@@ -84,14 +91,20 @@ class Decisions:
     def __init__(self, family):
         self.family, self.policy = family, "linear"
         if family.discrete:
-            self.policy, self.D = oracles.Softmax(family.obs_dim, family.action_dim, True), oracles.episodes(family)[0]
+            self.policy, self.D = (
+                oracles.Softmax(family.obs_dim, family.action_dim, True),
+                oracles.episodes(family)[0],
+            )
 
     def chances(self, theta):
         return oracles.probabilities(self.family, theta)
 
     def exact(self, theta):
         J = oracles if self.family.discrete else type(self.family)
-        return [-derivative(self.family, theta) / self.family.horizon for derivative in (J.gradient, J.hessian)]
+        return [
+            -derivative(self.family, theta) / self.family.horizon
+            for derivative in (J.gradient, J.hessian)
+        ]
 
 
 class Goals(oracles.LinearGaussian):
@@ -115,10 +128,16 @@ def problems():
 # --- Outer steps of the code that runs ---
 def outer_steps(task, name, k, theta, sample, n):
     """(3, n, P): theta before minus theta after, over the step size, of n lifetimes on minibatches of `sample(alpha)`."""
-    steps, out = k if name == "Reptile" else k - 1, []  # the others keep the last minibatch for the outer gradient
+    steps, out = (
+        k if name == "Reptile" else k - 1,
+        [],
+    )  # the others keep the last minibatch for the outer gradient
     for alpha in ALPHAS:
         options = dict(env=task.family, policy=task.policy, alpha=alpha, inner_steps=steps)
-        c, x = metarl.Setting(**options, **PLAIN, **ALGORITHMS[name]), Tensor(np.tile(theta, (n, 1)))
+        c, x = (
+            Setting(**options, **PLAIN, **ALGORITHMS[name]),
+            Tensor(np.tile(theta, (n, 1))),
+        )
         if name == "Reptile":
             out.append((theta - metarl.adapt(c, x, sample(alpha))[0][-1].data) / alpha)
         else:
@@ -129,7 +148,10 @@ def outer_steps(task, name, k, theta, sample, n):
 def expected_steps(task, name, k, theta):
     """(3, 1, P): the expectation over all sequences of k minibatches."""
     M = task.D.rewards.shape[1]
-    sequences, weights = np.array(list(itertools.product(range(M), repeat=k))), np.ones((3, M**k, 1))
+    sequences, weights = (
+        np.array(list(itertools.product(range(M), repeat=k))),
+        np.ones((3, M**k, 1)),
+    )
 
     def sample(alpha):
         def minibatch(step, theta):
@@ -145,9 +167,14 @@ def expected_steps(task, name, k, theta):
 
 def sampled_steps(task, name, k, theta, n, seed):
     """(3, n, P): n lifetimes on the point mass."""
-    c, goals = metarl.Setting(env=task.family, policy="linear", **PLAIN), np.tile(GOALS, (BATCH // len(GOALS), 1))
+    c, goals = (
+        Setting(env=task.family, policy="linear", **PLAIN),
+        np.tile(GOALS, (BATCH // len(GOALS), 1)),
+    )
     samples = [metarl.sampler(c, goals, (seed, i)) for i in range(n // BATCH)]
-    return np.concatenate([outer_steps(task, name, k, theta, lambda _, s=s: s, BATCH) for s in samples], 1)
+    return np.concatenate(
+        [outer_steps(task, name, k, theta, lambda _, s=s: s, BATCH) for s in samples], 1
+    )
 
 
 def coefficients(steps, average, inner):
@@ -164,9 +191,13 @@ def row(problem, name, k, lifetimes, seed):
     exact = [task.exact(theta) for task in tasks]
     average, inner = np.mean([g for g, _ in exact], 0), np.mean([H @ g for g, H in exact], 0)
     if problem == "point mass":
-        ab, off = coefficients(sampled_steps(tasks[0], name, k, theta, lifetimes, seed), average, inner)
+        ab, off = coefficients(
+            sampled_steps(tasks[0], name, k, theta, lifetimes, seed), average, inner
+        )
         return problem, name, k, *interval(ab).values(), off
-    ab, off = coefficients(np.mean([expected_steps(t, name, k, theta) for t in tasks], 0), average, inner)
+    ab, off = coefficients(
+        np.mean([expected_steps(t, name, k, theta) for t in tasks], 0), average, inner
+    )
     return problem, name, k, ab[0], np.zeros(2), off
 
 
@@ -175,7 +206,9 @@ def table(lifetimes=20000, seed=0):
     jobs = list(itertools.product(problems(), ALGORITHMS, STEPS))
     jobs = [job for job in jobs if job[:2] != ("quadratics", "MAML, dice")]
     with ProcessPoolExecutor(2) as pool:
-        return list(pool.map(row, *zip(*jobs, strict=True), [lifetimes] * len(jobs), [seed] * len(jobs)))
+        return list(
+            pool.map(row, *zip(*jobs, strict=True), [lifetimes] * len(jobs), [seed] * len(jobs))
+        )
 
 
 def conclusion(rows):
@@ -186,15 +219,21 @@ def conclusion(rows):
         text += f"\n{name:16}"
         for problem in problems():
             kept = [
-                100 * b / a / theory("MAML, dice", k)[1] for p, n, k, (a, b), *_ in rows if (p, n) == (problem, name)
+                100 * b / a / theory("MAML, dice", k)[1]
+                for p, n, k, (a, b), *_ in rows
+                if (p, n) == (problem, name)
             ]
             text += f"{np.mean(kept):12.1f}" if kept else f"{'-':>12}"
     return text
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--lifetimes", type=int, default=20000, help=f"on the point mass, in batches of {BATCH}")
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "--lifetimes", type=int, default=20000, help=f"on the point mass, in batches of {BATCH}"
+    )
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     if a.lifetimes < BATCH:
@@ -202,7 +241,10 @@ def main():
     print(f"{'problem':12}{'':16}{'k':>2}{'a':>14}{'theory':>8}{'b':>15}{'theory':>8}{'off, %':>8}")
     rows = table(a.lifetimes, a.seed)
     for problem, name, k, ab, halves, off in rows:
-        cells = [f"{x:.3f} ± {half:.3f}" if half else f"{x:.3f}" for x, half in zip(ab, halves, strict=True)]
+        cells = [
+            f"{x:.3f} ± {half:.3f}" if half else f"{x:.3f}"
+            for x, half in zip(ab, halves, strict=True)
+        ]
         t = theory(name, k)
         print(f"{problem:12}{name:16}{k:2}{cells[0]:>14}{t[0]:8}{cells[1]:>15}{t[1]:8g}{off:8.1f}")
     print(conclusion(rows))

@@ -12,8 +12,8 @@ import numpy as np
 
 import metarl
 from envs import PointMass
-from settings import Setting
-from workers import workers
+from harness.settings import Setting
+from harness.workers import workers
 
 BOUND = 0.1  # the most that a step moves in each axis
 
@@ -46,21 +46,31 @@ def noise(path):
 
 def chunk(path, c, theta, tasks, address):
     """metarl.meta_gradient with the prepared noise; the address is the chunk's first task."""
-    metarl.rng = lambda start, k: Prepared(noise(path)[k][:, start : start + len(tasks)])  # k: inner steps so far
+    metarl.noise_at = lambda start, k: Prepared(
+        noise(path)[k][:, start : start + len(tasks)]
+    )  # k: inner steps so far
     return metarl.meta_gradient(c, theta, tasks, address)
 
 
 def contestant(inputs, alpha, gamma):
     """The meta-gradient as a function of no arguments."""
     T, K, H = inputs.sizes
-    options = dict(alpha=alpha, gamma=gamma, baseline="time", standardise=False, episodes=K, inner_steps=1)
-    options |= dict(hidden=tuple(int(n) for n in inputs.widths[1:-1]), dtype=str(inputs.theta.dtype), tasks=T)
-    c = Setting(algo="maml", estimator="log-prob", env=Clamped(horizon=H), learn_alpha=False, **options)
+    options = dict(
+        alpha=alpha, gamma=gamma, baseline="time", standardise=False, episodes=K, inner_steps=1
+    )
+    options |= dict(
+        hidden=tuple(int(n) for n in inputs.widths[1:-1]), dtype=str(inputs.theta.dtype), tasks=T
+    )
+    c = Setting(
+        algo="maml", estimator="log-prob", env=Clamped(horizon=H), learn_alpha=False, **options
+    )
     pool = ExitStack()
     map = pool.enter_context(workers(0))
 
     def meta_gradient():
-        return metarl.each(partial(chunk, inputs.path), c, inputs.theta, inputs.goals, (), map=map)[0].mean(0)
+        return metarl.in_chunks(
+            partial(chunk, inputs.path), c, inputs.theta, inputs.goals, (), map=map
+        )[0].mean(0)
 
     meta_gradient.pool = pool  # until the process ends
     return meta_gradient

@@ -20,11 +20,20 @@ import envs
 import metarl
 from benchmarks.baselines import train
 from benchmarks.diversity import adapted, scores
-from cli import interval
+from harness.cli import interval
+from harness.settings import Setting
 
 POOLS = (1, 2, 4, 16, 64, 0)  # 0: unlimited
 SHIFTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-SMALL = dict(hidden=(32,), tasks=10, beta=0.01, estimator="lvc", adapt_episodes=20, test_episodes=20, iterations=100)
+SMALL = dict(
+    hidden=(32,),
+    tasks=10,
+    beta=0.01,
+    estimator="lvc",
+    adapt_episodes=20,
+    test_episodes=20,
+    iterations=100,
+)
 HELD_OUT = 40
 
 
@@ -48,7 +57,7 @@ class FewGoals(envs.PointMass):
 
 def moved(tasks, shift, seed):
     """The tasks (T, 2) moved by `shift` in the seed's direction."""
-    angle = metarl.rng(seed, metarl.TEST, metarl.TASKS, 1).uniform(-np.pi, np.pi)
+    angle = metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 1).uniform(-np.pi, np.pi)
     return tasks + shift * np.array([np.cos(angle), np.sin(angle)])
 
 
@@ -60,16 +69,24 @@ def regrets(c, theta, tasks, address):
 
 def run(pool, seed):
     """Regrets (2, 2) on training and held-out goals; scores (2, S) of trained and untrained agents at SHIFTS."""
-    c = metarl.Setting(env=FewGoals(pool=pool, draw=seed), seed=seed, **SMALL)
+    c = Setting(env=FewGoals(pool=pool, draw=seed), seed=seed, **SMALL)
     theta, address = train(c), (seed, metarl.TEST, metarl.INNER)
-    seen = metarl.sample_tasks(c, HELD_OUT, metarl.rng(seed, metarl.TEST, metarl.TASKS, 0))
+    seen = metarl.sample_tasks(c, HELD_OUT, metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0))
     seen = np.resize(c.family.goals_for_training(), seen.shape) if 0 < pool <= HELD_OUT else seen
-    held_out = metarl.sample_tasks(c, HELD_OUT, metarl.rng(seed, metarl.TEST, metarl.TASKS), "test")
+    held_out = metarl.sample_tasks(
+        c, HELD_OUT, metarl.noise_at(seed, metarl.TEST, metarl.TASKS), "test"
+    )
     both = [regrets(c, theta, seen, (*address, 0)), regrets(c, theta, held_out, (*address, 1))]
     if pool:
         return np.array(both), None
-    agents, far = (theta, metarl.initial_state(c)["theta"]), [moved(held_out, shift, seed) for shift in SHIFTS]
-    final = [[scores(c.family, g, adapted(c, x, g, *address, 1))[:, -1].mean() for g in far] for x in agents]
+    agents, far = (
+        (theta, metarl.initial_state(c)["theta"]),
+        [moved(held_out, shift, seed) for shift in SHIFTS],
+    )
+    final = [
+        [scores(c.family, g, adapted(c, x, g, *address, 1))[:, -1].mean() for g in far]
+        for x in agents
+    ]
     return np.array(both), np.array(final)
 
 
@@ -90,7 +107,9 @@ def cells(samples, digits):
 
 def conclusion(by_pool, far):
     gap = {pool: r[:, 1, 1] - r[:, 0, 1] for pool, r in by_pool.items()}
-    apart = [pool for pool in POOLS if abs(gap[pool].mean()) > interval(gap[pool][:, None])["ci95"][0]]
+    apart = [
+        pool for pool in POOLS if abs(gap[pool].mean()) > interval(gap[pool][:, None])["ci95"][0]
+    ]
     name = lambda pool: str(pool or "unlimited")
     gain = (far[:, 0] - far[:, 1]).mean(0)
     return (
@@ -102,7 +121,9 @@ def conclusion(by_pool, far):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--seeds", type=int, default=10, help="0 to N - 1, at least 2")
     seeds = p.parse_args().seeds
     if seeds < 2:
@@ -114,7 +135,9 @@ def main():
     for pool, r in by_pool.items():
         columns = np.column_stack([r[:, 0], r[:, 1], r[:, 1, 1] - r[:, 0, 1]])
         print(f"{pool or 'unlimited':<10}" + "".join(f"{cell:>14}" for cell in cells(columns, 1)))
-    print("\nper cent of the way from standing still to the optimum after 3 steps, held-out goals moved by")
+    print(
+        "\nper cent of the way from standing still to the optimum after 3 steps, held-out goals moved by"
+    )
     print(f"{'':10}" + "".join(f"{shift:>14g}" for shift in SHIFTS))
     for i, name in enumerate(("trained", "untrained")):
         print(f"{name:10}" + "".join(f"{cell:>14}" for cell in cells(far[:, i], 0)))

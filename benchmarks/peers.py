@@ -22,7 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-ALPHA, GAMMA, BOUND = 0.1, 0.99, 0.1  # inner step size, discount, the most that a step moves in each axis
+ALPHA, GAMMA, BOUND = (
+    0.1,
+    0.99,
+    0.1,
+)  # inner step size, discount, the most that a step moves in each axis
 
 
 @dataclass
@@ -42,10 +46,17 @@ class Inputs:
     @property
     def layers(self):
         """theta as [weights, biases, weights, biases, ..., log standard deviations]."""
-        shapes = [shape for i, o in zip(self.widths, self.widths[1:], strict=False) for shape in ((i, o), (o,))]
+        shapes = [
+            shape
+            for i, o in zip(self.widths, self.widths[1:], strict=False)
+            for shape in ((i, o), (o,))
+        ]
         shapes.append((self.widths[-1],))
         ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
-        return [part.reshape(shape) for part, shape in zip(np.split(self.theta, ends), shapes, strict=True)]
+        return [
+            part.reshape(shape)
+            for part, shape in zip(np.split(self.theta, ends), shapes, strict=True)
+        ]
 
 
 def flat(parts):
@@ -72,7 +83,9 @@ def torch_batched(inputs):
 
     T, K, H = inputs.sizes
     theta = [torch.tensor(x, requires_grad=True) for x in inputs.layers]
-    goals, noise, to_go = (torch.tensor(x) for x in (inputs.goals[:, None], inputs.noise, discounts(H)))
+    goals, noise, to_go = (
+        torch.tensor(x) for x in (inputs.goals[:, None], inputs.noise, discounts(H))
+    )
     to_go = to_go.to(goals.dtype)
 
     def network(q, x):  # x (T, n, 2); parameters with a leading axis T, or without it: shared
@@ -247,7 +260,11 @@ def jax_jit(inputs):
         return jax.vmap(after_adaptation, in_axes=(None, 0, 2))(theta, goals, noise).mean()
 
     compiled = jax.jit(jax.grad(mean_loss))
-    arguments = [jnp.asarray(x) for x in inputs.layers], jnp.asarray(inputs.goals), jnp.asarray(inputs.noise)
+    arguments = (
+        [jnp.asarray(x) for x in inputs.layers],
+        jnp.asarray(inputs.goals),
+        jnp.asarray(inputs.noise),
+    )
     return lambda: flat(jax.block_until_ready(compiled(*arguments)))
 
 
@@ -258,7 +275,9 @@ def autograd_batched(inputs):
     from autograd import grad
 
     (T, K, H), goals, dtype = inputs.sizes, inputs.goals[:, None], inputs.theta.dtype
-    to_go, alpha, half, constant = (np.asarray(x, dtype) for x in (discounts(H), ALPHA, 0.5, np.log(2 * np.pi)))
+    to_go, alpha, half, constant = (
+        np.asarray(x, dtype) for x in (discounts(H), ALPHA, 0.5, np.log(2 * np.pi))
+    )
     bound = np.asarray(BOUND, dtype)
 
     def network(np, q, x):  # np: of NumPy or of autograd
@@ -336,7 +355,9 @@ def peak():
     found = 0
     for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
         text = Path(f"/proc/{pid}/status").read_text()
-        found += int(text.split("VmHWM:")[1].split()[0]) / 1024  # without what a process inherits, as in ru_maxrss
+        found += (
+            int(text.split("VmHWM:")[1].split()[0]) / 1024
+        )  # without what a process inherits, as in ru_maxrss
     return found
 
 

@@ -24,9 +24,9 @@ import autodiff as ad
 import metarl  # before NumPy: BLAS then takes one thread here, as in workers
 from autodiff import Tensor, grad
 from envs import PointMass
+from harness.settings import Setting
+from harness.workers import cores, workers
 from policies import rollout, surrogate
-from settings import Setting
-from workers import cores, workers
 
 from .peers import measured, peak
 
@@ -36,13 +36,18 @@ LARGE = {"tasks": 40, "width": 100, "dtype": "float64"}
 
 def setting(horizon=100, width=64, **options):
     env = PointMass(horizon=horizon, radius=0.0)  # no episode ends early
-    return Setting(env=env, estimator="log-prob", hidden=(width, width), standardise=False, **options)
+    return Setting(
+        env=env, estimator="log-prob", hidden=(width, width), standardise=False, **options
+    )
 
 
 def meta_gradient(c, map):
     """A function of no arguments: one meta-gradient for c.tasks tasks."""
-    theta, tasks = metarl.initial_state(c)["theta"], metarl.sample_tasks(c, c.tasks, metarl.rng(0))
-    return lambda: metarl.each(metarl.meta_gradient, c, theta, tasks, (0,), map=map)
+    theta, tasks = (
+        metarl.initial_state(c)["theta"],
+        metarl.sample_tasks(c, c.tasks, metarl.noise_at(0)),
+    )
+    return lambda: metarl.in_chunks(metarl.meta_gradient, c, theta, tasks, (0,), map=map)
 
 
 def take_turns(functions, rounds):
@@ -70,31 +75,45 @@ def growth(dtype, rounds, map):
     changes = [{}, *({name: 2 * value} for name, value in BASE.items())]
     options = [{**BASE, **change, "dtype": dtype} for change in changes]
     times = take_turns([meta_gradient(setting(**o), map) for o in options], rounds)
-    print(f"\n{'meta-gradient, ' + dtype:28}{'seconds':>10}{'growth':>8}{'CPU s':>10}{'growth':>8}{'MB':>7}")
+    print(
+        f"\n{'meta-gradient, ' + dtype:28}{'seconds':>10}{'growth':>8}{'CPU s':>10}{'growth':>8}{'MB':>7}"
+    )
     for change, o, (wall, cpu) in zip(changes, options, times, strict=True):
         name = ", ".join(f"{k} {v}" for k, v in (change or BASE).items()) if change else "base"
         memory = in_a_process(peak_memory, o) or float("nan")
-        print(f"{name:28}{wall:10.4f}{wall / times[0, 0]:8.2f}{cpu:10.4f}{cpu / times[0, 1]:8.2f}{memory:7.0f}")
+        print(
+            f"{name:28}{wall:10.4f}{wall / times[0, 0]:8.2f}{cpu:10.4f}{cpu / times[0, 1]:8.2f}{memory:7.0f}"
+        )
     (T, T_cpu), (K, K_cpu) = times[1:3] / times[0]
-    print(f"twice the tasks {T:.2f} ({T_cpu:.2f} of CPU), twice the episodes {K:.2f} ({K_cpu:.2f}): must 2.1, aim 2")
+    print(
+        f"twice the tasks {T:.2f} ({T_cpu:.2f} of CPU), twice the episodes {K:.2f} ({K_cpu:.2f}): must 2.1, aim 2"
+    )
     memory = in_a_process(peak_memory, LARGE) or float("nan")
-    print(f"peak memory at T=40, K=20, H=100, 2-100-100-2, float64: {memory:.0f} MB (must 400, aim 200)")
+    print(
+        f"peak memory at T=40, K=20, H=100, 2-100-100-2, float64: {memory:.0f} MB (must 400, aim 200)"
+    )
 
 
 def cost(dtype, rounds):
     """Of one chunk of tasks, in this process."""
     c = setting(dtype=dtype)
-    tasks = metarl.sample_tasks(c, metarl.CHUNK, metarl.rng(0))
+    tasks = metarl.sample_tasks(c, metarl.CHUNK, metarl.noise_at(0))
     x = Tensor(np.tile(metarl.initial_state(c)["theta"], (len(tasks), 1)))
     (_, theta_prime), [D] = metarl.adapt(c, x, metarl.sampler(c, tasks, (0,)))
     leaf = Tensor(theta_prime.data)
-    D_prime = rollout(c.family, c.network, leaf.data, tasks, c.episodes, metarl.rng(1))
+    D_prime = rollout(c.family, c.network, leaf.data, tasks, c.episodes, metarl.noise_at(1))
     parts = {
-        "rollout before": lambda: rollout(c.family, c.network, x.data, tasks, c.episodes, metarl.rng(0)),
-        "rollout after": lambda: rollout(c.family, c.network, leaf.data, tasks, c.episodes, metarl.rng(1)),
+        "rollout before": lambda: rollout(
+            c.family, c.network, x.data, tasks, c.episodes, metarl.noise_at(0)
+        ),
+        "rollout after": lambda: rollout(
+            c.family, c.network, leaf.data, tasks, c.episodes, metarl.noise_at(1)
+        ),
         "inner policy gradient": lambda: grad(ad.sum(surrogate(c, x, D)), x),
         "outer policy gradient": lambda: grad(ad.sum(surrogate(c, leaf, D_prime)), leaf),
-        "meta-gradient, sampled": lambda: grad(ad.sum(metarl.meta_loss(c, x, lambda k, _: (D, D_prime)[k])[0]), x),
+        "meta-gradient, sampled": lambda: grad(
+            ad.sum(metarl.meta_loss(c, x, lambda k, _: (D, D_prime)[k])[0]), x
+        ),
     }
     times = dict(zip(parts, take_turns(parts.values(), 2 * rounds)[:, 1], strict=True))
     print(f"\n{f'of {len(tasks)} tasks, {dtype}':28}{'CPU s':>10}")
@@ -108,7 +127,11 @@ def cost(dtype, rounds):
 
 
 def returns(c, theta, tasks, address):
-    return (rollout(c.family, c.network, theta, tasks, 1, metarl.rng(*address), keep=False).returns,)
+    return (
+        rollout(
+            c.family, c.network, theta, tasks, 1, metarl.noise_at(*address), keep=False
+        ).returns,
+    )
 
 
 def population(dtype, rounds, map):
@@ -117,9 +140,9 @@ def population(dtype, rounds, map):
     sizes = [500, 2000, 8000]
     functions = []
     for n in sizes:
-        members, tasks = np.tile(theta, (n, 1)), metarl.sample_tasks(c, n, metarl.rng(0))
+        members, tasks = np.tile(theta, (n, 1)), metarl.sample_tasks(c, n, metarl.noise_at(0))
         functions.append(partial(returns, c, members, tasks, (0,)))
-        functions.append(partial(metarl.each, returns, c, members, tasks, (0,), map=map))
+        functions.append(partial(metarl.in_chunks, returns, c, members, tasks, (0,), map=map))
     times = take_turns(functions, rounds)[:, 0].reshape(-1, 2)
     rates = np.array(sizes)[:, None] * c.family.horizon / times / 1e6
     print(
@@ -142,7 +165,9 @@ def processes(dtype, rounds):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--dtype", choices=["float32", "float64"], default="float64")
     p.add_argument("--rounds", type=int, default=7)
     a = p.parse_args()

@@ -19,7 +19,10 @@ from policies import Policy
 
 NETWORK = Policy(1, 1, hidden=(40, 40), activation="relu")  # its mean is the regressor
 SHOTS, TASKS, P = 5, 25, NETWORK.size
-ALPHA, BETA = 0.01, 0.003  # inner and, at first, outer step size; it falls to 0 over the second half of training
+ALPHA, BETA = (
+    0.01,
+    0.003,
+)  # inner and, at first, outer step size; it falls to 0 over the second half of training
 PUBLISHED = {"MAML": ("0.67", "0.38", "0.35")}
 
 
@@ -83,7 +86,11 @@ def train(direction, iterations, seed):
 def errors(z, seed, n=600):
     """(n, 11): the errors on 100 evenly spaced points of new tasks after 0, 1, ..., 10 steps on five points."""
     rng = np.random.default_rng((seed, 1))
-    wave, x, grid = sample_tasks(n, rng), rng.uniform(-5, 5, (n, SHOTS, 1)), np.tile(np.linspace(-5, 5, 100), (n, 1))
+    wave, x, grid = (
+        sample_tasks(n, rng),
+        rng.uniform(-5, 5, (n, SHOTS, 1)),
+        np.tile(np.linspace(-5, 5, 100), (n, 1)),
+    )
     theta, alpha, columns = Tensor(np.tile(z[:P], (n, 1))), np.exp(z[P:]), []
     for _ in range(11):
         columns.append(loss(theta.data, grid[..., None], wave(grid[..., None])))
@@ -92,10 +99,14 @@ def errors(z, seed, n=600):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--seed", type=int, default=0)
     seed = p.parse_args().seed
-    print(f"{'mean squared error':20}{'iterations':>12}{'CPU s':>9}  after 0, 1, 5 and 10 steps, and as published")
+    print(
+        f"{'mean squared error':20}{'iterations':>12}{'CPU s':>9}  after 0, 1, 5 and 10 steps, and as published"
+    )
     for name, f, iterations in [
         ("untrained", None, 0),
         ("MAML", maml, 6000),
@@ -106,9 +117,14 @@ def main():
         z = train(f, iterations, seed)
         seconds = time.process_time() - start
         e = errors(z, seed)[:, [0, 1, 5, 10]]
-        cells = [f"{m:.2f} ± {1.96 * s / len(e) ** 0.5:.2f}" for m, s in zip(e.mean(0), e.std(0), strict=True)]
+        cells = [
+            f"{m:.2f} ± {1.96 * s / len(e) ** 0.5:.2f}"
+            for m, s in zip(e.mean(0), e.std(0), strict=True)
+        ]
         published = " / ".join(PUBLISHED.get(name, ("-",)))
-        print(f"{name:20}{iterations:12}{seconds:9.1f}  {'  '.join(cells)}   {published}", flush=True)
+        print(
+            f"{name:20}{iterations:12}{seconds:9.1f}  {'  '.join(cells)}   {published}", flush=True
+        )
 
 
 if __name__ == "__main__":

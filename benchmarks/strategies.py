@@ -20,7 +20,7 @@ import numpy as np
 
 import es
 import metarl
-from settings import Setting
+from harness.settings import Setting
 
 
 def sphere(x):
@@ -50,10 +50,20 @@ class Pycma:
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         import cma
 
-        options = {"verbose": -9, "seed": int(rng.integers(1, 2**31)), "tolfun": 0, "tolfunhist": 0, "tolx": 0}
+        options = {
+            "verbose": -9,
+            "seed": int(rng.integers(1, 2**31)),
+            "tolfun": 0,
+            "tolfunhist": 0,
+            "tolx": 0,
+        }
         options |= {"popsize": popsize} if popsize else {}
         self.strategy = cma.CMAEvolutionStrategy(x0, sigma0, options)
-        self.popsize, self.ask, self.tell = self.strategy.popsize, self.strategy.ask, self.strategy.tell
+        self.popsize, self.ask, self.tell = (
+            self.strategy.popsize,
+            self.strategy.ask,
+            self.strategy.tell,
+        )
 
     def values(self, x, f):
         """What `tell` takes, from the population and its fitness: made while the clock stands still."""
@@ -83,7 +93,11 @@ class Evosax:
         import evosax.algorithms
         import jax
 
-        self.jax, self.key, x0 = jax, jax.random.key(int(rng.integers(2**31))), jax.numpy.asarray(x0)
+        self.jax, self.key, x0 = (
+            jax,
+            jax.random.key(int(rng.integers(2**31))),
+            jax.numpy.asarray(x0),
+        )
         algorithm = getattr(evosax.algorithms, name)(population_size=popsize, solution=x0)
         self.params = algorithm.default_params
         if name == "CMA_ES":
@@ -92,7 +106,9 @@ class Evosax:
         self.jitted = jax.jit(algorithm.ask), jax.jit(algorithm.tell)
 
     def ask(self):
-        x, self.state = self.jax.block_until_ready(self.jitted[0](self.key, self.state, self.params))
+        x, self.state = self.jax.block_until_ready(
+            self.jitted[0](self.key, self.state, self.params)
+        )
         return x
 
     def values(self, x, f):
@@ -100,7 +116,9 @@ class Evosax:
         return x, self.jax.numpy.asarray(f)
 
     def tell(self, x, f):
-        self.state, _ = self.jax.block_until_ready(self.jitted[1](self.key, x, f, self.state, self.params))
+        self.state, _ = self.jax.block_until_ready(
+            self.jitted[1](self.key, x, f, self.state, self.params)
+        )
 
 
 def even(make):
@@ -119,8 +137,16 @@ TIMED = {  # name: (the package that it comes from, if not ours; what makes it)
     "xNES": (None, es.XNES),
     "SNES": (None, es.SNES),
 }
-SIZES = {(10, 10): 40, (100, 17): 15, (1000, 24): 3, (100, 200): 8}  # dimensions and population: turns
-GENERATIONS, SECONDS = 20, 1.0  # in a turn, at most: more generations than go by between decompositions
+SIZES = {
+    (10, 10): 40,
+    (100, 17): 15,
+    (1000, 24): 3,
+    (100, 200): 8,
+}  # dimensions and population: turns
+GENERATIONS, SECONDS = (
+    20,
+    1.0,
+)  # in a turn, at most: more generations than go by between decompositions
 
 # Medians of 25 seeds that were agreed on beforehand, and what ours may need above them
 EXPECTED = {
@@ -163,20 +189,30 @@ def evaluation_table(seeds, dims):
         if name not in peers:
             print(f"{name} is not installed: pip install {package} puts it beside ours")
     print(f"Median evaluations to f <= 1e-10 over {seeds} seeds, default population", flush=True)
-    print(f"{'':8}{'':12}{'n':>3}{'ours':>9}{'expected':>10}{'most':>8}     ", *(f"{p:>8}" for p in peers))
+    print(
+        f"{'':8}{'':12}{'n':>3}{'ours':>9}{'expected':>10}{'most':>8}     ",
+        *(f"{p:>8}" for p in peers),
+    )
     missed = 0
     for method, (most, rows) in EXPECTED.items():
         for name, row in rows.items():
             for n in (n for n in row if n in dims):
                 beside = list(peers.values()) if method == "cma-es" else []
                 medians = [
-                    np.median([evaluations(make, FUNCTIONS[name], n, seed) for seed in range(seeds)])
+                    np.median(
+                        [evaluations(make, FUNCTIONS[name], n, seed) for seed in range(seeds)]
+                    )
                     for make in [es.METHODS[method], *beside]
                 ]
                 good = medians[0] <= most * row[n]
                 missed += not good
-                print(f"{method:8}{name:12}{n:3}{medians[0]:9.0f}{row[n]:10}{most * row[n]:8.0f}", end="")
-                print("   ok " if good else "  MORE", *(f"{m:8.0f}" for m in medians[1:]), flush=True)
+                print(
+                    f"{method:8}{name:12}{n:3}{medians[0]:9.0f}{row[n]:10}{most * row[n]:8.0f}",
+                    end="",
+                )
+                print(
+                    "   ok " if good else "  MORE", *(f"{m:8.0f}" for m in medians[1:]), flush=True
+                )
     return missed
 
 
@@ -199,41 +235,59 @@ def generation_times(makers, n, popsize, turns):
     """The median turn of each strategy, all of them in turn: {name: milliseconds}."""
     x0 = np.random.default_rng(0).standard_normal(n)
     strategies = [make(x0, 0.5, popsize, np.random.default_rng(1)) for make in makers.values()]
-    times = [[turn(strategy) for strategy in strategies] for _ in range(turns + 1)]  # the first compiles and warms
+    times = [
+        [turn(strategy) for strategy in strategies] for _ in range(turns + 1)
+    ]  # the first compiles and warms
     return dict(zip(makers, np.median(times[1:], 0), strict=True))
 
 
 def time_table():
-    print(f"Milliseconds per generation, ask + tell, one BLAS thread, medians of turns of {GENERATIONS} generations")
+    print(
+        f"Milliseconds per generation, ask + tell, one BLAS thread, medians of turns of {GENERATIONS} generations"
+    )
     makers = {name: make for name, (package, make) in TIMED.items() if installed(package)}
     columns = [generation_times(makers, n, popsize, turns) for (n, popsize), turns in SIZES.items()]
     print(f"{'':18}", *(f"{f'n={n}, pop {popsize}':>16}" for n, popsize in SIZES))
     for name, (package, _) in TIMED.items():
         cells = [f"{column[name]:16.3f}" for column in columns if name in column]
         print(f"{name:18}", *(cells or [f"   not installed: pip install {package}"]))
-    for ours, peers in {"CMA-ES": [*PEERS, "evosax CMA-ES"], "OpenAI-ES": ["evosax OpenAI-ES"]}.items():
+    for ours, peers in {
+        "CMA-ES": [*PEERS, "evosax CMA-ES"],
+        "OpenAI-ES": ["evosax OpenAI-ES"],
+    }.items():
         if peers := [name for name in peers if name in makers]:
             ratios = [min(column[name] for name in peers) / column[ours] for column in columns]
-            print(f"fastest peer / {ours}, in the order of the columns:", *(f"{ratio:.2f}" for ratio in ratios))
+            print(
+                f"fastest peer / {ours}, in the order of the columns:",
+                *(f"{ratio:.2f}" for ratio in ratios),
+            )
     print(flush=True)
 
 
 def steps_table(rounds=5):
-    print("Million environment steps per second of a population evaluation, the linear policy adapting to 20 tasks")
+    print(
+        "Million environment steps per second of a population evaluation, the linear policy adapting to 20 tasks"
+    )
     print(f"{'':12}{'':10}", *(f"{f'population {n}':>16}" for n in (24, 500)))
     for env in "pointmass", "fourcorners":
         for dtype in "float64", "float32":
-            print(f"{env:12}{dtype:10}", *(f"{speed(env, dtype, n, rounds):16.2f}" for n in (24, 500)), flush=True)
+            print(
+                f"{env:12}{dtype:10}",
+                *(f"{speed(env, dtype, n, rounds):16.2f}" for n in (24, 500)),
+                flush=True,
+            )
 
 
 def speed(env, dtype, population, rounds):
     """Million steps per second of metarl.fitness in the chunks of a run, of the median round."""
     c, rates = Setting(algo="nes", env=env, dtype=dtype, population=population), []
-    x = metarl.strategy(c, metarl.initial_state(c), metarl.rng(0)).ask()
-    tasks = metarl.sample_tasks(c, c.tasks, metarl.rng(1))
+    x = metarl.strategy(c, metarl.initial_state(c), metarl.noise_at(0)).ask()
+    tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(1))
     for k in range(rounds):
         start = time.perf_counter()
-        _, log = metarl.each(metarl.fitness, c, np.broadcast_to(x, (c.tasks, *x.shape)), tasks, (2, k))
+        _, log = metarl.in_chunks(
+            metarl.fitness, c, np.broadcast_to(x, (c.tasks, *x.shape)), tasks, (2, k)
+        )
         rates.append(log[:, 2].sum() / 1e6 / (time.perf_counter() - start))
     return np.median(rates)
 
@@ -245,7 +299,9 @@ def installed(package):
 def machine():
     """The machine and the versions that the numbers were measured with, in one line."""
     packages = [p for p in ("numpy", "cma", "cmaes", "evosax", "jax") if installed(p)]
-    return ", ".join([f"{os.cpu_count()} cores, {platform.machine()}", *(f"{p} {version(p)}" for p in packages)])
+    return ", ".join(
+        [f"{os.cpu_count()} cores, {platform.machine()}", *(f"{p} {version(p)}" for p in packages)]
+    )
 
 
 def main():

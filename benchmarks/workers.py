@@ -20,8 +20,8 @@ from functools import partial
 from statistics import median
 
 import metarl  # before NumPy: BLAS then takes one thread here, as in workers
-from metarl import Setting
-from workers import workers
+from harness.settings import Setting
+from harness.workers import workers
 
 TURN = 5  # iterations
 
@@ -43,29 +43,38 @@ def cluster(stack):
     from distributed import LocalCluster
 
     options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
-    return stack.enter_context(LocalCluster(**options, silence_logs=logging.CRITICAL)).scheduler_address
+    return stack.enter_context(
+        LocalCluster(**options, silence_logs=logging.CRITICAL)
+    ).scheduler_address
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--algo", default="maml")
     p.add_argument("--env", default="pointmass")
     p.add_argument("--rounds", type=int, default=5)
     a = p.parse_args()
     c, cores = Setting(algo=a.algo, env=a.env), os.cpu_count() or 1
     state = metarl.initial_state(c)
-    tasks = metarl.sample_tasks(c, c.tasks, metarl.rng(0))
+    tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(0))
     counts = sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})
     with ExitStack() as stack:
         places = {f"{n} processes": (n, n) for n in counts}
         if importlib.util.find_spec("distributed"):
             places["Dask, 2 processes"] = (2, cluster(stack))
-        each = {k: partial(metarl.each, map=stack.enter_context(workers(v))) for k, (_, v) in places.items()}
+        each = {
+            k: partial(metarl.in_chunks, map=stack.enter_context(workers(v)))
+            for k, (_, v) in places.items()
+        }
         places[threads := f"{cores} threads"] = cores, None
-        each[threads] = partial(metarl.each, map=stack.enter_context(ThreadPoolExecutor(cores)).map)
-        each = {"this process": metarl.each} | each
-        iteration = lambda each: next(metarl.train(c, state, each))
-        nothing = lambda each: each(empty, c, state["theta"], tasks, ())
+        each[threads] = partial(
+            metarl.in_chunks, map=stack.enter_context(ThreadPoolExecutor(cores)).map
+        )
+        each = {"this process": metarl.in_chunks} | each
+        iteration = lambda in_chunks: next(metarl.train(c, state, in_chunks))
+        nothing = lambda in_chunks: in_chunks(empty, c, state["theta"], tasks, ())
         for warm_up in list(each.values()) * 2:
             iteration(warm_up)
         times = {name: [] for name in each}
@@ -73,12 +82,21 @@ def main():
             for name, one in each.items():
                 times[name].append((seconds(iteration, one), seconds(nothing, one)))
     chunks = len(range(0, c.tasks, metarl.CHUNK))
-    print(f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores; {a.rounds} times {TURN} iterations")
-    print(f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}")
-    medians = {name: [median(column) for column in zip(*pairs, strict=True)] for name, pairs in times.items()}
+    print(
+        f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores; {a.rounds} times {TURN} iterations"
+    )
+    print(
+        f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}"
+    )
+    medians = {
+        name: [median(column) for column in zip(*pairs, strict=True)]
+        for name, pairs in times.items()
+    }
     for name, (work, overhead) in medians.items():
         gain, n = medians["this process"][0] / work, places.get(name, (1,))[0]
-        print(f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}")
+        print(
+            f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,10 @@ def must_equal(actual, expected, text, rtol=1e-9):
     actual, expected = np.asarray(actual), np.asarray(expected)
     must(actual.shape == expected.shape, f"{text}: shape {actual.shape}, not {expected.shape}")
     for a, b in zip(np.atleast_2d(actual), np.atleast_2d(expected), strict=True):
-        must(np.allclose(a, b, rtol, 1e-12), f"{text}: {a.round(6).tolist()}, not {b.round(6).tolist()}")
+        must(
+            np.allclose(a, b, rtol, 1e-12),
+            f"{text}: {a.round(6).tolist()}, not {b.round(6).tolist()}",
+        )
 
 
 # --- Checks. The modules that they import are the learner's. ---
@@ -70,27 +73,40 @@ class Quadratic:
 def check_meta_gradient():
     """After k steps theta' = (I - alpha A)^k theta: MAML's gradient is (I - alpha A)^k A theta', FOMAML's A theta'."""
     import metarl
+    from harness.settings import Setting
 
     A, theta, alpha = Quadratic.A, np.array([1.0, -2.0]), 0.1
-    plain = dict(env=Quadratic(), policy=Quadratic(), baseline="none", standardise=False, gamma=1.0, episodes=1)
+    plain = dict(
+        env=Quadratic(),
+        policy=Quadratic(),
+        baseline="none",
+        standardise=False,
+        gamma=1.0,
+        episodes=1,
+    )
     plain |= dict(alpha=alpha, alpha_decay=1.0, learn_alpha=False)
-    for (algo, estimator), k in itertools.product((("fomaml", "first-order"), ("maml", "log-prob")), (1, 2)):
-        c = metarl.Setting(algo=algo, estimator=estimator, inner_steps=k, **plain)
+    for (algo, estimator), k in itertools.product(
+        (("fomaml", "first-order"), ("maml", "log-prob")), (1, 2)
+    ):
+        c = Setting(algo=algo, estimator=estimator, inner_steps=k, **plain)
         through = np.linalg.matrix_power(np.eye(2) - alpha * A, k)
         expected = (through if algo == "maml" else np.eye(2)) @ A @ through @ theta
         g, _ = metarl.meta_gradient(c, theta, np.zeros((1, 1)), (0,))
-        must_equal(g[0], expected, f"gradient of {algo} after {k} step(s) on the loss 1/2 theta' A theta")
+        must_equal(
+            g[0], expected, f"gradient of {algo} after {k} step(s) on the loss 1/2 theta' A theta"
+        )
 
 
 def check_tasks_apart():
     """What a task is adapted to must not depend on the tasks beside it, and its advantages are standardised."""
     import metarl
     import policies
+    from harness.settings import Setting
 
     tasks, rng = np.array([[0.02, 0.03], [0.5, -0.5], [5.0, 5.0]]), np.random.default_rng(0)
     for baseline in policies.BASELINES:
         plain = dict(baseline=baseline, standardise=True, episodes=4, learn_alpha=False)
-        c = metarl.Setting(env="pointmass:horizon=12,radius=0.1", policy="linear", **plain)
+        c = Setting(env="pointmass:horizon=12,radius=0.1", policy="linear", **plain)
         x = np.tile(c.network.init(rng), (3, 1))
         D = policies.rollout(c.family, c.network, x, tasks, c.episodes, rng)
 
@@ -102,25 +118,46 @@ def check_tasks_apart():
         text = f"baseline {baseline}: norm of the step of each of 3 tasks, adapted together"
         norm = lambda theta, x=x: np.linalg.norm(theta - x, axis=1)
         must_equal(norm(theta_prime(slice(3))), norm(alone), text)
-        must_equal(theta_prime(slice(3)), alone, f"baseline {baseline}: theta' of 3 tasks, adapted together")
+        must_equal(
+            theta_prime(slice(3)),
+            alone,
+            f"baseline {baseline}: theta' of 3 tasks, adapted together",
+        )
         kept = [A[mask] for A, mask in zip(policies.advantages(D, baseline), D.mask, strict=True)]
-        must_equal([A.mean() for A in kept], np.zeros(3), f"baseline {baseline}: mean advantage of each task")
-        must_equal([A.std() for A in kept], np.ones(3), f"baseline {baseline}: deviation of them", rtol=1e-4)
+        must_equal(
+            [A.mean() for A in kept],
+            np.zeros(3),
+            f"baseline {baseline}: mean advantage of each task",
+        )
+        must_equal(
+            [A.std() for A in kept],
+            np.ones(3),
+            f"baseline {baseline}: deviation of them",
+            rtol=1e-4,
+        )
 
 
 def check_pairs():
     """Two members with the same parameters, judged on the same task, are worth the same; on its twin they are not."""
     import metarl
+    from harness.settings import Setting
 
-    plain = dict(algo="es-maml", env="pointmass:horizon=6", policy="linear", episodes=4, deterministic=False)
+    plain = dict(
+        algo="es-maml", env="pointmass:horizon=6", policy="linear", episodes=4, deterministic=False
+    )
     for inner in ("pg", "es", "hc"):
-        c = metarl.Setting(inner=inner, learn_alpha=True, **plain)
+        c = Setting(inner=inner, learn_alpha=True, **plain)
         tasks = np.tile([0.3, -0.2], (3, 1))
-        x = np.tile(np.append(c.network.init(np.random.default_rng(1)), np.zeros(c.network.size)), (3, 2, 1))
+        x = np.tile(
+            np.append(c.network.init(np.random.default_rng(1)), np.zeros(c.network.size)), (3, 2, 1)
+        )
         v, _ = metarl.fitness(c, x, tasks, (0, 1))
         text = f"inner loop {inner}: values of theta + 0 g on 3 tasks, beside those of theta - 0 g"
         must_equal(v[:, 0], v[:, 1], text)
-        must(len(np.unique(v[:, 0])) == 3, f"inner loop {inner}: three tasks share their noise: {v[:, 0]}")
+        must(
+            len(np.unique(v[:, 0])) == 3,
+            f"inner loop {inner}: three tasks share their noise: {v[:, 0]}",
+        )
 
 
 def check_covariance():
@@ -137,13 +174,19 @@ def check_covariance():
             w, y = s.w, (x[np.argsort(f)] - mean) / sigma
             limit = (1.4 + 2 / 4) * s.chi_n * np.sqrt(1 - (1 - s.c_sigma) ** (2 * t))
             h = float(np.linalg.norm(s.p_sigma) < limit)
-            expected = (1 + s.c_1 * (1 - h) * s.c_c * (2 - s.c_c) - s.c_1 - s.c_mu * w.sum()) * matrix
+            expected = (
+                1 + s.c_1 * (1 - h) * s.c_c * (2 - s.c_c) - s.c_1 - s.c_mu * w.sum()
+            ) * matrix
             expected = expected + s.c_1 * np.outer(s.p_c, s.p_c)
             for w_i, y_i in zip(w, y, strict=True):
                 w_i = w_i if w_i >= 0 else w_i * 3 / (y_i @ np.linalg.solve(matrix, y_i))
                 expected = expected + s.c_mu * w_i * np.outer(y_i, y_i)
             form = "diagonal" if diagonal else "full"
-            must_equal(s.C, np.diag(expected) if diagonal else expected, f"{form} covariance, generation {t}")
+            must_equal(
+                s.C,
+                np.diag(expected) if diagonal else expected,
+                f"{form} covariance, generation {t}",
+            )
 
 
 class Pulls:
@@ -184,19 +227,27 @@ class Pulls:
         import policies
 
         return policies.Trajectories(
-            np.ones((*which.shape, 2, 1)), self.actions[which], self.rewards[which], self.mask[which]
+            np.ones((*which.shape, 2, 1)),
+            self.actions[which],
+            self.rewards[which],
+            self.mask[which],
         )
 
 
 def check_sampling_term():
     """The expected estimate is the gradient of the expected return after adaptation to sampled episodes."""
     import metarl
+    from harness.settings import Setting
 
     game, theta, alpha = Pulls(), np.array([0.3, -0.2, 0.1, 0.4]), 1.5
-    plain = dict(algo="emaml", estimator="log-prob", env=game, policy="linear", standardise=False, gamma=1.0)
+    plain = dict(
+        algo="emaml", estimator="log-prob", env=game, policy="linear", standardise=False, gamma=1.0
+    )
     plain |= dict(alpha=alpha, episodes=2, inner_steps=1, learn_alpha=False)
-    c = metarl.Setting(baseline="none", **plain)
-    courses = np.array(list(itertools.product(range(3), repeat=3)))  # two inner episodes and one after adaptation
+    c = Setting(baseline="none", **plain)
+    courses = np.array(
+        list(itertools.product(range(3), repeat=3))
+    )  # two inner episodes and one after adaptation
     inner, outer, p = courses[:, :2], courses[:, 2:], game.chances(theta)[courses[:, :2]].prod(1)
 
     def sample(k, theta_now):
@@ -209,9 +260,14 @@ def check_sampling_term():
     expectation = -2 * p @ metarl.grad(loss, x, metarl.Tensor(np.ones(27))).data
     ahead = lambda e: game.adapted_value(theta + e, alpha) - game.adapted_value(theta - e, alpha)
     expected = [ahead(e) / 2e-5 for e in 1e-5 * np.eye(4)]
-    must_equal(expectation, expected, "expected estimate of the gradient of the return after adaptation", rtol=1e-6)
+    must_equal(
+        expectation,
+        expected,
+        "expected estimate of the gradient of the return after adaptation",
+        rtol=1e-6,
+    )
     game.rewards = np.array([[0.5, 0.0]] * 3)  # whatever is done
-    c = metarl.Setting(baseline="time", **plain)
+    c = Setting(baseline="time", **plain)
     loss, _ = metarl.meta_loss(c, x, sample)
     g = metarl.grad(loss, x, metarl.Tensor(np.ones(27))).data
     must_equal(g, np.zeros_like(g), "gradients where all episodes pay the same, with a baseline")
@@ -327,7 +383,9 @@ def faulty(exercise):
     """The text of the exercise's file with its fault; ValueError where the file has changed under it."""
     text = (ROOT / exercise.file).read_text(encoding="utf-8")
     if text.count(exercise.right) != 1:
-        raise ValueError(f"{exercise.file}: the lines of {exercise.title!r} must stand there exactly once")
+        raise ValueError(
+            f"{exercise.file}: the lines of {exercise.title!r} must stand there exactly once"
+        )
     return text.replace(exercise.right, exercise.wrong)
 
 
@@ -340,7 +398,9 @@ def write(exercise, directory):
     """Write the program with the fault into the directory; ValueError where one stands there already."""
     for path in program():
         if (directory / path.name).exists():
-            raise ValueError(f"{directory}: holds {path.name}, which would be lost; choose another directory")
+            raise ValueError(
+                f"{directory}: holds {path.name}, which would be lost; choose another directory"
+            )
     directory.mkdir(parents=True, exist_ok=True)
     for path in program():
         text = faulty(exercise) if path.name == exercise.file else path.read_text(encoding="utf-8")
@@ -367,7 +427,9 @@ def modules_of(directory):
 def verdict(exercise, directory):
     """What is still wrong with the program in the directory, in one line, or None."""
     if not (directory / exercise.file).exists():
-        return f"{directory} holds no {exercise.file}: write the exercise there first, without --check"
+        return (
+            f"{directory} holds no {exercise.file}: write the exercise there first, without --check"
+        )
     try:
         with modules_of(directory), np.errstate(all="ignore"):
             exercise.check()
@@ -382,9 +444,15 @@ def paragraph(text):
 
 
 def parser():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("number", nargs="?", type=int, choices=range(1, len(EXERCISES) + 1), help="of an exercise")
-    p.add_argument("directory", nargs="?", type=Path, metavar="DIR", help="where the learner's copy is")
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "number", nargs="?", type=int, choices=range(1, len(EXERCISES) + 1), help="of an exercise"
+    )
+    p.add_argument(
+        "directory", nargs="?", type=Path, metavar="DIR", help="where the learner's copy is"
+    )
     what = p.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="whether the program in DIR is right")
     what.add_argument("--hint", action="store_true", help="where to think")
@@ -417,7 +485,9 @@ def main(argv=None):
         p.error(str(error))
     again = f"python -m docs.exercises {given.number}"
     print(f"{given.number}  {exercise.title}\n\n{paragraph(exercise.task)}\n")
-    print(f"The program is in {given.directory}. Try: {again} {given.directory} --check; {again} --hint")
+    print(
+        f"The program is in {given.directory}. Try: {again} {given.directory} --check; {again} --hint"
+    )
     return 0
 
 

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FILES = ("metarl.py", "es.py")
-TAG = re.compile(r"\s*(?P<code>[^\s#].*?)\s+# (?P<tag>l\.\d+(?:-\d+)?(?:, \w)?(?!\w)|\(eqs?\. [\d, ]+\))")
+TAG = re.compile(
+    r"\s*(?P<code>[^\s#].*?)\s+# (?P<tag>l\.\d+(?:-\d+)?(?:, \w)?(?!\w)|\(eqs?\. [\d, ]+\))"
+)
 BEGIN, END = "<!-- pseudo-code: begin -->", "<!-- pseudo-code: end -->"
 
 
@@ -65,7 +67,12 @@ ES_MAML = (
 )
 CMA_ES = (
     ("49", "w′ᵢ = ln((λ + 1)/2) − ln i, i = 1, …, λ", "es.CMAES.__init__", "(eq. 49)"),
-    ("8", "μ_eff = (Σ w′ᵢ)² / Σ w′ᵢ² over i ≤ μ, μ_eff⁻ over i > μ", "es.CMAES.__init__", "(eq. 8)"),
+    (
+        "8",
+        "μ_eff = (Σ w′ᵢ)² / Σ w′ᵢ² over i ≤ μ, μ_eff⁻ over i > μ",
+        "es.CMAES.__init__",
+        "(eq. 8)",
+    ),
     ("57", "c₁ = 2/((n + 1.3)² + μ_eff)", "es.CMAES.__init__", "(eq. 57)"),
     (
         "58",
@@ -73,9 +80,19 @@ CMA_ES = (
         "es.CMAES.__init__",
         "(eq. 58)",
     ),
-    ("50, 51", "α = min(1 + c₁/c_μ, 1 + 2 μ_eff⁻/(μ_eff + 2), …", "es.CMAES.__init__", "(eqs. 50, 51)"),
+    (
+        "50, 51",
+        "α = min(1 + c₁/c_μ, 1 + 2 μ_eff⁻/(μ_eff + 2), …",
+        "es.CMAES.__init__",
+        "(eqs. 50, 51)",
+    ),
     ("52", "…, (1 − c₁ − c_μ)/(n c_μ))", "es.CMAES.__init__", "(eq. 52)"),
-    ("53", "wᵢ = w′ᵢ/Σ (w′ⱼ ≥ 0), or α w′ᵢ/Σ (−w′ⱼ > 0), by the sign of w′ᵢ", "es.CMAES.__init__", "(eq. 53)"),
+    (
+        "53",
+        "wᵢ = w′ᵢ/Σ (w′ⱼ ≥ 0), or α w′ᵢ/Σ (−w′ⱼ > 0), by the sign of w′ᵢ",
+        "es.CMAES.__init__",
+        "(eq. 53)",
+    ),
     ("54", "c_m = 1", "es.CMAES.__init__", "(eq. 54)"),
     (
         "55",
@@ -89,7 +106,12 @@ CMA_ES = (
     ("40", "xᵢ = m + σ yᵢ", "es.CMAES.ask", "(eq. 40)"),
     ("41", "y_w = Σ wᵢ yᵢ over i ≤ μ, y₁ of the best x", "es.CMAES.tell", "(eq. 41)"),
     ("42", "m ← m + c_m σ y_w", "es.CMAES.tell", "(eq. 42)"),
-    ("43", "p_σ ← (1 − c_σ) p_σ + √(c_σ (2 − c_σ) μ_eff) C^(−1/2) y_w", "es.CMAES.tell", "(eq. 43)"),
+    (
+        "43",
+        "p_σ ← (1 − c_σ) p_σ + √(c_σ (2 − c_σ) μ_eff) C^(−1/2) y_w",
+        "es.CMAES.tell",
+        "(eq. 43)",
+    ),
     ("44", "σ ← σ exp(c_σ/d_σ (‖p_σ‖/E‖N(0, I)‖ − 1))", "es.CMAES.tell", "(eq. 44)"),
     (
         "45",
@@ -203,7 +225,9 @@ def inserted(readme, text):
 
 
 def parser():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--write", action="store_true", help="put the tables into README.md")
     return p
 

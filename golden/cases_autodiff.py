@@ -40,7 +40,9 @@ OPERATORS = {
 
 
 def call(op, args, options):
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     return (OPERATORS.get(op) or getattr(ad, op))(*args, **options)
 
 
@@ -63,10 +65,16 @@ def network(x, y, v, **parameters):
     out = h @ W2 + b2
     loss = ad.mean((out - y) ** 2)
     g = grad(loss, [*leaves, z, h, out], create_graph=True)
-    slope = ad.sum(ad.stack([ad.sum(a * v[name]) for a, name in zip(g[:4], PARAMETERS, strict=True)]))
+    slope = ad.sum(
+        ad.stack([ad.sum(a * v[name]) for a, name in zip(g[:4], PARAMETERS, strict=True)])
+    )
     fields = {"z": z.data, "h": h.data, "out": out.data, "loss": loss.data}
-    fields |= {f"adjoint_{name}": a.data for name, a in zip((*PARAMETERS, "z", "h", "out"), g, strict=True)}
-    return fields | {f"hvp_{name}": a.data for name, a in zip(PARAMETERS, grad(slope, leaves), strict=True)}
+    fields |= {
+        f"adjoint_{name}": a.data for name, a in zip((*PARAMETERS, "z", "h", "out"), g, strict=True)
+    }
+    return fields | {
+        f"hvp_{name}": a.data for name, a in zip(PARAMETERS, grad(slope, leaves), strict=True)
+    }
 
 
 # --- Derivatives of derivatives ---
@@ -83,7 +91,11 @@ def unused(x, y):
     """Derivatives of the sum of x * x by x, by y, which it does not depend on, and of x * stop_gradient(x) by x."""
     x, y = Tensor(x), Tensor(y)
     by_x, by_y = grad(ad.sum(x * x), [x, y])
-    return {"by_x": by_x.data, "by_y": by_y.data, "stopped": grad(ad.sum(x * ad.stop_gradient(x)), x).data}
+    return {
+        "by_x": by_x.data,
+        "by_y": by_y.data,
+        "stopped": grad(ad.sum(x * ad.stop_gradient(x)), x).data,
+    }
 
 
 FUNCTIONS = {
@@ -119,7 +131,9 @@ def elementwise():
     yield op("exp", "exp", shapes, "exp", faults=[DETACHED])
     yield op("log", "log", shapes, "natural logarithm", positive=[0])
     yield op("sqrt", "sqrt", shapes, "square root", positive=[0], faults=[DETACHED])
-    yield op("tanh", "tanh", shapes, "tanh: the adjoint is written with the value", faults=[DETACHED])
+    yield op(
+        "tanh", "tanh", shapes, "tanh: the adjoint is written with the value", faults=[DETACHED]
+    )
     yield op("sigmoid", "sigmoid", shapes, "1 / (1 + exp(-x))")
     yield op("softplus", "softplus", shapes, "log(1 + exp x)")
     yield op("relu", "relu", shapes, "max(x, 0): its second derivative is 0")
@@ -148,8 +162,20 @@ def binary():
             positive = [1] if name == "divide" else []
             yield op(f"{name}: {shape_name}", name, shapes, signs.get(name, why), positive=positive)
     yield op("power", "power", [(2, 3), (2, 3)], "both arguments of x ** y vary", positive=[0])
-    yield op("power: number", "power", [(2, 3), ()], "one exponent for all; its adjoint is a sum", positive=[0])
-    yield op("raised", "raised", [(2, 3)], "a constant exponent: no logarithm of x, which may be below 0", exponent=3)
+    yield op(
+        "power: number",
+        "power",
+        [(2, 3), ()],
+        "one exponent for all; its adjoint is a sum",
+        positive=[0],
+    )
+    yield op(
+        "raised",
+        "raised",
+        [(2, 3)],
+        "a constant exponent: no logarithm of x, which may be below 0",
+        exponent=3,
+    )
     condition = np.array([[True, False, True], [False, False, True]])
     yield op("where", "where", [(2, 3), (3,)], "selection, with broadcasting", condition=condition)
 
@@ -158,13 +184,34 @@ def reductions():
     for name in ("sum", "mean"):
         yield op(f"{name}: all", name, [(2, 3)], f"{name} of all elements")
         yield op(f"{name}: axis", name, [(2, 3)], f"{name} along an axis", axis=1)
-        yield op(f"{name}: kept", name, [(2, 3, 2)], "two axes, kept with length 1", axis=(0, 2), keepdims=True)
+        yield op(
+            f"{name}: kept",
+            name,
+            [(2, 3, 2)],
+            "two axes, kept with length 1",
+            axis=(0, 2),
+            keepdims=True,
+        )
     yield op("max", "max", [(3, 4)], "the adjoint goes to the largest alone", axis=1)
-    yield op("logsumexp: axis", "logsumexp", [(2, 3)], "log of the sum of exp, along an axis", axis=0)
+    yield op(
+        "logsumexp: axis", "logsumexp", [(2, 3)], "log of the sum of exp, along an axis", axis=0
+    )
     yield op("logsumexp: all", "logsumexp", [(2, 3)], "of all elements", axis=(0, 1))
     far = [np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4 + 2, -1e4]])]
-    yield op("log_softmax", "log_softmax", [(2, 3)], "x - log sum exp x along the last axis", faults=[DETACHED])
-    yield op("log_softmax: far", "log_softmax", None, "the largest is subtracted first: no overflow", values=far)
+    yield op(
+        "log_softmax",
+        "log_softmax",
+        [(2, 3)],
+        "x - log sum exp x along the last axis",
+        faults=[DETACHED],
+    )
+    yield op(
+        "log_softmax: far",
+        "log_softmax",
+        None,
+        "the largest is subtracted first: no overflow",
+        values=far,
+    )
     yield op("logsumexp: far", "logsumexp", None, "the same", values=far, axis=1)
 
 
@@ -173,8 +220,18 @@ def products():
     wrong = ("the adjoint of b is not that of a product: A is not transposed", untransposed)
     yield op("matmul", "matmul", [(3, 3), (3, 3)], why, faults=[wrong])
     yield op("matmul: oblong", "matmul", [(2, 3), (3, 4)], why)
-    yield op("matmul: batch", "matmul", [(2, 2, 3), (2, 3, 2)], "one product for each index of the first axis")
-    yield op("matmul: shared", "matmul", [(2, 2, 3), (3, 2)], "the adjoint of the shared matrix sums over the batch")
+    yield op(
+        "matmul: batch",
+        "matmul",
+        [(2, 2, 3), (2, 3, 2)],
+        "one product for each index of the first axis",
+    )
+    yield op(
+        "matmul: shared",
+        "matmul",
+        [(2, 2, 3), (3, 2)],
+        "the adjoint of the shared matrix sums over the batch",
+    )
     yield op("matmul: vectors", "matmul", [(3,), (3,)], "two vectors: the scalar product")
     yield op("matmul: vector", "matmul", [(2, 3), (3,)], "matrix times vector")
 
@@ -187,11 +244,22 @@ def untransposed(inputs):
 def layout():
     yield op("reshape", "reshape", [(2, 3)], "row by row, the last index fastest", shape=(3, 2))
     yield op("swapaxes", "swapaxes", [(2, 3, 2)], "exchange of two axes", axis1=0, axis2=2)
-    yield op("broadcast_to", "broadcast_to", [(3,)], "repetition: the adjoint is summed", shape=(2, 3))
-    yield op("concatenate", "concatenate", [(2, 3), (1, 3)], "each gets its part of the adjoint", axis=0)
+    yield op(
+        "broadcast_to", "broadcast_to", [(3,)], "repetition: the adjoint is summed", shape=(2, 3)
+    )
+    yield op(
+        "concatenate", "concatenate", [(2, 3), (1, 3)], "each gets its part of the adjoint", axis=0
+    )
     yield op("stack", "stack", [(2, 3), (2, 3)], "along a new axis", axis=1)
     indices = np.array([[0], [2]])
-    yield op("take_along_axis", "take_along_axis", [(2, 3)], "the logit of the action taken", indices=indices, axis=1)
+    yield op(
+        "take_along_axis",
+        "take_along_axis",
+        [(2, 3)],
+        "the logit of the action taken",
+        indices=indices,
+        axis=1,
+    )
     yield op(
         "getitem: slice",
         "getitem",
@@ -201,7 +269,10 @@ def layout():
     )
     yield op("getitem: number", "getitem", [(2, 3)], "an index drops its axis", index=[1])
     why, repeated = "an element taken twice gets both adjoints", np.array([0, 2, 2])
-    wrong = ("of an element taken twice the last adjoint is kept", lambda i: overwritten(i, repeated))
+    wrong = (
+        "of an element taken twice the last adjoint is kept",
+        lambda i: overwritten(i, repeated),
+    )
     yield op("getitem: repeated", "getitem", [(3, 2)], why, index=[repeated], faults=[wrong])
 
 
@@ -247,7 +318,13 @@ def conventions():
 def rejected():
     shapes = "by the shapes themselves"
     for name, op_name, sizes, options, why in (
-        ("add: shapes that do not broadcast", "add", [(2, 3), (2,)], {}, "the last axes are 3 and 2"),
+        (
+            "add: shapes that do not broadcast",
+            "add",
+            [(2, 3), (2,)],
+            {},
+            "the last axes are 3 and 2",
+        ),
         ("matmul: axes of two lengths", "matmul", [(2, 3), (2, 3)], {}, "3 columns, 2 rows"),
         ("reshape to another size", "reshape", [(2, 3)], {"shape": (4, 2)}, "6 elements are not 8"),
         ("sum along no axis", "sum", [(2, 3)], {"axis": 2}, "there are axes 0 and 1"),
@@ -272,10 +349,19 @@ def graphs():
     inputs = {"x": draw.standard_normal((4, 2)), "y": draw.standard_normal((4, 1))}
     inputs |= {name: draw.standard_normal(shape) for name, shape in shapes.items()}
     inputs["v"] = {name: draw.standard_normal(shape) for name, shape in shapes.items()}
-    yield Case("network", "network", "every value and adjoint of a network", "loop form, " + DIFFERENCES, inputs)
+    yield Case(
+        "network",
+        "network",
+        "every value and adjoint of a network",
+        "loop form, " + DIFFERENCES,
+        inputs,
+    )
 
     why = "adjoints of a value used twice add up; derivatives to fourth order"
-    wrong = ("the adjoint of a value used twice is overwritten, not added", lambda i: {"order1": np.tanh(i["x"])})
+    wrong = (
+        "the adjoint of a value used twice is overwritten, not added",
+        lambda i: {"order1": np.tanh(i["x"])},
+    )
     yield Case("orders", "orders", why, "formula", {"x": 0.7}, faults=[wrong])
 
     why = "zeros for what does not matter; stop_gradient gives a constant"

@@ -31,7 +31,11 @@ def episodes(family, options, tasks, actions, noise, X=None):
         steps.append((state, reward, done))
     D = rollout(env, Script(actions), None, tasks, actions.shape[1], Replay(noise))
     fields = dict(
-        zip(("states", "raw_rewards", "done"), (np.stack(s, 2) for s in zip(*steps, strict=True)), strict=True)
+        zip(
+            ("states", "raw_rewards", "done"),
+            (np.stack(s, 2) for s in zip(*steps, strict=True)),
+            strict=True,
+        )
     )
     fields |= {"obs": D.obs, "rewards": D.rewards, "mask": D.mask, "returns": D.returns}
     return fields | {"optimal_return": env.optimal_return(tasks)}
@@ -93,7 +97,14 @@ FAULTS = {
 def case(name, family, options, tasks, actions, why, **more):
     tasks, actions, draws = np.array(tasks), np.round(actions, 3), noise(name)
     rollout(envs.make(family, **options), Script(actions), None, tasks, actions.shape[1], draws)
-    inputs = {"family": family, "options": options, "tasks": tasks, "actions": actions, "noise": draws.draws, **more}
+    inputs = {
+        "family": family,
+        "options": options,
+        "tasks": tasks,
+        "actions": actions,
+        "noise": draws.draws,
+        **more,
+    }
     faults = [(words, slip(episodes_by_loops, *edits)) for words, *edits in FAULTS.get(name, ())]
     return Case(name, "episodes", why, LOOPS, inputs, faults=faults)
 
@@ -109,7 +120,9 @@ def point_masses():
     why = "actions are clipped; the reward is that of the position after the move; the end needs both axes"
     yield case("pointmass", "pointmass", options, goals, actions, why)
     why = "radius 0: an episode never ends before the horizon"
-    yield case("pointmass without end", "pointmass", {**options, "radius": 0.0}, goals, actions, why)
+    yield case(
+        "pointmass without end", "pointmass", {**options, "radius": 0.0}, goals, actions, why
+    )
 
     goals = [[np.cos(0.4), np.sin(0.4)], [np.cos(2.9), np.sin(2.9)]]
     actions = np.array([0.95, 0.4]) + 0.3 * normal((2, 2, 12, 2))
@@ -122,7 +135,9 @@ def point_masses():
 
     why = "the action is clipped, then the move turned anticlockwise by the task's angle"
     actions = normal((2, 2, 4, 2))
-    yield case("turned-pointmass", "turned-pointmass", {"horizon": 4}, [[0.7], [-2.9]], actions, why)
+    yield case(
+        "turned-pointmass", "turned-pointmass", {"horizon": 4}, [[0.7], [-2.9]], actions, why
+    )
 
 
 def bandits():
@@ -134,7 +149,15 @@ def bandits():
     options = {"arms": 3, "horizon": 6, "dims": 2, "noise": 0.5, "features": 0}
     X = np.random.default_rng(0).standard_normal((3, 2))
     why = "mean x_a . w, row a of X; X, which the program draws from the seed `features`, is an input here"
-    yield case("linear-bandit", "linear-bandit", options, 1 + draw.standard_normal((2, 2)), actions, why, X=X)
+    yield case(
+        "linear-bandit",
+        "linear-bandit",
+        options,
+        1 + draw.standard_normal((2, 2)),
+        actions,
+        why,
+        X=X,
+    )
 
 
 SAMPLES = {
@@ -142,8 +165,14 @@ SAMPLES = {
     "sparse-pointmass": ({}, "at an angle, uniform from 0 to pi"),
     "turned-pointmass": ({}, "an angle, uniform from -pi to pi"),
     "fourcorners": ({}, "each corner as often as the others, or once more"),
-    "bandit": ({"arms": 3, "prior": [[1, 3], [2, 1], [2, 2]]}, "by the inverse distribution function of Beta(a, b)"),
-    "linear-bandit": ({"arms": 3, "dims": 2}, "by the inverse distribution function of the normal one, plus 1"),
+    "bandit": (
+        {"arms": 3, "prior": [[1, 3], [2, 1], [2, 2]]},
+        "by the inverse distribution function of Beta(a, b)",
+    ),
+    "linear-bandit": (
+        {"arms": 3, "dims": 2},
+        "by the inverse distribution function of the normal one, plus 1",
+    ),
 }
 
 
@@ -152,23 +181,48 @@ def samples():
         for split in ("train", "test"):
             draws = noise(f"tasks: {family}")  # the same for both splits
             envs.make(family, **options).sample_tasks(5, draws, split)
-            inputs = {"family": family, "options": options, "n": 5, "split": split, "noise": draws.draws}
+            inputs = {
+                "family": family,
+                "options": options,
+                "n": 5,
+                "split": split,
+                "noise": draws.draws,
+            }
             faults = [(words, slip(tasks_by_loops, *edits)) for words, *edits in FAULTS["tasks"]]
             faults = [] if family == "fourcorners" else faults  # where the splits coincide
             name = f"tasks: {family}, {split}"
             yield Case(
-                name, "tasks", why, "loop form; distribution functions are inverted by halving", inputs, faults=faults
+                name,
+                "tasks",
+                why,
+                "loop form; distribution functions are inverted by halving",
+                inputs,
+                faults=faults,
             )
 
 
 def rejected():
     for name, family, options, n, split, why in (
-        ("no such family", "point-mass", {}, 1, "train", "names are pointmass, sparse-pointmass, ..."),
+        (
+            "no such family",
+            "point-mass",
+            {},
+            1,
+            "train",
+            "names are pointmass, sparse-pointmass, ...",
+        ),
         ("no such option", "pointmass", {"size": 2}, 1, "train", "options are those of the family"),
         ("horizon 0", "pointmass", {"horizon": 0}, 1, "train", "a whole number of at least 1"),
         ("radius beyond a step", "pointmass", {"radius": 0.2}, 1, "train", "in [0, 0.1]"),
         ("one arm", "bandit", {"arms": 1}, 1, "train", "a whole number of at least 2"),
-        ("priors for other arms", "bandit", {"arms": 3, "prior": [[1, 1]]}, 1, "train", "one pair for each arm"),
+        (
+            "priors for other arms",
+            "bandit",
+            {"arms": 3, "prior": [[1, 1]]},
+            1,
+            "train",
+            "one pair for each arm",
+        ),
         ("no such split", "pointmass", {}, 1, "validation", "train or test"),
         ("no tasks", "pointmass", {}, 0, "train", "at least 1"),
     ):

@@ -31,7 +31,11 @@ def strategy(method, options, x, f, noise, not_unique):
             s.B = s.B if not_unique else signed(s.B)
             more = {"inverse_root": s.B / s.D @ s.B.T}
         columns.append({"asked": asked, **s.state(), **more})
-    fields = {name: np.stack([c[name] for c in columns]) for name in columns[0] if name not in ("t", "history")}
+    fields = {
+        name: np.stack([c[name] for c in columns])
+        for name in columns[0]
+        if name not in ("t", "history")
+    }
     constants = {name: getattr(s, name) for name in CONSTANTS[type(s)]}
     fields = {name: value for name, value in fields.items() if name not in not_unique}
     return {**constants, **fields, "history": s.history}
@@ -126,18 +130,32 @@ def case(name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=No
         fs.append(f)
         if method == "cma-es" and not s.diagonal and not not_unique:
             s.B = signed(s.B)
-    inputs = {"method": method, "options": options, "x": np.array(xs), "f": np.array(fs), "noise": s.rng.draws}
+    inputs = {
+        "method": method,
+        "options": options,
+        "x": np.array(xs),
+        "f": np.array(fs),
+        "noise": s.rng.draws,
+    }
     faults = [(words, slip(strategy_by_loops, *edits)) for words, *edits in FAULTS.get(name, ())]
-    return Case(name, "strategy", why, "loop form", {**inputs, "not_unique": not_unique}, tolerance, faults)
+    return Case(
+        name, "strategy", why, "loop form", {**inputs, "not_unique": not_unique}, tolerance, faults
+    )
 
 
 def strategies():
     start = {"x0": np.array([1.0, -0.5, 0.75]), "sigma0": 0.5}
     four = {"x0": np.array([1.0, -0.5, 0.75, 0.25]), "sigma0": 0.5, "popsize": 8}
-    yield case("openai-es: ranks", "openai-es", "antithetic pairs, centred ranks", popsize=6, **start)
+    yield case(
+        "openai-es: ranks", "openai-es", "antithetic pairs, centred ranks", popsize=6, **start
+    )
     options = {"popsize": 6, "fitness": "standardised", "lr": 0.25, "weight_decay": 0.125}
     yield case(
-        "openai-es: standardised", "openai-es", "values less their mean over their deviation", **start, **options
+        "openai-es: standardised",
+        "openai-es",
+        "values less their mean over their deviation",
+        **start,
+        **options,
     )
     why = "values less their mean; an infinite one counts as the worst finite one"
     yield case("openai-es: raw", "openai-es", why, popsize=6, fitness="raw", lr=0.125, **start)
@@ -149,7 +167,9 @@ def strategies():
     yield case("cma-es", "cma-es", why, **four)
     why = "a generation far away stalls p_c (h_sigma = 0), and sigma grows"
     yield case("cma-es: far", "cma-es", why, far=2, **four)
-    yield case("cma-es: diagonal", "cma-es", "variances alone, learned faster", diagonal=True, **four)
+    yield case(
+        "cma-es: diagonal", "cma-es", "variances alone, learned faster", diagonal=True, **four
+    )
     why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, but C^(-1/2) is"
     many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.5, "popsize": 2}
     yield case("cma-es: late", "cma-es", why, generations=2, not_unique=("B",), **many)
@@ -163,14 +183,44 @@ def rejected():
         ("x0 not finite", "snes", {**one, "x0": np.array([1.0, np.nan])}, x, f, "x0 is finite"),
         ("sigma0 0", "cma-es", {"x0": x0, "sigma0": 0.0, "popsize": 4}, x, f, "a positive number"),
         ("population of 1", "xnes", {"x0": x0, "sigma0": 1.0, "popsize": 1}, x, f, "at least 2"),
-        ("odd pairs", "openai-es", {"x0": x0, "sigma0": 1.0, "popsize": 5}, x, f, "pairs need an even number"),
-        ("points of another size", "cma-es", {**one, "x0": x0}, x[..., :1], f, "x has shape (popsize, n)"),
+        (
+            "odd pairs",
+            "openai-es",
+            {"x0": x0, "sigma0": 1.0, "popsize": 5},
+            x,
+            f,
+            "pairs need an even number",
+        ),
+        (
+            "points of another size",
+            "cma-es",
+            {**one, "x0": x0},
+            x[..., :1],
+            f,
+            "x has shape (popsize, n)",
+        ),
         ("points not finite", "cma-es", {**one, "x0": x0}, x + np.inf, f, "x is finite"),
         ("nothing to rank", "snes", {**one, "x0": x0}, x, f * np.nan, "all values are NaN"),
-        ("values of another number", "snes", {**one, "x0": x0}, x, f[:, 1:], "f has shape (popsize,)"),
+        (
+            "values of another number",
+            "snes",
+            {**one, "x0": x0},
+            x,
+            f[:, 1:],
+            "f has shape (popsize,)",
+        ),
     ):
-        draws = [{"kind": "standard_normal", "values": np.zeros((2 if method == "openai-es" else 4, 2))}]
-        inputs = {"method": method, "options": options, "x": points, "f": values, "noise": draws, "not_unique": []}
+        draws = [
+            {"kind": "standard_normal", "values": np.zeros((2 if method == "openai-es" else 4, 2))}
+        ]
+        inputs = {
+            "method": method,
+            "options": options,
+            "x": points,
+            "f": values,
+            "noise": draws,
+            "not_unique": [],
+        }
         yield Case(name, "strategy", why, "the definition", inputs, rejects=True)
 
 

@@ -109,16 +109,34 @@ ADVANTAGES = {
 
 # --- The cases ---
 def net(discrete=False, hidden=(), activation="tanh", obs_dim=2, action_dim=2):
-    return dict(obs_dim=obs_dim, action_dim=action_dim, discrete=discrete, hidden=hidden, activation=activation)
+    return dict(
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        discrete=discrete,
+        hidden=hidden,
+        activation=activation,
+    )
 
 
 NETWORKS = {
     "linear": (net(), GAUSSIAN, "two inputs, two actions, no hidden layer"),
     "mlp": (net(hidden=(3,)), GAUSSIAN[:1], "a hidden layer of 3 tanh units"),
-    "deep relu": (net(hidden=(4, 3), activation="relu", action_dim=1), (), "two hidden layers of relu units"),
-    "categorical": (net(True, action_dim=3), DISCRETE, "three logits; sampled by the inverse of the cumulative sum"),
+    "deep relu": (
+        net(hidden=(4, 3), activation="relu", action_dim=1),
+        (),
+        "two hidden layers of relu units",
+    ),
+    "categorical": (
+        net(True, action_dim=3),
+        DISCRETE,
+        "three logits; sampled by the inverse of the cumulative sum",
+    ),
     "categorical mlp": (net(True, hidden=(3,), action_dim=3), (), "the same on a hidden layer"),
-    "shared": (net(hidden=(3,)), (), "one theta (P,) for all rows: the gradient is the sum over them"),
+    "shared": (
+        net(hidden=(3,)),
+        (),
+        "one theta (P,) for all rows: the gradient is the sum over them",
+    ),
 }
 
 
@@ -127,7 +145,10 @@ def networks():
         draw, p, T = noise(name), network_of(network), () if name == "shared" else (2,)
         inputs = {"network": network, "theta": draw.standard_normal((*T, p.size))}
         inputs["other"] = inputs["theta"] + 0.125 * draw.standard_normal((*T, p.size))
-        inputs |= {"obs": draw.standard_normal((2, 3, p.obs_dim)), "w": draw.standard_normal((2, 3))}
+        inputs |= {
+            "obs": draw.standard_normal((2, 3, p.obs_dim)),
+            "w": draw.standard_normal((2, 3)),
+        }
         draw.draws.clear()
         p.act(inputs["theta"], inputs["obs"], draw)
         faults = [(words, slip(policy_by_loops, *edits)) for words, *edits in faults]
@@ -140,16 +161,35 @@ def beginnings():
     network_of(network).init(draw)
     why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, log deviations log(std)"
     yield Case("init", "init", why, "loop form", {"network": network, "noise": draw.draws})
-    zeros = {"theta": np.zeros(18), "other": np.zeros(18), "obs": np.zeros((1, 1, 2)), "w": np.zeros((1, 1))}
-    inputs = {"network": network, **zeros, "noise": [{"kind": "standard_normal", "values": np.zeros((1, 1, 2))}]}
+    zeros = {
+        "theta": np.zeros(18),
+        "other": np.zeros(18),
+        "obs": np.zeros((1, 1, 2)),
+        "w": np.zeros((1, 1)),
+    }
+    inputs = {
+        "network": network,
+        **zeros,
+        "noise": [{"kind": "standard_normal", "values": np.zeros((1, 1, 2))}],
+    }
     why = "theta has 18 numbers, the network 19"
     yield Case("theta of the wrong length", "policy", why, "the layout", inputs, rejects=True)
 
 
 WALK, BANDIT = {"horizon": 4, "box": 0.5, "radius": 0.01}, {"arms": 3, "horizon": 4, "prior": []}
 ROLLOUTS = {
-    "rollout: linear": (net(), "pointmass", {**WALK, "horizon": 6, "radius": 0.05}, "an episode that ends is masked"),
-    "rollout: mlp": (net(hidden=(3,)), "pointmass", WALK, "actions are clipped by the environment alone"),
+    "rollout: linear": (
+        net(),
+        "pointmass",
+        {**WALK, "horizon": 6, "radius": 0.05},
+        "an episode that ends is masked",
+    ),
+    "rollout: mlp": (
+        net(hidden=(3,)),
+        "pointmass",
+        WALK,
+        "actions are clipped by the environment alone",
+    ),
     "rollout: bandit": (
         net(True, (), "tanh", 1, 3),
         "bandit",
@@ -162,33 +202,79 @@ ROLLOUTS = {
 def rollouts():
     for name, (network, family, options, why) in ROLLOUTS.items():
         draw, p = noise(name), network_of(network)
-        theta, tasks = draw.standard_normal((2, p.size)), draw.random((2, envs.make(family, **options).task_dim))
+        theta, tasks = (
+            draw.standard_normal((2, p.size)),
+            draw.random((2, envs.make(family, **options).task_dim)),
+        )
         if name == "rollout: linear":  # a policy that walks into the goal, with little noise
             theta, tasks = 0.1 * theta, np.array([[0.21, -0.18], [0.43, 0.4]])
             theta[:, 4:6], theta[:, 6:] = [[0.7, -0.6], [0.9, 0.9]], -2.0
         draw.draws.clear()
         policies.rollout(envs.make(family, **options), p, theta, tasks, 2, draw)
-        inputs = {"network": network, "theta": theta, "family": family, "options": options, "tasks": tasks, "K": 2}
+        inputs = {
+            "network": network,
+            "theta": theta,
+            "family": family,
+            "options": options,
+            "tasks": tasks,
+            "K": 2,
+        }
         yield Case(name, "rollout", why, "loop form", {**inputs, "noise": draw.draws})
 
 
 def returns():
     draw = noise("advantages")
-    mask = np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]  # in task 1 nobody runs at the last step
+    mask = (
+        np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
+    )  # in task 1 nobody runs at the last step
     obs, rewards = draw.standard_normal((2, 3, 5, 2)), draw.standard_normal((2, 3, 5)) * mask
     data = {"obs": obs, "rewards": rewards, "mask": mask}
     small = {"obs": obs[:, :, :2], "rewards": 1e-4 * rewards[:, :, :2], "mask": mask[:, :, :2]}
     whole = {**data, "mask": mask | True}
     for name, arrays, baseline, gamma, lam, standardise, why in (
-        ("time", data, "time", 0.9, 0.8, True, "mean of the episodes that still run; generalised advantages"),
+        (
+            "time",
+            data,
+            "time",
+            0.9,
+            0.8,
+            True,
+            "mean of the episodes that still run; generalised advantages",
+        ),
         ("none", data, "none", 0.99, 1.0, False, "no baseline, lambda 1: returns-to-go"),
-        ("linear", data, "linear", 0.9, 1.0, True, "ridge regression on state and time, in each task on its own"),
-        ("small", small, "none", 1.0, 1.0, True, "1e-8 is added to the deviation, not to the variance"),
+        (
+            "linear",
+            data,
+            "linear",
+            0.9,
+            1.0,
+            True,
+            "ridge regression on state and time, in each task on its own",
+        ),
+        (
+            "small",
+            small,
+            "none",
+            1.0,
+            1.0,
+            True,
+            "1e-8 is added to the deviation, not to the variance",
+        ),
         ("gamma 0", whole, "none", 0.0, 1.0, True, "each reward for itself, as in the bandits"),
     ):
-        faults = [(words, slip(advantages_by_loops, *edits)) for words, *edits in ADVANTAGES.get(name, ())]
-        inputs = {**arrays, "baseline": baseline, "gamma": gamma, "lam": lam, "standardise": standardise}
-        tolerance = 1e-7 if baseline == "linear" else 1e-10  # the normal equations lose half of the digits
+        faults = [
+            (words, slip(advantages_by_loops, *edits)) for words, *edits in ADVANTAGES.get(name, ())
+        ]
+        inputs = {
+            **arrays,
+            "baseline": baseline,
+            "gamma": gamma,
+            "lam": lam,
+            "standardise": standardise,
+        }
+        tolerance = (
+            1e-7 if baseline == "linear" else 1e-10
+        )  # the normal equations lose half of the digits
         yield Case(f"advantages: {name}", "advantages", why, "loop form", inputs, tolerance, faults)
 
 

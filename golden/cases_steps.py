@@ -9,7 +9,7 @@ import metarl
 import policies
 import trpo
 from autodiff import Tensor, grad
-from settings import Setting
+from harness.settings import Setting
 
 from .loops_es import signed
 from .loops_outer import fitness_by_loops, iteration_by_loops
@@ -32,28 +32,39 @@ def setting(c):
 def meta_gradient(c, x, tasks, noise):
     """Everything on the way from x (P,) or (2P,) to the loss of each task after adaptation, and its gradient."""
     reptile, c = c["algo"] == "reptile", setting(c)
-    with mock.patch.object(metarl, "rng", Streams(noise)):
+    with mock.patch.object(metarl, "noise_at", Streams(noise)):
         sample = metarl.sampler(c, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))
         leaf = Tensor(np.tile(x, (len(tasks), 1)))
-        path, episodes = metarl.adapt(c, leaf, sample) if reptile else metarl.lifetime(c, leaf, sample)
+        path, episodes = (
+            metarl.adapt(c, leaf, sample) if reptile else metarl.lifetime(c, leaf, sample)
+        )
         fields = {}
         for k, D in enumerate(episodes):
             A = policies.advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
-            fields |= {f"obs{k}": D.obs, f"actions{k}": D.actions, f"rewards{k}": D.rewards, f"mask{k}": D.mask}
+            fields |= {
+                f"obs{k}": D.obs,
+                f"actions{k}": D.actions,
+                f"rewards{k}": D.rewards,
+                f"mask{k}": D.mask,
+            }
             fields[f"A{k}"] = A
             if k < c.inner_steps:
                 theta = Tensor(path[k].data)
-                fields[f"g{k}"] = grad(ad.sum(metarl.surrogate(c, theta, D, c.estimator)), theta).data
+                fields[f"g{k}"] = grad(
+                    ad.sum(metarl.surrogate(c, theta, D, c.estimator)), theta
+                ).data
                 fields[f"theta{k + 1}"] = path[k + 1].data
         if not reptile:
-            fields["meta_gradient"] = metarl.meta_gradient(c, x, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))[0]
+            fields["meta_gradient"] = metarl.meta_gradient(
+                c, x, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0)
+            )[0]
     return fields
 
 
 def trust_region(c, x, tasks, noise, v, new):
     """For each task the Fisher matrix after adaptation times v; divergence and improvement of `new`."""
     c, address = setting(c), (0, metarl.TRAIN, 0, metarl.INNER, 0)
-    with mock.patch.object(metarl, "rng", Streams(noise)):
+    with mock.patch.object(metarl, "noise_at", Streams(noise)):
         (product,) = trpo.fisher_product(v, c, x, tasks, address)
         (trial,) = trpo.trial(new, c, x, tasks, address)
     return {"fisher_product": product, "kl": trial[:, 0], "gain": trial[:, 1]}
@@ -61,17 +72,17 @@ def trust_region(c, x, tasks, noise, v, new):
 
 def fitness(c, x, tasks, noise):
     c = setting(c)
-    with mock.patch.object(metarl, "rng", Streams(noise)):
+    with mock.patch.object(metarl, "noise_at", Streams(noise)):
         return {"values": metarl.fitness(c, x, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))[0]}
 
 
 def iteration(c, state, noise):
     """The state after one iteration, and the tasks that it took."""
     c, t = setting(c), int(state["t"])
-    with mock.patch.object(metarl, "rng", Streams(noise)):
+    with mock.patch.object(metarl, "noise_at", Streams(noise)):
         after = next(metarl.train(c, {name: np.asarray(value) for name, value in state.items()}))
         n = c.population // 2 if c.algo == "es-maml" else c.tasks
-        tasks = metarl.sample_tasks(c, n, metarl.rng(0, metarl.TRAIN, t, metarl.TASKS))
+        tasks = metarl.sample_tasks(c, n, metarl.noise_at(0, metarl.TRAIN, t, metarl.TASKS))
     return {**after, **({"B": signed(after["B"])} if c.algo == "cma-es" else {}), "tasks": tasks}
 
 
@@ -96,26 +107,48 @@ BOX = {
     "inner": "hc", "inner_sigma": 0.25, "deterministic": True, "population": 6, "sigma": 0.25, "fitness": "ranks",
     "nes": "snes", "learn_alpha": True, "episodes": 4,
 }  # fmt: skip
-DIFFERENCES = "loop form; derivatives by differences, episodes held fixed, in decimal arithmetic of 60 digits"
+DIFFERENCES = (
+    "loop form; derivatives by differences, episodes held fixed, in decimal arithmetic of 60 digits"
+)
 
 
 def start(c, draw):
     """x (P,) or (2P,): a policy not far from 0, with little noise, so that some episodes end."""
     P = setting(c).network.size
-    return np.append(draw.standard_normal(P) * 0.5, draw.standard_normal(P * c["learn_alpha"]) * 0.5)
+    return np.append(
+        draw.standard_normal(P) * 0.5, draw.standard_normal(P * c["learn_alpha"]) * 0.5
+    )
 
 
 META = {  # name: (options, why)
-    "first-order": ({"algo": "fomaml", "estimator": "first-order"}, "the inner gradient is a constant"),
+    "first-order": (
+        {"algo": "fomaml", "estimator": "first-order"},
+        "the inner gradient is a constant",
+    ),
     "log-prob": ({"algo": "maml"}, "through one inner step: the Hessian of log pi"),
     "log-prob, mlp": ({"algo": "maml", "hidden": [3]}, "the same with a hidden layer"),
-    "log-prob, two steps": ({"algo": "maml", "inner_steps": 2}, "the second step is alpha_decay times as long"),
+    "log-prob, two steps": (
+        {"algo": "maml", "inner_steps": 2},
+        "the second step is alpha_decay times as long",
+    ),
     "lvc": ({"algo": "maml", "estimator": "lvc"}, "a likelihood ratio for each step"),
     "dice": ({"algo": "maml", "estimator": "dice"}, "the ratio of all actions so far"),
-    "dice, mlp": ({"algo": "maml", "estimator": "dice", "hidden": [3]}, "the same with a hidden layer"),
-    "sampling term": ({"algo": "emaml", "sampling_term": True}, "what the sampling of the inner episodes contributes"),
+    "dice, mlp": (
+        {"algo": "maml", "estimator": "dice", "hidden": [3]},
+        "the same with a hidden layer",
+    ),
+    "sampling term": (
+        {"algo": "emaml", "sampling_term": True},
+        "what the sampling of the inner episodes contributes",
+    ),
     "sampling term, plain": (
-        {"algo": "emaml", "sampling_term": True, "estimator": "first-order", "baseline": "none", "standardise": False},
+        {
+            "algo": "emaml",
+            "sampling_term": True,
+            "estimator": "first-order",
+            "baseline": "none",
+            "standardise": False,
+        },
         "without baseline and units, to first order",
     ),
     "learned step sizes": (
@@ -123,12 +156,25 @@ META = {  # name: (options, why)
         "x holds theta and the logarithms of factors on alpha",
     ),
     "bandit": (
-        {"algo": "maml", **BANDIT, "estimator": "dice", "baseline": "none", "gamma": 1.0, "episodes": 4},
+        {
+            "algo": "maml",
+            **BANDIT,
+            "estimator": "dice",
+            "baseline": "none",
+            "gamma": 1.0,
+            "episodes": 4,
+        },
         "a categorical policy; actions drawn first, then rewards",
     ),
-    "linear baseline": ({"algo": "maml", "baseline": "linear", "lam": 0.8}, "ridge regression, generalised advantages"),
+    "linear baseline": (
+        {"algo": "maml", "baseline": "linear", "lam": 0.8},
+        "ridge regression, generalised advantages",
+    ),
     "joint": ({"algo": "joint", "inner_steps": 0}, "no inner step: a policy gradient"),
-    "reptile": ({"algo": "reptile", "inner_steps": 3}, "three inner steps, none of them differentiated"),
+    "reptile": (
+        {"algo": "reptile", "inner_steps": 3},
+        "three inner steps, none of them differentiated",
+    ),
     "reptile, adam": (
         {"algo": "reptile", "inner_steps": 2, "inner_optimizer": "adam"},
         "Adam starts anew in each task",
@@ -209,13 +255,19 @@ def meta_gradients():
         draw = noise(name)
         x, tasks = (
             start(c, draw),
-            0.3 * draw.uniform(-1, 1, (2, 2)) if c["family"] == "pointmass" else draw.random((2, 3)),
+            0.3 * draw.uniform(-1, 1, (2, 2))
+            if c["family"] == "pointmass"
+            else draw.random((2, 3)),
         )
         meta_gradient(c, x, np.round(tasks, 3), streams.draws)
         inputs = {"c": c, "x": x, "tasks": np.round(tasks, 3), "noise": streams.draws}
-        faults = [(words, slip(meta_gradient_by_loops, *edits)) for words, *edits in FAULTS.get(name, ())]
+        faults = [
+            (words, slip(meta_gradient_by_loops, *edits)) for words, *edits in FAULTS.get(name, ())
+        ]
         tolerance = 1e-7 if c["baseline"] == "linear" else 1e-9
-        yield Case(f"meta-gradient: {name}", "meta_gradient", why, DIFFERENCES, inputs, tolerance, faults)
+        yield Case(
+            f"meta-gradient: {name}", "meta_gradient", why, DIFFERENCES, inputs, tolerance, faults
+        )
 
 
 def trust_regions():
@@ -226,23 +278,38 @@ def trust_regions():
         v, new = draw.standard_normal(x.size), x + 0.05 * draw.standard_normal(x.size)
         trust_region(c, x, tasks, streams.draws, v, new)
         inputs = {"c": c, "x": x, "tasks": tasks, "noise": streams.draws, "v": v, "new": new}
-        faults = [(words, slip(trust_region_by_loops, *edits)) for words, *edits in FAULTS["trust region"]]
+        faults = [
+            (words, slip(trust_region_by_loops, *edits)) for words, *edits in FAULTS["trust region"]
+        ]
         why = "J^T F' J v; divergence and improvement, on the same episodes, of the policy adapted from `new`"
         checked = DIFFERENCES + "; F and J as whole matrices"
         yield Case(
-            f"trust region: {name}", "trust_region", why, checked, inputs, 1e-9, faults if name == "log-prob" else ()
+            f"trust region: {name}",
+            "trust_region",
+            why,
+            checked,
+            inputs,
+            1e-9,
+            faults if name == "log-prob" else (),
         )
 
 
 INNER = {
     "hc": ({}, "hill climbing: of 4 queries the first is theta; the best is kept"),
-    "es": ({"inner": "es", "deterministic": False, "learn_alpha": False}, "an ES step on two pairs of queries"),
+    "es": (
+        {"inner": "es", "deterministic": False, "learn_alpha": False},
+        "an ES step on two pairs of queries",
+    ),
 }
 
 
 def fitnesses():
     for name, (options, why) in INNER.items():
-        c, streams, draw = {**PLAIN, "algo": "nes", **BOX, **options}, Streams(), noise(f"fitness: {name}")
+        c, streams, draw = (
+            {**PLAIN, "algo": "nes", **BOX, **options},
+            Streams(),
+            noise(f"fitness: {name}"),
+        )
         tasks = np.round(draw.uniform(-0.3, 0.3, (2, 2)), 3)
         x = np.array([[start(c, draw) for _ in range(3)] for _ in tasks]).round(4)
         fitness(c, x, tasks, streams.draws)
@@ -283,7 +350,12 @@ ITERATIONS = {
 def begun(c, draw):
     """A state as it could be after three iterations: optimisers remember moments."""
     state = metarl.initial_state(setting(c))
-    state |= {"theta": start(c, draw), "env_steps": np.array(96.0), "pre": np.array(-1.5), "post": np.array(-1.25)}
+    state |= {
+        "theta": start(c, draw),
+        "env_steps": np.array(96.0),
+        "pre": np.array(-1.5),
+        "post": np.array(-1.25),
+    }
     state["t"] = np.array(3)
     if "m" in state:
         state["m"] = np.round(0.1 * draw.standard_normal(state["m"].shape), 3)
@@ -296,7 +368,10 @@ def iterations():
         c, streams = {**PLAIN, **options}, Streams()
         state = begun(c, noise(f"iteration: {name}"))
         iteration(c, state, streams.draws)
-        faults = [(words, slip(iteration_by_loops, *edits)) for words, *edits in FAULTS.get(f"iteration: {name}", ())]
+        faults = [
+            (words, slip(iteration_by_loops, *edits))
+            for words, *edits in FAULTS.get(f"iteration: {name}", ())
+        ]
         inputs = {"c": c, "state": state, "noise": streams.draws}
         tolerance = 1e-7 if c["outer"] == "trpo" else 1e-9
         yield Case(f"iteration: {name}", "iteration", why, DIFFERENCES, inputs, tolerance, faults)

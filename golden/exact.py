@@ -8,7 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-STEP = Decimal("1e-12")  # of differences: off by about STEP^2 and, by rounding, 10^-60 / STEP^2 in the second ones
+STEP = Decimal(
+    "1e-12"
+)  # of differences: off by about STEP^2 and, by rounding, 10^-60 / STEP^2 in the second ones
 MARGIN = Decimal("1e-6")
 
 

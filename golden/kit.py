@@ -63,8 +63,12 @@ def faulty(case, words, edit, inputs, right):
     """The fields, by a thousand tolerances or more, that a port with a fault gets different."""
     with digits():
         wrong = edit(inputs)
-    wrong = {k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)}
-    wrong = dict(sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3])  # small ones are enough to tell
+    wrong = {
+        k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)
+    }
+    wrong = dict(
+        sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3]
+    )  # small ones are enough to tell
     assert wrong, f"{case.name}: nothing changes where {words}"
     return wrong
 
@@ -80,7 +84,10 @@ def entry(stage, case):
     between = getattr(stage, "INTERMEDIATE", {}).get(case.function, ())
     between = {name: value for name, value in fields.items() if name in between}
     outputs = {name: value for name, value in fields.items() if name not in between}
-    wrong = [{"fault": words, "outputs": faulty(case, words, edit, inputs, fields)} for words, edit in case.faults]
+    wrong = [
+        {"fault": words, "outputs": faulty(case, words, edit, inputs, fields)}
+        for words, edit in case.faults
+    ]
     parts = {"inputs": case.inputs, "intermediate": between, "outputs": outputs}
     parts["tolerance"] = {name: tolerance(case, name) for name in fields}
     return {**head, **encode(parts), **({"faults": encode(wrong)} if wrong else {})}
@@ -95,7 +102,9 @@ def text_of(stage):
 def write(folder=FOLDER):
     """Write all files, unless something else than the project's code gives other numbers: returns what then differs."""
     texts = [text_of(stage) for stage in STAGES]
-    problems = [line for stage, text in zip(STAGES, texts, strict=True) for line in check_text(stage, text)]
+    problems = [
+        line for stage, text in zip(STAGES, texts, strict=True) for line in check_text(stage, text)
+    ]
     if not problems:
         for stage, text in zip(STAGES, texts, strict=True):
             path(stage, folder).write_text(dump(text) + "\n", encoding="utf-8")

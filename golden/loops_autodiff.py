@@ -56,7 +56,9 @@ def operation_by_differences(op, args, options, w, v):
     def value(*xs):
         return np.asarray(VALUES[op](*xs, **options), object)
 
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
 
     def weighted(flat):
         return np.sum(w * value(*exact.unpack(flat, args)))
@@ -72,7 +74,9 @@ def network_by_loops(x, y, v, **parameters):
     """Values unit by unit; the adjoints by the formulas that every textbook has; the product by differences of them."""
 
     def layer(x, W, b):
-        return [[b[o] + sum(r[i] * W[i, o] for i in range(len(r))) for o in range(len(b))] for r in x]
+        return [
+            [b[o] + sum(r[i] * W[i, o] for i in range(len(r))) for o in range(len(b))] for r in x
+        ]
 
     def evaluate(W1, b1, W2, b2):
         z = np.array(layer(x, W1, b1))
@@ -82,19 +86,40 @@ def network_by_loops(x, y, v, **parameters):
     def adjoints(W1, b1, W2, b2):
         _, h, out = evaluate(W1, b1, W2, b2)
         N, O = out.shape
-        d_out = np.array([[2 * (out[n, o] - y[n, o]) / (N * O) for o in range(O)] for n in range(N)])
-        d_h = np.array([[sum(d_out[n, o] * W2[i, o] for o in range(O)) for i in range(len(W2))] for n in range(N)])
+        d_out = np.array(
+            [[2 * (out[n, o] - y[n, o]) / (N * O) for o in range(O)] for n in range(N)]
+        )
+        d_h = np.array(
+            [
+                [sum(d_out[n, o] * W2[i, o] for o in range(O)) for i in range(len(W2))]
+                for n in range(N)
+            ]
+        )
         d_z = np.array([[d_h[n, i] * (1 - h[n, i] ** 2) for i in range(len(W2))] for n in range(N)])
-        d_W1 = np.array([[sum(x[n, j] * d_z[n, i] for n in range(N)) for i in range(len(b1))] for j in range(len(W1))])
-        d_W2 = np.array([[sum(h[n, i] * d_out[n, o] for n in range(N)) for o in range(O)] for i in range(len(W2))])
+        d_W1 = np.array(
+            [
+                [sum(x[n, j] * d_z[n, i] for n in range(N)) for i in range(len(b1))]
+                for j in range(len(W1))
+            ]
+        )
+        d_W2 = np.array(
+            [
+                [sum(h[n, i] * d_out[n, o] for n in range(N)) for o in range(O)]
+                for i in range(len(W2))
+            ]
+        )
         return [d_W1, sum(d_z), d_W2, sum(d_out), d_z, d_h, d_out]
 
     theta, direction = [parameters[name] for name in PARAMETERS], [v[name] for name in PARAMETERS]
     z, h, out = evaluate(*theta)
     fields = {"z": z, "h": h, "out": out, "loss": np.sum((out - y) ** 2) / out.size}
-    fields |= {f"adjoint_{name}": a for name, a in zip((*PARAMETERS, "z", "h", "out"), adjoints(*theta), strict=True)}
+    fields |= {
+        f"adjoint_{name}": a
+        for name, a in zip((*PARAMETERS, "z", "h", "out"), adjoints(*theta), strict=True)
+    }
     ahead, behind = (
-        adjoints(*[p + h * d for p, d in zip(theta, direction, strict=True)]) for h in (exact.STEP, -exact.STEP)
+        adjoints(*[p + h * d for p, d in zip(theta, direction, strict=True)])
+        for h in (exact.STEP, -exact.STEP)
     )
     products = [(a - b) / (2 * exact.STEP) for a, b in zip(ahead[:4], behind[:4], strict=True)]
     return fields | {f"hvp_{name}": p for name, p in zip(PARAMETERS, products, strict=True)}

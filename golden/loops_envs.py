@@ -13,7 +13,11 @@ def step(family, options, state, action, task, draw, X):
     """One step of one episode: the next state, the reward, and whether the episode ends."""
     if family in ("bandit", "linear-bandit"):
         mean = arm_means(family, task, X)[action]
-        reward = Decimal(exact.below(draw, mean)) if family == "bandit" else mean + options["noise"] * draw
+        reward = (
+            Decimal(exact.below(draw, mean))
+            if family == "bandit"
+            else mean + options["noise"] * draw
+        )
         return state, reward, False
     goal = [Decimal("0.5"), Decimal(0)] if family == "turned-pointmass" else task
     move = [exact.clip(a, Decimal(-1), Decimal(1)) / 10 for a in action]
@@ -42,7 +46,11 @@ def reward_at(family, distance):
 
 
 def arm_means(family, task, X):
-    return list(task) if family == "bandit" else [sum(a * b for a, b in zip(x, task, strict=True)) for x in X]
+    return (
+        list(task)
+        if family == "bandit"
+        else [sum(a * b for a, b in zip(x, task, strict=True)) for x in X]
+    )
 
 
 def best_return(family, options, task, X):
@@ -53,7 +61,10 @@ def best_return(family, options, task, X):
     aim = turned(goal, -task[0]) if family == "turned-pointmass" else goal
     at, total = [Decimal(0), Decimal(0)], Decimal(0)
     for _ in range(options["horizon"]):
-        at = [x + max(min(a - x, Decimal("0.1")), Decimal("-0.1")) for x, a in zip(at, aim, strict=True)]
+        at = [
+            x + max(min(a - x, Decimal("0.1")), Decimal("-0.1"))
+            for x, a in zip(at, aim, strict=True)
+        ]
         total += reward_at(family, sum((x - a) ** 2 for x, a in zip(at, aim, strict=True)).sqrt())
     return total
 
@@ -71,21 +82,31 @@ def episodes_by_loops(family, options, tasks, actions, noise, X=None):
             state, reward, done = step(family, options, state, actions[i, k, t], tasks[i], draw, X)
             fields["mask"][i, k, t] = running
             kept = reward if running else Decimal(0)
-            for name, value in (("states", state), ("raw_rewards", reward), ("done", done), ("rewards", kept)):
+            for name, value in (
+                ("states", state),
+                ("raw_rewards", reward),
+                ("done", done),
+                ("rewards", kept),
+            ):
                 fields[name][i, k, t] = value
             running = running and not done
     fields = {
-        name: np.array(value.tolist(), bool if name in ("done", "mask") else object) for name, value in fields.items()
+        name: np.array(value.tolist(), bool if name in ("done", "mask") else object)
+        for name, value in fields.items()
     }
     fields["returns"] = np.array([sum(fields["rewards"][i].ravel()) / K for i in range(T)])
-    return fields | {"optimal_return": np.array([best_return(family, options, task, X) for task in tasks])}
+    return fields | {
+        "optimal_return": np.array([best_return(family, options, task, X) for task in tasks])
+    }
 
 
 # --- Tasks from noise ---
 def tasks_by_loops(family, options, n, split, noise):
     if family == "fourcorners":
         corners, (order, first) = [(2, 2), (-2, 2), (-2, -2), (2, -2)], (d["values"] for d in noise)
-        return {"tasks": np.array([[Decimal(x) for x in corners[(p + int(first)) % 4]] for p in order])}
+        return {
+            "tasks": np.array([[Decimal(x) for x in corners[(p + int(first)) % 4]] for p in order])
+        }
     cells, within = (draw["values"] for draw in noise)
     rows = []
     for i in range(n):
@@ -108,7 +129,10 @@ def task_at(family, options, u):
     if family == "linear-bandit":
         return [1 + solved(normal_below, x, Decimal(-9), Decimal(9)) for x in u]
     prior = options["prior"] or [[1, 1]] * options["arms"]
-    return [solved(partial(beta_below, a, b), x, Decimal(0), Decimal(1)) for x, (a, b) in zip(u, prior, strict=True)]
+    return [
+        solved(partial(beta_below, a, b), x, Decimal(0), Decimal(1))
+        for x, (a, b) in zip(u, prior, strict=True)
+    ]
 
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")

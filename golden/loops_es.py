@@ -42,7 +42,9 @@ def signed(V):
     V = V.copy()
     for j in range(V.shape[1]):
         *_, second, first = sorted(abs(V[:, j]))
-        assert first == second == 0 or first - second > (1e-6 if isinstance(first, float) else MARGIN)
+        assert first == second == 0 or first - second > (
+            1e-6 if isinstance(first, float) else MARGIN
+        )
         V[:, j] *= 1 if max(V[:, j]) == first else -1
     return V
 
@@ -67,7 +69,10 @@ def shared(u, f):
 
 
 def utilities(popsize):
-    raw = [max(Decimal(0), (Decimal(popsize) / 2 + 1).ln() - Decimal(k).ln()) for k in range(1, popsize + 1)]
+    raw = [
+        max(Decimal(0), (Decimal(popsize) / 2 + 1).ln() - Decimal(k).ln())
+        for k in range(1, popsize + 1)
+    ]
     return [r / sum(raw) for r in raw]
 
 
@@ -77,7 +82,11 @@ def openai_constants(n, popsize, sigma0, lr=None, **options):
 
 
 def openai_state(n, options):
-    return {"sigma": options["sigma0"], "m": np.array([Decimal(0)] * n), "v": np.array([Decimal(0)] * n)}
+    return {
+        "sigma": options["sigma0"],
+        "m": np.array([Decimal(0)] * n),
+        "v": np.array([Decimal(0)] * n),
+    }
 
 
 def openai_ask(s, z):
@@ -111,7 +120,10 @@ def openai_tell(s, k, x, f, t, fitness="ranks", optimizer="sgd", weight_decay=0,
 
 # --- SNES and xNES ---
 def snes_constants(n, popsize, **options):
-    return {"u": np.array(utilities(popsize)), "eta_sigma": (3 + Decimal(n).ln()) / (5 * Decimal(n).sqrt())}
+    return {
+        "u": np.array(utilities(popsize)),
+        "eta_sigma": (3 + Decimal(n).ln()) / (5 * Decimal(n).sqrt()),
+    }
 
 
 def snes_state(n, options):
@@ -163,8 +175,12 @@ def cma_constants(n, popsize, diagonal=False, **options):
     mu_eff, mu_minus = effective(w[:mu]), effective(w[mu:])  # (8)
     faster = Decimal(n + 2) / 3 if diagonal else 1
     c_1 = faster * 2 / ((n + Decimal("1.3")) ** 2 + mu_eff)  # (57)
-    c_mu = min(1 - c_1, faster * 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff))  # (58)
-    alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu))  # (50-52)
+    c_mu = min(
+        1 - c_1, faster * 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff)
+    )  # (58)
+    alpha = min(
+        1 + c_1 / c_mu, 1 + 2 * mu_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu)
+    )  # (50-52)
     plus, minus = sum(a for a in w if a > 0), -sum(a for a in w if a < 0)
     c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * max(Decimal(0), ((mu_eff - 1) / (n + 1)).sqrt() - 1) + c_sigma  # (55)
@@ -178,9 +194,17 @@ def cma_constants(n, popsize, diagonal=False, **options):
 
 
 def cma_state(n, options):
-    s = {"sigma": options["sigma0"], "p_sigma": np.array([Decimal(0)] * n), "p_c": np.array([Decimal(0)] * n)}
+    s = {
+        "sigma": options["sigma0"],
+        "p_sigma": np.array([Decimal(0)] * n),
+        "p_c": np.array([Decimal(0)] * n),
+    }
     ones = np.array([Decimal(1)] * n)
-    return s | ({"C": ones, "D": ones} if options.get("diagonal") else {"C": identity(n), "D": ones, "B": identity(n)})
+    return s | (
+        {"C": ones, "D": ones}
+        if options.get("diagonal")
+        else {"C": identity(n), "D": ones, "B": identity(n)}
+    )
 
 
 def cma_ask(s, z):
@@ -190,7 +214,10 @@ def cma_ask(s, z):
 
 def cma_tell(s, k, x, f, t, diagonal=False, **options):
     n, w, popsize = len(s["mean"]), k["w"], len(f)
-    B, (c_s, c_c, c_1, c_mu) = s.get("B", identity(n)), (k[name] for name in ("c_sigma", "c_c", "c_1", "c_mu"))
+    B, (c_s, c_c, c_1, c_mu) = (
+        s.get("B", identity(n)),
+        (k[name] for name in ("c_sigma", "c_c", "c_1", "c_mu")),
+    )
     order = sorted(range(popsize), key=lambda i: (f[i], i))  # ties in the order of sampling
     y = [(x[i] - s["mean"]) / s["sigma"] for i in order]
     white = [B @ ((B.T @ v) / s["D"]) for v in y]  # C^(-1/2) y
@@ -226,7 +253,10 @@ METHODS = {
 def strategy_by_loops(method, options, x, f, noise, not_unique):
     constants, state, ask, tell = METHODS[method]
     n, popsize = len(options["x0"]), f.shape[1]
-    k, s = constants(n, **{**options, "popsize": popsize}), {"mean": options["x0"], **state(n, options)}
+    k, s = (
+        constants(n, **{**options, "popsize": popsize}),
+        {"mean": options["x0"], **state(n, options)},
+    )
     best_x, best_f, columns, history = options["x0"], Decimal("inf"), [], []
     for t, (points, values, draw) in enumerate(zip(x, f, noise, strict=True), 1):
         asked = np.array(ask(s, draw["values"]))
@@ -242,5 +272,7 @@ def strategy_by_loops(method, options, x, f, noise, not_unique):
         else:
             columns.append({})
         columns[-1] |= {**s, "asked": asked, "best_x": best_x, "best_f": best_f}
-    fields = {name: np.array([c[name] for c in columns]) for name in columns[0] if name not in not_unique}
+    fields = {
+        name: np.array([c[name] for c in columns]) for name in columns[0] if name not in not_unique
+    }
     return {**k, **fields, "history": np.array(history).T}

@@ -42,7 +42,10 @@ def es_gradient(c, theta, scale, task, i, stream):
     taken, g = [], 0
     for _ in range(c["episodes"] // 2):
         eps = stream.pop(0)["values"][i]
-        pair = [episodes(c, theta + sign * c["inner_sigma"] * scale * eps, task, i, stream, 1) for sign in (1, -1)]
+        pair = [
+            episodes(c, theta + sign * c["inner_sigma"] * scale * eps, task, i, stream, 1)
+            for sign in (1, -1)
+        ]
         g = g + (mean_return(pair[0]) - mean_return(pair[1])) * eps
         taken += pair
     R, n = [mean_return(D) for D in taken], len(taken)
@@ -67,7 +70,12 @@ def fitness_by_loops(c, x, tasks, noise):
     members = enumerate(zip(x, tasks, strict=True))
     streams = streams_of(c, noise)
     return {
-        "values": np.array([[fitness_of_member(c, m, task, i, streams)[0] for m in row] for i, (row, task) in members])
+        "values": np.array(
+            [
+                [fitness_of_member(c, m, task, i, streams)[0] for m in row]
+                for i, (row, task) in members
+            ]
+        )
     }
 
 
@@ -94,7 +102,9 @@ def gradient_loop(c, state, tasks, noise, t):
     lives = [live(c, x, task, i, streams_of(c, noise, t)) for i, task in enumerate(tasks)]
     taken = [life["episodes"] for life in lives]
     steps = sum(int(D["mask"].sum()) for Ds in taken for D in Ds)
-    record(state, [mean_return(Ds[0]) for Ds in taken], [mean_return(Ds[-1]) for Ds in taken], steps)
+    record(
+        state, [mean_return(Ds[0]) for Ds in taken], [mean_return(Ds[-1]) for Ds in taken], steps
+    )
     if c["algo"] == "reptile":
         state["theta"] = x + c["epsilon"] * sum(life["path"][-1] - x for life in lives) / len(lives)
         return
@@ -126,11 +136,14 @@ def black_box(c, state, tasks, noise, t):
     x, n, streams = ask(s, noise[f"{t}/ask"][0]["values"]), c["population"], streams_of(c, noise, t)
     if c["algo"] == "es-maml":  # members i and i + n/2 are judged on task i
         results = [
-            [fitness_of_member(c, x[j], task, i, streams) for j in (i, i + n // 2)] for i, task in enumerate(tasks)
+            [fitness_of_member(c, x[j], task, i, streams) for j in (i, i + n // 2)]
+            for i, task in enumerate(tasks)
         ]
         v = [pair[0][0] for pair in results] + [pair[1][0] for pair in results]
     else:
-        results = [[fitness_of_member(c, m, task, i, streams) for m in x] for i, task in enumerate(tasks)]
+        results = [
+            [fitness_of_member(c, m, task, i, streams) for m in x] for i, task in enumerate(tasks)
+        ]
         v = [sum(row[j][0] for row in results) / len(tasks) for j in range(n)]
     flat = [r for row in results for r in row]
     record(state, [r[1] for r in flat], [r[0] for r in flat], sum(r[2] for r in flat))

@@ -85,7 +85,10 @@ def score(network, theta, obs, action):
         parts = [x * g for x in inputs[n] for g in d] + d + parts
         if n > 0:
             back = [sum(w * g for w, g in zip(row, d, strict=True)) for row in weights[n][0]]
-            d = [g * slope(network, u, h) for g, u, h in zip(back, sums[n - 1], inputs[n], strict=True)]
+            d = [
+                g * slope(network, u, h)
+                for g, u, h in zip(back, sums[n - 1], inputs[n], strict=True)
+            ]
     return np.array(parts + tail)
 
 
@@ -97,7 +100,9 @@ def kl(network, theta, other, obs):
         return sum(a * (a / b).ln() for a, b in zip(p, q, strict=True))
     s, r = ([exp(x) for x in layers(network, y)[1]] for y in (theta, other))
     parts = zip(p, q, s, r, strict=True)
-    return sum((b / a).ln() + (a**2 + (m - n) ** 2) / (2 * b**2) - Decimal("0.5") for m, n, a, b in parts)
+    return sum(
+        (b / a).ln() + (a**2 + (m - n) ** 2) / (2 * b**2) - Decimal("0.5") for m, n, a, b in parts
+    )
 
 
 # --- Batches ---
@@ -107,7 +112,10 @@ def row(theta, i):
 
 def policy_by_loops(network, theta, other, obs, w, noise):
     discrete, arms = network["discrete"], range(network["action_dim"])
-    columns = {name: np.empty(obs.shape[:-1], object) for name in ("actions", "mode", "log_prob", "kl", "log_probs")}
+    columns = {
+        name: np.empty(obs.shape[:-1], object)
+        for name in ("actions", "mode", "log_prob", "kl", "log_probs")
+    }
     gradient = np.array([[Decimal(0)] * theta.shape[-1]] * len(obs))
     for at in np.ndindex(obs.shape[:-1]):
         x, y, o = row(theta, at[0]), row(other, at[0]), obs[at]
@@ -118,7 +126,11 @@ def policy_by_loops(network, theta, other, obs, w, noise):
             columns, (*values, discrete and [log_prob(network, x, o, a) for a in arms]), strict=True
         ):
             columns[name][at] = value
-    fields = {name: np.array(value.tolist()) for name, value in columns.items() if discrete or name != "log_probs"}
+    fields = {
+        name: np.array(value.tolist())
+        for name, value in columns.items()
+        if discrete or name != "log_probs"
+    }
     fields["gradient"] = gradient if theta.ndim > 1 else gradient.sum(0)
     weights, log_std = layers(network, row(theta, 0))
     for n, (W, b) in enumerate(weights):
@@ -130,7 +142,11 @@ def init_by_loops(network, noise):
     widths, theta = [network["obs_dim"], *network["hidden"], network["action_dim"]], []
     for (i, o), draw in zip(pairwise(widths), noise, strict=True):
         theta += [u * (Decimal(6) / (i + o)).sqrt() for u in draw["values"]] + [Decimal(0)] * o
-    return {"theta": np.array(theta + ([] if network["discrete"] else [network["std"].ln()] * network["action_dim"]))}
+    return {
+        "theta": np.array(
+            theta + ([] if network["discrete"] else [network["std"].ln()] * network["action_dim"])
+        )
+    }
 
 
 def rollout_by_loops(network, theta, family, options, tasks, K, noise, X=None):
@@ -143,12 +159,16 @@ def rollout_by_loops(network, theta, family, options, tasks, K, noise, X=None):
         for t in range(H):
             own, *outer = (draw["values"][i, k] for draw in noise[each * t : each * (t + 1)])
             action = act(network, row(theta, i), state, own)
-            after, reward, done = loops_envs.step(family, options, state, action, tasks[i], *outer or [None], X)
+            after, reward, done = loops_envs.step(
+                family, options, state, action, tasks[i], *outer or [None], X
+            )
             reward = reward if running else Decimal(0)
             for name, value in zip(columns, (state, action, reward, running), strict=True):
                 columns[name][i, k, t] = value
             state, running = after, running and not done
-    return {name: np.array(c.tolist(), bool if name == "mask" else None) for name, c in columns.items()}
+    return {
+        name: np.array(c.tolist(), bool if name == "mask" else None) for name, c in columns.items()
+    }
 
 
 # --- Returns and advantages of one task: rewards and mask (K, H), obs (K, H, obs_dim) ---
@@ -160,13 +180,21 @@ def to_go(rewards, gamma):
     """sum_{s >= t} gamma^(s - t) r_s, each sum on its own."""
     K, H = rewards.shape
     factor = [power(gamma, n) for n in range(H)]
-    return np.array([[sum(factor[s - t] * rewards[k, s] for s in range(t, H)) for t in range(H)] for k in range(K)])
+    return np.array(
+        [
+            [sum(factor[s - t] * rewards[k, s] for s in range(t, H)) for t in range(H)]
+            for k in range(K)
+        ]
+    )
 
 
 def time_baseline(obs, returns, mask):
     K, H = returns.shape
     running = [[k for k in range(K) if mask[k, t]] for t in range(H)]
-    means = [sum((returns[k, t] for k in ks), Decimal(0)) / (len(ks) or 1) for t, ks in enumerate(running)]
+    means = [
+        sum((returns[k, t] for k in ks), Decimal(0)) / (len(ks) or 1)
+        for t, ks in enumerate(running)
+    ]
     return np.array([means] * K)
 
 
@@ -178,11 +206,18 @@ def features(o, t):
 def linear_baseline(obs, returns, mask):
     """Ridge regression: (sum x x^T + 1e-5 I) w = sum x R over the steps that count."""
     K, H = returns.shape
-    steps = [(features(obs[k, t], t), returns[k, t]) for k in range(K) for t in range(H) if mask[k, t]]
+    steps = [
+        (features(obs[k, t], t), returns[k, t]) for k in range(K) for t in range(H) if mask[k, t]
+    ]
     n = len(steps[0][0])
-    gram = [[sum(x[a] * x[b] for x, _ in steps) + (a == b) * Decimal("1e-5") for b in range(n)] for a in range(n)]
+    gram = [
+        [sum(x[a] * x[b] for x, _ in steps) + (a == b) * Decimal("1e-5") for b in range(n)]
+        for a in range(n)
+    ]
     w = solve(gram, [sum(x[a] * R for x, R in steps) for a in range(n)])
-    return np.array([[sum(map(operator.mul, features(obs[k, t], t), w)) for t in range(H)] for k in range(K)])
+    return np.array(
+        [[sum(map(operator.mul, features(obs[k, t], t), w)) for t in range(H)] for k in range(K)]
+    )
 
 
 def solve(A, b):
@@ -200,7 +235,11 @@ def solve(A, b):
     return x
 
 
-BASELINES = {"none": lambda obs, returns, mask: 0 * returns, "time": time_baseline, "linear": linear_baseline}
+BASELINES = {
+    "none": lambda obs, returns, mask: 0 * returns,
+    "time": time_baseline,
+    "linear": linear_baseline,
+}
 
 
 def advantages_of_task(obs, rewards, mask, baseline, gamma, lam, standardise):
@@ -223,5 +262,8 @@ def advantages_of_task(obs, rewards, mask, baseline, gamma, lam, standardise):
 
 def advantages_by_loops(obs, rewards, mask, baseline, gamma, lam, standardise):
     tasks = zip(obs, rewards, mask, strict=True)
-    columns = zip(*(advantages_of_task(*task, baseline, gamma, lam, standardise) for task in tasks), strict=True)
+    columns = zip(
+        *(advantages_of_task(*task, baseline, gamma, lam, standardise) for task in tasks),
+        strict=True,
+    )
     return dict(zip(("returns_to_go", "baseline", "raw", "A"), map(np.array, columns), strict=True))

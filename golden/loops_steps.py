@@ -18,7 +18,11 @@ EPSILON = Decimal("1e-8")
 # --- Episodes of one task; `stream` is the list of draws, of which those used are taken away ---
 def network_of(c):
     discrete = c["family"] == "bandit"
-    dims = {"obs_dim": 1, "action_dim": c["options"]["arms"]} if discrete else {"obs_dim": 2, "action_dim": 2}
+    dims = (
+        {"obs_dim": 1, "action_dim": c["options"]["arms"]}
+        if discrete
+        else {"obs_dim": 2, "action_dim": 2}
+    )
     return {**dims, "discrete": discrete, "hidden": c["hidden"], "activation": c["activation"]}
 
 
@@ -39,13 +43,21 @@ def episodes(c, theta, task, i, stream, K):
         own = None if c.get("deterministic") else stream.pop(0)["values"][i]
         outer = stream.pop(0)["values"][i] if network["discrete"] else [None] * K
         for k in range(K):
-            action = act(network, theta, states[k], own[k]) if own is not None else mode(network, theta, states[k])
-            after = loops_envs.step(c["family"], c["options"], states[k], action, task, outer[k], None)
+            action = (
+                act(network, theta, states[k], own[k])
+                if own is not None
+                else mode(network, theta, states[k])
+            )
+            after = loops_envs.step(
+                c["family"], c["options"], states[k], action, task, outer[k], None
+            )
             reward = after[1] if running[k] else Decimal(0)
             for name, value in zip(columns, (states[k], action, reward, running[k]), strict=True):
                 columns[name][k, t] = value
             states[k], running[k] = after[0], running[k] and not after[2]
-    return {name: np.array(v.tolist(), bool if name == "mask" else None) for name, v in columns.items()}
+    return {
+        name: np.array(v.tolist(), bool if name == "mask" else None) for name, v in columns.items()
+    }
 
 
 def mean_return(D):
@@ -64,7 +76,9 @@ def advantages(c, D, standardise):
 def log_probs(c, theta, D):
     K, H = D["mask"].shape
     at = np.ndindex(K, H)
-    return np.array([log_prob(network_of(c), theta, D["obs"][i], D["actions"][i]) for i in at]).reshape(K, H)
+    return np.array(
+        [log_prob(network_of(c), theta, D["obs"][i], D["actions"][i]) for i in at]
+    ).reshape(K, H)
 
 
 # --- The inner loop of one task ---
@@ -74,7 +88,10 @@ def loss_gradient(c, theta, D, old, estimator):
     w = advantages(c, D, c["standardise"])[0] / (K * H)
     g = np.array([Decimal(0)] * len(theta))
     for k in range(K):
-        ratio, so_far = Decimal(1), 0 * g  # the ratio of all actions before t, and the gradient of its logarithm
+        ratio, so_far = (
+            Decimal(1),
+            0 * g,
+        )  # the ratio of all actions before t, and the gradient of its logarithm
         for t in range(H):
             s = score(network, theta, D["obs"][k, t], D["actions"][k, t])
             r = log_prob(network, theta, D["obs"][k, t], D["actions"][k, t]) - old[k, t]
@@ -140,7 +157,10 @@ def sampling(c, path, life):
     unit = last["mask"].shape[1] * (advantages(c, last, False)[1] if c["standardise"] else 1)
 
     def values(D):
-        return [sum(loops_policies.power(c["gamma"], t) * r for t, r in enumerate(row)) / unit for row in D["rewards"]]
+        return [
+            sum(loops_policies.power(c["gamma"], t) * r for t, r in enumerate(row)) / unit
+            for row in D["rewards"]
+        ]
 
     J, loss = sum(values(last)) / len(last["mask"]), Decimal(0)
     for theta, D in zip(path[:-1], life["episodes"][:-1], strict=True):
@@ -162,7 +182,9 @@ def meta_loss(c, path, life, ratio=False):
 
 
 def meta_gradient_of_task(c, x, life):
-    return gradient(lambda y: meta_loss(c, adapted(c, y, life, c["estimator"] == "first-order"), life), x)
+    return gradient(
+        lambda y: meta_loss(c, adapted(c, y, life, c["estimator"] == "first-order"), life), x
+    )
 
 
 def streams_of(c, noise, t=0):
@@ -175,7 +197,9 @@ def fields_of_lives(c, lives):
     for k, D in enumerate(lives[0]["episodes"]):
         for name in D:
             fields[f"{name}{k}"] = np.array([life["episodes"][k][name] for life in lives])
-        fields[f"A{k}"] = np.array([advantages(c, life["episodes"][k], c["standardise"])[0] for life in lives])
+        fields[f"A{k}"] = np.array(
+            [advantages(c, life["episodes"][k], c["standardise"])[0] for life in lives]
+        )
         if k < c["inner_steps"]:
             fields[f"g{k}"] = np.array([life["slopes"][k] for life in lives])
             fields[f"theta{k + 1}"] = np.array([life["path"][k + 1] for life in lives])
@@ -187,12 +211,18 @@ def meta_gradient_by_loops(c, x, tasks, noise):
     fields = fields_of_lives(c, lives)
     if c["algo"] == "reptile":
         return fields
-    return fields | {"meta_gradient": np.array([meta_gradient_of_task(c, x, life) for life in lives])}
+    return fields | {
+        "meta_gradient": np.array([meta_gradient_of_task(c, x, life) for life in lives])
+    }
 
 
 # --- TRPO ---
 def divergence(c, theta, other, D):
-    values = [kl(network_of(c), theta, other, D["obs"][at]) for at in np.ndindex(D["mask"].shape) if D["mask"][at]]
+    values = [
+        kl(network_of(c), theta, other, D["obs"][at])
+        for at in np.ndindex(D["mask"].shape)
+        if D["mask"][at]
+    ]
     return sum(values) / len(values)
 
 
@@ -201,7 +231,10 @@ def fisher_matrix(c, x, life):
     end, constant, D = life["path"][-1], c["estimator"] == "first-order", life["episodes"][-1]
     along = lambda b: lambda h: adapted(c, x + h * b, life, constant)[-1]
     J = np.array(
-        [(along(b)(exact.STEP) - along(b)(-exact.STEP)) / (2 * exact.STEP) for b in loops_es.identity(len(x))]
+        [
+            (along(b)(exact.STEP) - along(b)(-exact.STEP)) / (2 * exact.STEP)
+            for b in loops_es.identity(len(x))
+        ]
     ).T
     units = loops_es.identity(len(end))
     H = np.array([exact.hessian_vector(lambda y: divergence(c, end, y, D), end, v) for v in units])
@@ -237,7 +270,9 @@ def conjugate_gradients(F, g):
 
 
 def trust_region_step(c, x, g, lives):
-    F = sum(fisher_matrix(c, x, life) for life in lives) / len(lives) + Decimal("1e-5") * loops_es.identity(len(x))
+    F = sum(fisher_matrix(c, x, life) for life in lives) / len(lives) + Decimal(
+        "1e-5"
+    ) * loops_es.identity(len(x))
     direction = conjugate_gradients(F, g)
     step = (2 * Decimal("0.01") / (direction @ F @ direction)).sqrt() * direction
     for i in range(15):

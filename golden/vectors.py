@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 import sys
 from dataclasses import dataclass
 
@@ -47,7 +48,9 @@ class Noise(np.random.Generator):
 
 
 for _kind in ("standard_normal", "random", "uniform", "integers", "permutation"):
-    setattr(Noise, _kind, lambda self, *args, _kind=_kind, **options: self.draw(_kind, *args, **options))
+    setattr(
+        Noise, _kind, lambda self, *args, _kind=_kind, **options: self.draw(_kind, *args, **options)
+    )
 
 
 class Recorder(Noise):
@@ -80,7 +83,7 @@ class Replay(Noise):
 
 
 class Streams:
-    """Takes the place of metarl.rng: gives the noise at each address, and takes it down unless it was recorded.
+    """Takes the place of metarl.noise_at: gives the noise at each address, and takes it down unless it was recorded.
 
     draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws}, t the iteration, k the inner step
     """
@@ -91,7 +94,11 @@ class Streams:
     def __call__(self, seed, *address):
         what = {0: "tasks", 1: "episodes", 3: "ask"}
         stage, *rest = address
-        name = "init" if stage == 0 else f"{rest[0]}/{what[rest[1]]}" + (f"/{rest[3]}" if len(rest) > 3 else "")
+        name = (
+            "init"
+            if stage == 0
+            else f"{rest[0]}/{what[rest[1]]}" + (f"/{rest[3]}" if len(rest) > 3 else "")
+        )
         assert rest[2:3] in ([], [0]), "more than one chunk of tasks"
         if name not in self.draws:
             recorder = noise(name)
@@ -105,16 +112,31 @@ def noise(name, decimals=3):
     return Recorder(np.random.default_rng(list(name.encode())), decimals)
 
 
+def spaced(code):
+    """A pattern that finds the code however its lines are broken, but for its own line breaks."""
+    pattern = ""
+    for token in re.findall(r"^ +|\n *|\w+|[^\w\s]", code):
+        if token in ")]}":
+            pattern += r",?\s*"  # a formatter puts a comma behind the last of several lines
+        elif pattern and token[0] != "\n":
+            pattern += r"\s*"
+        pattern += re.escape(token)
+    return re.compile(pattern)
+
+
 def slip(oracle, *edits):
     """From the inputs of a case to the fields of a port with a fault.
 
     They are those of the loop form `oracle`, after (old, new) texts have been replaced in the source of its module.
     """
     module = sys.modules[oracle.__module__]
-    source, scope = inspect.getsource(module), {"__name__": module.__name__, "__package__": module.__package__}
+    source, scope = (
+        inspect.getsource(module),
+        {"__name__": module.__name__, "__package__": module.__package__},
+    )
     for old, new in edits:
-        assert source.count(old) == 1, f"{module.__name__} has {source.count(old)} times {old!r}"
-        source = source.replace(old, new)
+        source, n = spaced(old).subn(lambda _, new=new: new, source)
+        assert n == 1, f"{module.__name__} has {n} times {old!r}"
     exec(source, scope)  # noqa: S102 - the source is our own
     return lambda inputs: rounded(scope[oracle.__name__](**exact(inputs)))
 
@@ -158,7 +180,14 @@ def dump(x, depth=0):
     if isinstance(x, dict):
         rows = [f"{json.dumps(name)}: {dump(value, depth + 1)}" for name, value in x.items()]
         return "{" + indent + ("," + indent).join(rows) + "\n" + "  " * depth + "}"
-    return "[" + indent + ("," + indent).join(dump(value, depth + 1) for value in x) + "\n" + "  " * depth + "]"
+    return (
+        "["
+        + indent
+        + ("," + indent).join(dump(value, depth + 1) for value in x)
+        + "\n"
+        + "  " * depth
+        + "]"
+    )
 
 
 # --- Comparison ---

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
+import metarl
+from harness import cli
 
-ROOT = Path(cli.__file__).parent
+ROOT = Path(metarl.__file__).parent
 SMALL = [
     "--hidden",
     "4",
@@ -37,7 +38,7 @@ SMALL = [
     "2",
     "--quiet",
 ]
-PROGRAM = "import sys, cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; sys.exit(cli.main())"
+PROGRAM = "import sys; from harness import cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; sys.exit(cli.main())"
 
 
 def start(*flags):
@@ -70,7 +71,9 @@ def trial(algo, expected, seconds, directory, seed):
     noise, kills = np.random.default_rng(seed), 0
     while True:
         fresh = not (directory / "checkpoint.npz").exists()
-        process = start(*(["--algo", algo, *SMALL, "--out", directory] if fresh else ["--resume", directory]))
+        process = start(
+            *(["--algo", algo, *SMALL, "--out", directory] if fresh else ["--resume", directory])
+        )
         try:
             process.wait(noise.uniform(0.2, 1.2) * seconds if kills < 4 else None)
         except subprocess.TimeoutExpired:
@@ -87,7 +90,9 @@ def trial(algo, expected, seconds, directory, seed):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--times", type=int, default=1000, help="runs, each killed up to four times")
     times = p.parse_args().times
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
@@ -95,7 +100,9 @@ def main():
         for algo in ("maml", "reptile"):
             expected, seconds = undisturbed(algo, Path(work) / algo)
             places = [Path(work) / f"{algo}-{seed}" for seed in range(times // 2)]
-            kills += sum(pool.map(partial(trial, algo, expected, seconds), places, range(times // 2)))
+            kills += sum(
+                pool.map(partial(trial, algo, expected, seconds), places, range(times // 2))
+            )
     print(f"{times} runs, killed {kills} times, all ended with the bits of an undisturbed run")
 
 

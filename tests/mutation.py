@@ -52,9 +52,16 @@ def survivor(item, command, timeout):
         raise RuntimeError(result.output)
     if result.is_killed:
         if result.output == "timeout":
-            print(f"{item.mutations[0].module_path}:{item.mutations[0].start_pos[0]} timed out", flush=True)
+            print(
+                f"{item.mutations[0].module_path}:{item.mutations[0].start_pos[0]} timed out",
+                flush=True,
+            )
         return None
-    lines = [line for line in result.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("---", "+++")]
+    lines = [
+        line
+        for line in result.diff.splitlines()
+        if line[:1] in "+-" and line[:3] not in ("---", "+++")
+    ]
     return tuple(next((line[1:].strip() for line in lines if line[0] == sign), "") for sign in "-+")
 
 
@@ -72,7 +79,17 @@ def score(found, n, whole):
 
 def examine(module, sample, seed, jobs, work):
     """Test a sample of the module's mutants; print its survivors as they come, and its score."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS[module]]
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *TESTS[module],
+    ]
     start = time.perf_counter()
     if failure := first_failure(work / "innocent", TESTS[module]):
         raise RuntimeError(f"{failure} fails without any mutation")
@@ -86,7 +103,9 @@ def examine(module, sample, seed, jobs, work):
             if lines:
                 where = f"{module}:{item.mutations[0].start_pos[0]}"
                 why = known.get((module, *lines))
-                print(f"{where} survived: {why or ''}\n    - {lines[0]}\n    + {lines[1]}", flush=True)
+                print(
+                    f"{where} survived: {why or ''}\n    - {lines[0]}\n    + {lines[1]}", flush=True
+                )
                 survivors, explained = survivors + 1, explained + bool(why)
     n = len(chosen)
     text = f"{module}: {len(everything)} mutants, found {score(n - survivors, n, len(everything))}"
@@ -95,9 +114,17 @@ def examine(module, sample, seed, jobs, work):
 
 
 def main(argv=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("modules", nargs="*", metavar="MODULE", help=f"[{' '.join(MODULES)}]")
-    p.add_argument("--sample", type=int, default=100, metavar="N", help="mutants of each module; 0 for all [100]")
+    p.add_argument(
+        "--sample",
+        type=int,
+        default=100,
+        metavar="N",
+        help="mutants of each module; 0 for all [100]",
+    )
     p.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample [0]")
     p.add_argument("--jobs", type=int, default=2, metavar="N", help="processes [2]")
     options = p.parse_args(argv)
@@ -105,7 +132,9 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as work:
         copy_to(Path(work) / "innocent")
         for module in options.modules or MODULES:
-            print(examine(module, options.sample, options.seed, options.jobs, Path(work)), flush=True)
+            print(
+                examine(module, options.sample, options.seed, options.jobs, Path(work)), flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
+from harness.settings import Setting
 from policies import Policy, Trajectories
 
 
@@ -71,8 +72,12 @@ class Softmax(Policy):
 
 
 BANDIT = Tabular(((0.9, 0.1, 0.5),), ((0, 0, 0),), horizon=1)
-TREE = Tabular(((0, 0), (1, 0), (0, 0.5)), ((1, 2), (0, 0), (0, 0)), horizon=2)  # action a in state 0 leads to 1 + a
-EXIT = Tabular(((0.6, 0.2), (0.3, 1)), ((None, 1), (1, 0)), horizon=2)  # action 0 in state 0 ends the episode
+TREE = Tabular(
+    ((0, 0), (1, 0), (0, 0.5)), ((1, 2), (0, 0), (0, 0)), horizon=2
+)  # action a in state 0 leads to 1 + a
+EXIT = Tabular(
+    ((0.6, 0.2), (0.3, 1)), ((None, 1), (1, 0)), horizon=2
+)  # action 0 in state 0 ends the episode
 THETA = {
     BANDIT: np.array([0.2, -0.1, 0.3]),
     TREE: np.array([0.3, -0.2, 0.1, 0.4, -0.5, 0.2]),
@@ -86,7 +91,9 @@ def played(env, actions, rewards):
     state, running, steps, p = 0, True, [], 1.0
     for a, r in zip(actions, rewards, strict=True):
         steps.append((np.eye(env.obs_dim)[state], a, float(r), running))
-        success = env.success[state][a] if running else 0  # after the end nothing is paid, and action 0 stands for all
+        success = (
+            env.success[state][a] if running else 0
+        )  # after the end nothing is paid, and action 0 stands for all
         p *= (success if r else 1 - success) * (running or a == 0)
         after = env.following[state][a]
         state, running = after or 0, running and after is not None
@@ -97,7 +104,9 @@ def played(env, actions, rewards):
 def episodes(env):
     """All episodes that can happen, as one task's Trajectories (1, M, H, ...), and P(rewards | actions) (M,)."""
     H = env.horizon
-    every = itertools.product(itertools.product(range(env.action_dim), repeat=H), itertools.product((0, 1), repeat=H))
+    every = itertools.product(
+        itertools.product(range(env.action_dim), repeat=H), itertools.product((0, 1), repeat=H)
+    )
     possible = [(steps, p) for steps, p in (played(env, a, r) for a, r in every) if p > 0]
     columns = zip(*(zip(*steps, strict=True) for steps, _ in possible), strict=True)
     return Trajectories(*(np.array(x)[None] for x in columns)), np.array([p for _, p in possible])
@@ -127,7 +136,9 @@ def scores(env, theta):
 def batches(M, N):
     """All ways to draw N of M episodes, regardless of order, (B, N), and the number of orders of each, (B,)."""
     chosen = list(itertools.combinations_with_replacement(range(M), N))
-    orders = [math.factorial(N) // math.prod(map(math.factorial, Counter(c).values())) for c in chosen]
+    orders = [
+        math.factorial(N) // math.prod(map(math.factorial, Counter(c).values())) for c in chosen
+    ]
     return np.array(chosen), np.array(orders, float)
 
 
@@ -157,7 +168,9 @@ def advantages(env, batch, baseline="none"):
     rewards, mask = (x[0, batch] for x in (episodes(env)[0].rewards, episodes(env)[0].mask))
     A = np.array([[rewards[n, t:].sum() for t in range(env.horizon)] for n in range(len(batch))])
     if baseline == "time":
-        A = A - np.array([A[mask[:, t], t].mean() if mask[:, t].any() else 0 for t in range(env.horizon)])
+        A = A - np.array(
+            [A[mask[:, t], t].mean() if mask[:, t].any() else 0 for t in range(env.horizon)]
+        )
     return A * mask
 
 
@@ -177,7 +190,9 @@ def meta_value(env, theta, alpha, N=None, steps=1, baseline="none"):
     return sum(
         orders
         * p[batch].prod()
-        * meta_value(env, adapted(env, theta, alpha, batch, baseline), alpha, N, steps - 1, baseline)
+        * meta_value(
+            env, adapted(env, theta, alpha, batch, baseline), alpha, N, steps - 1, baseline
+        )
         for batch, orders in zip(*batches(len(p), N), strict=True)
     )
 
@@ -223,7 +238,9 @@ def expectation(env, theta, alpha, estimator, N=None, sampling_term=False):
     for batch, orders in zip(*batches(M, N), strict=True):
         theta_prime = adapted(env, theta, alpha, batch)
         term = value(env, theta_prime) * S[batch].sum(0) if sampling_term else 0
-        total = total + orders * p[batch].prod() * (through(theta_prime, batch, np.full(N, 1 / N)) + term)
+        total = total + orders * p[batch].prod() * (
+            through(theta_prime, batch, np.full(N, 1 / N)) + term
+        )
     return total
 
 
@@ -231,14 +248,18 @@ def setting(env, alpha=1.0, algo="maml", **options):
     """Undiscounted, no baseline, unless `options` say otherwise; alpha in units of J."""
     policy = Softmax(env.obs_dim, env.action_dim, env.discrete) if env.discrete else "linear"
     plain = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0)
-    return metarl.Setting(algo=algo, env=env, policy=policy, alpha=alpha * env.horizon, **(plain | options))
+    return Setting(
+        algo=algo, env=env, policy=policy, alpha=alpha * env.horizon, **(plain | options)
+    )
 
 
 def weighted(env, p, constant=0.0):
     """All episodes, their rewards, less a constant, times M p, so that means are expectations under p (T, M)."""
     D, _ = episodes(env)
     rewards = (D.rewards - constant) * p[..., None] * p.shape[-1]
-    return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D[:4]))._replace(rewards=rewards)
+    return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D[:4]))._replace(
+        rewards=rewards
+    )
 
 
 def program_expectation(c, theta, N=None, outer=None, constant=0.0):
@@ -309,7 +330,12 @@ class LinearGaussian:
 
     def hessian(self, theta):
         """By central differences of the exact gradient: to about eight digits."""
-        return np.stack([self.gradient(theta + e) - self.gradient(theta - e) for e in 1e-4 * np.eye(8)]) / 2e-4
+        return (
+            np.stack(
+                [self.gradient(theta + e) - self.gradient(theta - e) for e in 1e-4 * np.eye(8)]
+            )
+            / 2e-4
+        )
 
 
 MASS = np.array([-0.3, 0.1, 0.05, -0.2, 0.1, 0.2, -0.7, -0.4])  # theta of a LinearGaussian

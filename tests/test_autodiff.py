@@ -137,7 +137,22 @@ REDUCTIONS = {
     "max": (ad.max, apart),
     "logsumexp": (ad.logsumexp, normal),
 }
-AXES = [None, 0, -1, 1, (0, 2), (-1, 0), (0, 1, 2), (0,), (1,), (0, 1), (1, 0), (-2,), (), (-1, 0, 1)]
+AXES = [
+    None,
+    0,
+    -1,
+    1,
+    (0, 2),
+    (-1, 0),
+    (0, 1, 2),
+    (0,),
+    (1,),
+    (0, 1),
+    (1, 0),
+    (-2,),
+    (),
+    (-1, 0, 1),
+]
 
 SHAPED = {
     "log_softmax of a number": (ad.log_softmax, normal, ()),
@@ -159,8 +174,16 @@ SHAPED = {
         normal,
         (2, 3),
     ),
-    "take_along_axis first": (lambda x: ad.take_along_axis(x, np.array([[1, 1, 0]]), 0), normal, (2, 3)),
-    "take_along_axis batch": (lambda x: ad.take_along_axis(x, np.array([[[1]]]), -2), normal, (2, 3, 2)),
+    "take_along_axis first": (
+        lambda x: ad.take_along_axis(x, np.array([[1, 1, 0]]), 0),
+        normal,
+        (2, 3),
+    ),
+    "take_along_axis batch": (
+        lambda x: ad.take_along_axis(x, np.array([[[1]]]), -2),
+        normal,
+        (2, 3, 2),
+    ),
 }
 
 INDICES = {
@@ -221,7 +244,10 @@ AFFINE = [
 CASES = {
     **{f"{name} {s}": (f, domain, *s) for name, (f, domain) in BINARY.items() for s in BROADCASTS},
     **{name: (f, domain, (2, 3)) for name, (f, domain) in UNARY.items()},
-    **{f"{name} of a number": (*UNARY[name], ()) for name in ("exp", "relu", "softplus", "x ** number", "number ** x")},
+    **{
+        f"{name} of a number": (*UNARY[name], ())
+        for name in ("exp", "relu", "softplus", "x ** number", "number ** x")
+    },
     **{
         f"{name} {axis}{' keepdims' * keepdims}": (
             lambda x, f=f, a=axis, k=keepdims: f(x, a, k),
@@ -261,7 +287,9 @@ def second_order(f, xs, create_graph=False):
     leaves = [Tensor(x) for x in xs]
     out = f(*leaves)
     slopes = grad(out, leaves, np.ones(out.shape, out.dtype), create_graph=True)
-    return grad(ad.sum(ad.stack([ad.sum(g * g) for g in slopes])), leaves, create_graph=create_graph)
+    return grad(
+        ad.sum(ad.stack([ad.sum(g * g) for g in slopes])), leaves, create_graph=create_graph
+    )
 
 
 # --- Every case ---
@@ -279,7 +307,11 @@ def test_derivatives_of_every_operation(case, dtype):
 def test_sums_are_those_of_numpy_over_any_axes(dtype, keepdims):
     """Values, shapes and dtypes; also of an array that is not contiguous, and where nothing is left to sum."""
     noise = np.random.default_rng(0)
-    for x in (noise.integers(3, size=(2, 3, 4, 5)), noise.integers(3, size=(5, 4, 3, 2)).T, np.ones((2, 3, 0, 5))):
+    for x in (
+        noise.integers(3, size=(2, 3, 4, 5)),
+        noise.integers(3, size=(5, 4, 3, 2)).T,
+        np.ones((2, 3, 0, 5)),
+    ):
         x = x.astype(dtype)
         for n in range(x.ndim + 1):
             for axes in itertools.permutations(range(x.ndim), n):
@@ -337,12 +369,21 @@ VALUES = {
     "sqrt": lambda: (ad.sqrt(X * X), np.abs(X)),
     "relu": lambda: (ad.relu(X), np.where(X > 0, X, 0)),
     "sigmoid": lambda: (ad.sigmoid(30 * X), scipy.special.expit(30 * X)),
-    "sigmoid of bytes": lambda: (ad.sigmoid(np.arange(3, dtype=np.uint8)), scipy.special.expit([0.0, 1, 2])),
+    "sigmoid of bytes": lambda: (
+        ad.sigmoid(np.arange(3, dtype=np.uint8)),
+        scipy.special.expit([0.0, 1, 2]),
+    ),
     "softplus": lambda: (ad.softplus(X), np.log1p(np.exp(X))),
     "logsumexp": lambda: (ad.logsumexp(X), scipy.special.logsumexp(X)),
     "logsumexp axes": lambda: (ad.logsumexp(X, (0, -1)), scipy.special.logsumexp(X, (0, -1))),
-    "logsumexp keepdims": lambda: (ad.logsumexp(X, 1, True), scipy.special.logsumexp(X, 1, keepdims=True)),
-    "logsumexp of a length 1": lambda: (ad.logsumexp(X[:, :1], -1), scipy.special.logsumexp(X[:, :1], -1)),
+    "logsumexp keepdims": lambda: (
+        ad.logsumexp(X, 1, True),
+        scipy.special.logsumexp(X, 1, keepdims=True),
+    ),
+    "logsumexp of a length 1": lambda: (
+        ad.logsumexp(X[:, :1], -1),
+        scipy.special.logsumexp(X[:, :1], -1),
+    ),
     "logsumexp with -inf": lambda: (ad.logsumexp(np.array([-np.inf, 0, 0])), np.log(2)),
     "log_softmax": lambda: (ad.log_softmax(X), scipy.special.log_softmax(X, -1)),
     "log_softmax first": lambda: (ad.log_softmax(X, 0), scipy.special.log_softmax(X, 0)),
@@ -354,7 +395,10 @@ VALUES = {
     "max": lambda: (ad.max(X, 1), X.max(1)),
     "maximum": lambda: (ad.maximum(X, Y), np.maximum(X, Y)),
     "minimum": lambda: (ad.minimum(X, Y), np.minimum(X, Y)),
-    "minimum of bytes": lambda: (ad.minimum(np.array([0, 3], np.uint8), np.array([1, 2], np.uint8)), [0, 2]),
+    "minimum of bytes": lambda: (
+        ad.minimum(np.array([0, 3], np.uint8), np.array([1, 2], np.uint8)),
+        [0, 2],
+    ),
     "where": lambda: (ad.where(X > 0, X, Y), np.where(X > 0, X, Y)),
     "where of a Tensor": lambda: (ad.where(Tensor(X), X, Y), X),
     "clip": lambda: (ad.clip(X, -0.5, Y * Y), np.clip(X, -0.5, Y * Y)),
@@ -392,10 +436,17 @@ OPERATORS = {
 @pytest.mark.parametrize("symbol", OPERATORS)
 def test_operators_on_either_side_of_arrays_and_numbers(symbol, dtype):
     f, x = OPERATORS[symbol], np.array([[1, 2, 4], [3, 5, 7]], dtype)
-    numbers, arrays = [2, 0.5, np.float64(3), np.int64(3)], [np.array([1, 2, 3]), np.ones((2, 1), np.float32)]
+    numbers, arrays = (
+        [2, 0.5, np.float64(3), np.int64(3)],
+        [np.array([1, 2, 3]), np.ones((2, 1), np.float32)],
+    )
     for other in [x, *numbers, *arrays]:
         t = Tensor(x)
-        for result, expected in [(f(t, other), f(x, other)), (f(other, t), f(other, x)), (f(t, t), f(x, x))]:
+        for result, expected in [
+            (f(t, other), f(x, other)),
+            (f(other, t), f(other, x)),
+            (f(t, t), f(x, x)),
+        ]:
             assert isinstance(result, Tensor) and result.dtype == expected.dtype
             assert_allclose(result.data, expected, rtol=4 * np.finfo(dtype).eps)
 
@@ -434,7 +485,9 @@ def first_and_second(f, x):
     """The gradient of sum(f(x)), and the Hessian, row by row."""
     x = Tensor(x)
     slope = grad(ad.sum(f(x)), x, create_graph=True)
-    return slope.data, np.array([grad(slope, x, grad_output=row).data for row in np.eye(x.data.size)])
+    return slope.data, np.array(
+        [grad(slope, x, grad_output=row).data for row in np.eye(x.data.size)]
+    )
 
 
 LARGE = {"softplus": (ad.softplus, [0, 1e4], [0, 1]), "sigmoid": (ad.sigmoid, [0, 1], [0, 0])}
@@ -503,7 +556,12 @@ def test_conventions_where_there_is_no_derivative(name):
 
 @pytest.mark.parametrize("x", [0.0, -1.5])
 def test_powers_to_third_order_at_and_below_zero(x):
-    for n, derivatives in {2: (2 * x, 2, 0), 3: (3 * x**2, 6 * x, 6), 1: (1, 0, 0), 0: (0, 0, 0)}.items():
+    for n, derivatives in {
+        2: (2 * x, 2, 0),
+        3: (3 * x**2, 6 * x, 6),
+        1: (1, 0, 0),
+        0: (0, 0, 0),
+    }.items():
         point = Tensor(x)
         y = point**n
         for expected in derivatives:
@@ -517,7 +575,9 @@ def test_where_never_lets_the_branch_not_taken_cross():
     for out in (ad.where(taken, x, 0), ad.where(~taken, 0, x)):
         assert_array_equal(out.data, [0, 0, 0, 4])
         assert_array_equal(grad(ad.sum(out * out), x).data, [0, 0, 0, 8])
-    weights = np.array([np.nan, np.inf, np.nan, 3.0])  # adjoints that are not finite do not cross either
+    weights = np.array(
+        [np.nan, np.inf, np.nan, 3.0]
+    )  # adjoints that are not finite do not cross either
     assert_array_equal(grad(ad.where(taken, x, 0), x, grad_output=weights).data, [0, 0, 0, 3])
 
 
@@ -600,7 +660,11 @@ def test_grad_is_linear_in_a_recorded_grad_output():
 
 
 def test_zeros_for_inputs_that_the_output_does_not_depend_on():
-    x, y, constants = Tensor(np.ones((2, 3), np.float32)), Tensor(np.ones(4)), np.arange(6.0).reshape(2, 3)
+    x, y, constants = (
+        Tensor(np.ones((2, 3), np.float32)),
+        Tensor(np.ones(4)),
+        np.arange(6.0).reshape(2, 3),
+    )
     assert_array_equal(grad(ad.sum(x), [x, y])[1].data, np.zeros(4))
     for output in (Tensor(1.0), 1.0, np.float32(2), ad.stop_gradient(ad.sum(x))):
         g = grad(output, x, create_graph=True)
@@ -650,7 +714,10 @@ def test_a_tensor_reached_on_many_ways_is_visited_once():
 def test_grad_twice_gives_the_same_and_stores_nothing():
     x = Tensor(np.array([0.5, 2]))
     data, out = x.data.copy(), ad.sum(ad.exp(x) * ad.tanh(x))
-    before = [(id(node), node.function, node.inputs, node.options, node.data.copy()) for node in graph(out)]
+    before = [
+        (id(node), node.function, node.inputs, node.options, node.data.copy())
+        for node in graph(out)
+    ]
     results = [grad(out, x, create_graph=create).data for create in (False, True, False, True)]
     for result in results[1:]:
         assert_array_equal(result, results[0])
@@ -700,7 +767,10 @@ def test_only_what_leads_to_a_requested_input_is_computed(monkeypatch):
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_mixed_dtypes(create_graph):
     rng = np.random.default_rng(6)
-    single, double = Tensor(rng.standard_normal(3).astype(np.float32)), Tensor(rng.standard_normal((2, 3)))
+    single, double = (
+        Tensor(rng.standard_normal(3).astype(np.float32)),
+        Tensor(rng.standard_normal((2, 3))),
+    )
     out = ad.exp(single * double) @ single + ad.sum(single)
     gradients = grad(out, [single, double], grad_output=np.ones(2), create_graph=create_graph)
     assert [(g.dtype, g.shape) for g in gradients] == [(np.float32, (3,)), (np.float64, (2, 3))]
@@ -710,9 +780,15 @@ def test_mixed_dtypes(create_graph):
 
 
 def test_reusing_one_tensor_for_several_arguments():
-    check_grads(lambda x: ad.concatenate([x, x * x, x]) * ad.concatenate([x * x, x, x]), np.array([1.0, -2]), order=3)
+    check_grads(
+        lambda x: ad.concatenate([x, x * x, x]) * ad.concatenate([x * x, x, x]),
+        np.array([1.0, -2]),
+        order=3,
+    )
     check_grads(lambda x: x**x + ad.matmul(x, x), np.array([1.0, 2]), order=3)
-    check_grads(lambda x: ad.maximum(x, x) * ad.where(np.array([True, False]), x, x), np.array([1.0, 2]))
+    check_grads(
+        lambda x: ad.maximum(x, x) * ad.where(np.array([True, False]), x, x), np.array([1.0, 2])
+    )
 
 
 # --- Hessian-vector products ---
@@ -731,7 +807,9 @@ def test_hvp_of_an_array_is_an_array():
     product = hvp(quartic, POINT, DIRECTION)
     assert isinstance(product, np.ndarray)
     assert_allclose(product, HESSIAN @ DIRECTION, rtol=1e-14)
-    assert_allclose([hvp(quartic, POINT, row) for row in np.eye(3)], HESSIAN, rtol=1e-14, atol=1e-14)
+    assert_allclose(
+        [hvp(quartic, POINT, row) for row in np.eye(3)], HESSIAN, rtol=1e-14, atol=1e-14
+    )
     assert_array_equal(hvp(lambda x: ad.sum(x * A[0]), POINT, DIRECTION), np.zeros(3))
     assert hvp(ad.exp, 1, 2.0) == pytest.approx(2 * math.e)
 
@@ -878,8 +956,16 @@ def test_axes_out_of_range_are_named(axes):
 
 OTHER_ERRORS = {
     "non-scalar output": (lambda: grad(M, M), ValueError, "shape (2, 3) needs grad_output"),
-    "output of one element": (lambda: grad(M[0, :1], M), ValueError, "shape (1,) needs grad_output"),
-    "grad_output": (lambda: grad(M, M, np.ones(3)), ValueError, "shape (3,), the output has shape (2, 3)"),
+    "output of one element": (
+        lambda: grad(M[0, :1], M),
+        ValueError,
+        "shape (1,) needs grad_output",
+    ),
+    "grad_output": (
+        lambda: grad(M, M, np.ones(3)),
+        ValueError,
+        "shape (3,), the output has shape (2, 3)",
+    ),
     "grad_output, scalar": (
         lambda: grad(M[0, 0], M, np.ones(1)),
         ValueError,
@@ -910,7 +996,11 @@ OTHER_ERRORS = {
         "matmul of (2, 4, 2) and (3, 2, 3)",
     ),
     "affine": (lambda: ad.affine(M, ROW, ROW), ValueError, "affine of (2, 3) and (4,) and (4,): "),
-    "affine, bias too large": (lambda: ad.affine(M, M.reshape(3, 2), np.ones((3, 2, 2))), ValueError, "(3, 2, 2): "),
+    "affine, bias too large": (
+        lambda: ad.affine(M, M.reshape(3, 2), np.ones((3, 2, 2))),
+        ValueError,
+        "(3, 2, 2): ",
+    ),
     "max of nothing": (lambda: ad.max(Tensor(np.ones(0))), ValueError, "max of (0,): "),
     "complex": (lambda: Tensor(np.array([1j])), TypeError, "complex128"),
     "a length of time": (lambda: Tensor(np.ones(1, "m8[s]")), TypeError, "timedelta64[s]"),
@@ -999,7 +1089,9 @@ def test_check_grads_finds_wrong_second_derivatives(name, dtype, monkeypatch):
     monkeypatch.setitem(ad.VJPS, np.tanh, (WRONG_SECOND_ORDER[name],))
     if "detached" in name:
         check_grads(with_tanh, x, order=1)
-    with pytest.raises(AssertionError, match="by differences" if "detached" in name else "by create_graph"):
+    with pytest.raises(
+        AssertionError, match="by differences" if "detached" in name else "by create_graph"
+    ):
         check_grads(with_tanh, x)
 
 

@@ -12,8 +12,8 @@ import metarl
 from autodiff import Tensor
 from benchmarks import bandits, meta_gradient, sinusoid
 from envs import PointMass
+from harness.settings import Setting
 from policies import Trajectories, rollout
-from settings import Setting
 
 
 # --- Bandits: agents that count ---
@@ -24,14 +24,18 @@ def bayes_value(counts, left):
     values = []
     for i, (wins, losses) in enumerate(counts):
         p = (wins + 1) / (wins + losses + 2)
-        won, lost = ([*counts[:i], c, *counts[i + 1 :]] for c in ((wins + 1, losses), (wins, losses + 1)))
+        won, lost = (
+            [*counts[:i], c, *counts[i + 1 :]] for c in ((wins + 1, losses), (wins, losses + 1))
+        )
         values.append(p * (1 + bayes_value(won, left - 1)) + (1 - p) * bayes_value(lost, left - 1))
     return max(values)
 
 
 @pytest.mark.parametrize(("arms", "pulls"), [(1, 4), (2, 1), (2, 5), (3, 4), (5, 3)])
 def test_optimum_agrees_with_the_plain_recursion(arms, pulls):
-    assert bandits.optimum(arms, pulls) == pytest.approx(bayes_value([(0, 0)] * arms, pulls), abs=1e-12)
+    assert bandits.optimum(arms, pulls) == pytest.approx(
+        bayes_value([(0, 0)] * arms, pulls), abs=1e-12
+    )
 
 
 def test_optimum_of_two_pulls_by_hand():
@@ -48,11 +52,15 @@ def plan(price, left, wins=0, losses=0):
     if left == 0:
         return 0.0
     p = (wins + 1) / (wins + losses + 2)
-    after = p * plan(price, left - 1, wins + 1, losses) + (1 - p) * plan(price, left - 1, wins, losses + 1)
+    after = p * plan(price, left - 1, wins + 1, losses) + (1 - p) * plan(
+        price, left - 1, wins, losses + 1
+    )
     return max(0.0, p - price + after)
 
 
-@pytest.mark.parametrize(("left", "wins", "losses"), [(1, 0, 0), (2, 0, 0), (5, 1, 2), (7, 0, 0), (3, 4, 1)])
+@pytest.mark.parametrize(
+    ("left", "wins", "losses"), [(1, 0, 0), (2, 0, 0), (5, 1, 2), (7, 0, 0), (3, 4, 1)]
+)
 def test_gittins_index_is_the_price_at_which_the_arm_is_worth_nothing(left, wins, losses):
     index = bandits.gittins(8)[left, wins, losses]
     assert plan(index + 1e-4, left, wins, losses) == 0
@@ -87,7 +95,9 @@ def test_counting_agents_choose_by_their_formulas():
     ucb = [3 / 4 + np.sqrt(2 * np.log(5) / 4), 1 + np.sqrt(2 * np.log(5)), np.inf]
     np.testing.assert_allclose(score["UCB1"], ucb)
     np.testing.assert_allclose(score["Gittins"], bandits.gittins(10)[5, [3, 1, 0], [1, 0, 0]])
-    draws = bandits.COUNTING["Thompson"](np.tile(wins, (20_000, 1)), np.tile(losses, (20_000, 1)), 5, 10, rng)
+    draws = bandits.COUNTING["Thompson"](
+        np.tile(wins, (20_000, 1)), np.tile(losses, (20_000, 1)), 5, 10, rng
+    )
     np.testing.assert_allclose(draws.mean(0), [4 / 6, 2 / 3, 1 / 2], atol=0.01)
     np.testing.assert_allclose(draws.var(0), [8 / 252, 2 / 36, 1 / 12], atol=0.003)
 
@@ -135,7 +145,9 @@ def probability(x, history):
 def expected_return(x):
     """J^II of a whole lifetime: the sum over all histories."""
     histories = itertools.product(itertools.product(range(K), (0, 1)), repeat=PULLS)
-    return sum(probability(x, history) * sum(success for _, success in history) for history in histories)
+    return sum(
+        probability(x, history) * sum(success for _, success in history) for history in histories
+    )
 
 
 @pytest.mark.parametrize("kind", [Tensor, np.asarray])
@@ -161,20 +173,27 @@ def test_meta_gradient_is_that_of_the_enumerated_lifetimes(monkeypatch):
 
     def scripted(family, network, theta, tasks, episodes, rng):
         action, reward = histories[:, next(time), :, None, None].swapaxes(0, 1)
-        return Trajectories(np.ones((n, 1, 1, 1)), action, reward.astype(float), np.ones((n, 1, 1), bool))
+        return Trajectories(
+            np.ones((n, 1, 1, 1)), action, reward.astype(float), np.ones((n, 1, 1), bool)
+        )
 
     monkeypatch.setattr(bandits, "rollout", scripted)
     g, returns = bandits.meta_gradient(bandits.setting(K), X, PULLS, np.tile(MEANS, (n, 1)), None)
     p = [probability(X, history) for history in histories]
     assert sum(p) == pytest.approx(1) and p @ returns == pytest.approx(expected_return(X))
-    exact = [(expected_return(X + 1e-5 * e) - expected_return(X - 1e-5 * e)) / 2e-5 for e in np.eye(len(X))]
+    exact = [
+        (expected_return(X + 1e-5 * e) - expected_return(X - 1e-5 * e)) / 2e-5
+        for e in np.eye(len(X))
+    ]
     np.testing.assert_allclose(-(p @ g), exact, atol=1e-8)
 
 
 def test_worth_is_what_a_policy_earns_without_learning():
     c, tasks = bandits.setting(2), np.array([[0.5, 0.1], [0.2, 1.0]])
     even, first = np.zeros((2, 4)), np.tile([50.0, 0, 50, 0], (2, 1))
-    np.testing.assert_allclose(bandits.worth(c, [even, first], tasks), [[0.6, 0.5], [1.2, 0.2]], atol=1e-12)
+    np.testing.assert_allclose(
+        bandits.worth(c, [even, first], tasks), [[0.6, 0.5], [1.2, 0.2]], atol=1e-12
+    )
 
 
 def test_cut_shortens_outliers_alone():
@@ -221,9 +240,11 @@ def test_a_run_is_judged_on_held_out_bandits(monkeypatch):
     c, n, lived = bandits.setting(2), 300, []
     monkeypatch.setattr(bandits, "TEST_TASKS", n)
     monkeypatch.setitem(bandits.TRAINED, "MAML", lambda c, pulls, seed: ("trained", 7))
-    monkeypatch.setattr(bandits, "live", lambda c, x, pulls, tasks, rng: lived.append((x, tasks)) or np.arange(n))
+    monkeypatch.setattr(
+        bandits, "live", lambda c, x, pulls, tasks, rng: lived.append((x, tasks)) or np.arange(n)
+    )
     mean, steps, seconds = bandits.run("MAML", 40, 2, 5)
-    tasks = metarl.sample_tasks(c, n, metarl.rng(5, metarl.TEST, metarl.TASKS), "test")
+    tasks = metarl.sample_tasks(c, n, metarl.noise_at(5, metarl.TEST, metarl.TASKS), "test")
     assert lived[0][0] == "trained" and (mean, steps) == ((n - 1) / 2, 7) and seconds >= 0
     np.testing.assert_array_equal(lived[0][1], tasks)
     mean, steps, _ = bandits.run("random", 40, 2, 5)
@@ -233,7 +254,9 @@ def test_a_run_is_judged_on_held_out_bandits(monkeypatch):
 def test_an_agent_lives_from_the_same_start_in_each_task():
     x = np.array([99.0, 0, 0, 0, *bandits.RULE])  # the first arm, whatever comes
     tasks = np.array([[1.0, 0.0], [0.0, 1.0]])
-    np.testing.assert_array_equal(bandits.live(bandits.setting(2), x, 9, tasks, metarl.rng(0)), [9, 0])
+    np.testing.assert_array_equal(
+        bandits.live(bandits.setting(2), x, 9, tasks, metarl.noise_at(0)), [9, 0]
+    )
 
 
 # --- Sine waves ---
@@ -243,7 +266,11 @@ def test_waves_and_their_points():
     x, y = sinusoid.points(wave, 400, rng)
     amplitude = np.sqrt(wave(0 * x[:, :1]) ** 2 + wave(np.full_like(x[:, :1], np.pi / 2)) ** 2)
     assert x.shape == y.shape == (25, 400, 1) and np.abs(x).max() <= 5
-    assert (amplitude >= 0.1).all() and (amplitude <= 5).all() and (np.abs(y) <= amplitude + 1e-12).all()
+    assert (
+        (amplitude >= 0.1).all()
+        and (amplitude <= 5).all()
+        and (np.abs(y) <= amplitude + 1e-12).all()
+    )
     assert (wave(0 * x[:, :1]) <= 0).all(), "sin(-phase) with the phase in [0, pi]"
 
 
@@ -255,10 +282,15 @@ def test_step_and_loss_against_differences():
     direction = rng.standard_normal((2, sinusoid.P))
     slope = (loss(theta + 1e-6 * direction) - loss(theta - 1e-6 * direction)) / 2e-6
     np.testing.assert_allclose(((theta - moved) * direction).sum(1), 0.01 * slope, rtol=1e-5)
-    w = [theta[0, a:b] for a, b in ((0, 40), (40, 80), (80, 1680), (1680, 1720), (1720, 1760), (1760, 1761))]
+    w = [
+        theta[0, a:b]
+        for a, b in ((0, 40), (40, 80), (80, 1680), (1680, 1720), (1720, 1760), (1760, 1761))
+    ]
     hidden = np.maximum(x[0] * w[0] + w[1], 0)
     hidden = np.maximum(hidden @ w[2].reshape(40, 40) + w[3], 0)
-    assert loss(theta)[0] == pytest.approx(np.mean((hidden @ w[4][:, None] + w[5] - np.sin(x[0])) ** 2))
+    assert loss(theta)[0] == pytest.approx(
+        np.mean((hidden @ w[4][:, None] + w[5] - np.sin(x[0])) ** 2)
+    )
 
 
 def post_adaptation_loss(z, seed):
@@ -294,7 +326,9 @@ def test_reptile_of_a_perfect_learner_stays():
     z = np.zeros(2 * sinusoid.P)
     assert not sinusoid.reptile(z, lambda x: 0 * x, np.random.default_rng(0)).any()
     g = sinusoid.reptile(z, lambda x: 0 * x + 1, np.random.default_rng(0))
-    bias = 1 - (1 - 2 * sinusoid.ALPHA) ** 5  # from 0 towards 1 in five steps along 2 (b - 1): the only slope
+    bias = (
+        1 - (1 - 2 * sinusoid.ALPHA) ** 5
+    )  # from 0 towards 1 in five steps along 2 (b - 1): the only slope
     assert np.flatnonzero(g).tolist() == [1760] and g[1760] == pytest.approx(-bias)
 
 
@@ -303,7 +337,10 @@ def test_errors_after_each_step_with_the_learned_rates():
     z = np.append(sinusoid.NETWORK.init(rng), np.log(rng.uniform(0.01, 0.05, P)))
     measured, noise = sinusoid.errors(z, 7, n), np.random.default_rng((7, 1))
     wave, x = sinusoid.sample_tasks(n, noise), noise.uniform(-5, 5, (n, 5, 1))
-    theta, grid = Tensor(np.tile(z[:P], (n, 1))), np.linspace(-5, 5, 100)[None, :, None] * np.ones((n, 1, 1))
+    theta, grid = (
+        Tensor(np.tile(z[:P], (n, 1))),
+        np.linspace(-5, 5, 100)[None, :, None] * np.ones((n, 1, 1)),
+    )
     for k in range(3):
         error = (sinusoid.NETWORK.mode(theta.data, grid) - wave(grid)) ** 2
         np.testing.assert_allclose(measured[:, k], error.mean((1, 2)))
@@ -314,14 +351,18 @@ def test_training_helps_and_is_reproducible():
     trained = [sinusoid.train(sinusoid.maml, 40, seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(trained[0], trained[1])
     assert not np.array_equal(trained[0], trained[2])
-    before, after = (sinusoid.errors(z, 0, n=50).mean(0) for z in (sinusoid.train(None, 0, 0), trained[0]))
+    before, after = (
+        sinusoid.errors(z, 0, n=50).mean(0) for z in (sinusoid.train(None, 0, 0), trained[0])
+    )
     assert before.shape == (11,) and after[1] < before[1]
 
 
 def test_settings_of_the_bandits():
     c = bandits.setting(5)
     assert (c.family.horizon, c.family.arms, c.network.size) == (1, 5, 10)
-    train, test = (metarl.sample_tasks(c, 50, metarl.rng(0), split) for split in ("train", "test"))
+    train, test = (
+        metarl.sample_tasks(c, 50, metarl.noise_at(0), split) for split in ("train", "test")
+    )
     assert not (train[:, None] == test).all(-1).any()
 
 
@@ -349,11 +390,27 @@ def test_our_contestant_takes_all_the_noise_there_is_and_no_other(dtype, tmp_pat
     T, K, H = 7, 3, 5
     arrays = meta_gradient.inputs(dtype, T, K, H, hidden=(4, 4))
     np.savez(tmp_path / "in.npz", **arrays)
-    command = [sys.executable, meta_gradient.SCRIPT, "ours", tmp_path / "in.npz", tmp_path / "out.npy"]
+    command = [
+        sys.executable,
+        meta_gradient.SCRIPT,
+        "ours",
+        tmp_path / "in.npz",
+        tmp_path / "out.npy",
+    ]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    options = dict(standardise=False, episodes=K, alpha=0.1, gamma=0.99, learn_alpha=False, dtype=dtype, hidden=(4, 4))
+    options = dict(
+        standardise=False,
+        episodes=K,
+        alpha=0.1,
+        gamma=0.99,
+        learn_alpha=False,
+        dtype=dtype,
+        hidden=(4, 4),
+    )
     c = Setting(algo="maml", estimator="log-prob", env=Clamped(horizon=H, radius=0), **options)
-    sample = lambda k, theta: rollout(c.family, c.network, theta, arrays["goals"], K, Prepared(arrays["noise"][k]))
+    sample = lambda k, theta: rollout(
+        c.family, c.network, theta, arrays["goals"], K, Prepared(arrays["noise"][k])
+    )
     x = Tensor(np.tile(arrays["theta"], (T, 1)))
     expected = metarl.grad(metarl.ad.sum(metarl.meta_loss(c, x, sample)[0]), x).data.mean(0)
     error = np.abs(np.load(tmp_path / "out.npy") - expected).max() / np.abs(expected).max()
@@ -373,4 +430,9 @@ def test_memory_is_that_of_this_process_and_its_children():
         child.kill()
         child.join()
         print(alone > 15 and peak() < alone + 10)"""
-    assert subprocess.check_output([sys.executable, "-c", program], cwd=meta_gradient.SCRIPT.parent.parent) == b"True\n"
+    assert (
+        subprocess.check_output(
+            [sys.executable, "-c", program], cwd=meta_gradient.SCRIPT.parent.parent
+        )
+        == b"True\n"
+    )

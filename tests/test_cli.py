@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import checkpoints
-import cli
 import metarl
-from metarl import ALGORITHMS, Setting
+from harness import checkpoints, cli
+from harness.settings import Setting
+from metarl import ALGORITHMS
 from test_metarl import SMALL, arguments
 
 
@@ -26,7 +26,9 @@ def test_log_holds_each_state(run):
     rows = [row.split(",") for row in (run / "log.csv").read_text().splitlines()]
     assert rows[0] == ["iteration", "pre", "post", "env_steps", "seconds"]
     for row, state in zip(rows[1:], metarl.train(c, metarl.initial_state(c))):  # noqa: B905
-        assert [float(x) for x in row[:4]] == [state[name] for name in ("t", "pre", "post", "env_steps")]
+        assert [float(x) for x in row[:4]] == [
+            state[name] for name in ("t", "pre", "post", "env_steps")
+        ]
     seconds = [float(row[4]) for row in rows[1:]]
     assert seconds == sorted(seconds) and seconds[0] > 0
 
@@ -37,7 +39,10 @@ def test_log_written_after_the_checkpoint_is_dropped_on_resume(run, tmp_path):
     with open(part / "log.csv", "a") as log:
         log.write("2,-1.0,-1.0,9.0,9.0\n3,-1.0,-")
     assert cli.main(["--resume", str(part), "--iterations", "3", "--quiet"]) == 0
-    logs = [[row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()] for d in (run, part)]
+    logs = [
+        [row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()]
+        for d in (run, part)
+    ]
     assert logs[0] == logs[1]
 
 
@@ -74,7 +79,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with open(path, "rb") as reader:
         with cli.replacing(path) as file:
             file.write(b"new")
-        assert reader.read() == b"old" and path.read_bytes() == b"new"  # moved into place, not overwritten
+        assert (
+            reader.read() == b"old" and path.read_bytes() == b"new"
+        )  # moved into place, not overwritten
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -92,7 +99,9 @@ def rewritten(path, **changes):
 
 
 def about(**changes):
-    return np.array(json.dumps({"schema": 1, "setting": asdict(Setting(**SMALL)), "seconds": 0.0} | changes))
+    return np.array(
+        json.dumps({"schema": 1, "setting": asdict(Setting(**SMALL)), "seconds": 0.0} | changes)
+    )
 
 
 SIZE = metarl.initial_state(Setting(**SMALL))["theta"].size
@@ -161,7 +170,9 @@ def test_options_have_help_with_their_defaults(capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  --")}
     assert {name.strip(",") for name in lines} >= {cli.flag(f) for f in cli.fields(Setting)}
-    assert "[0.5; sparse-pointmass 0.25; " in lines["--alpha"] and lines["--hidden"].endswith("[64 64; fourcorners 32]")
+    assert "[0.5; sparse-pointmass 0.25; " in lines["--alpha"] and lines["--hidden"].endswith(
+        "[64 64; fourcorners 32]"
+    )
     assert "[1; reptile 3; joint 0]" in lines["--inner-steps"]
 
 
@@ -184,7 +195,12 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert cli.main(arguments()) == 0
     err = capsys.readouterr().err
-    assert err.startswith("\rmaml ") and err.count("\n") == 1 and "3/3" in err and "iterations/s" in err
+    assert (
+        err.startswith("\rmaml ")
+        and err.count("\n") == 1
+        and "3/3" in err
+        and "iterations/s" in err
+    )
 
 
 def test_an_unwritable_directory_is_one_line(tmp_path, capsys):

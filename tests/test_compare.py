@@ -13,7 +13,9 @@ import metarl
 from benchmarks import compare
 from benchmarks.compare import FRACTIONS, ROWS, SHARED, setting
 
-TINY = dict(hidden=(3,), tasks=2, episodes=2, population=4, adapt_episodes=3, test_tasks=3, test_episodes=2)
+TINY = dict(
+    hidden=(3,), tasks=2, episodes=2, population=4, adapt_episodes=3, test_tasks=3, test_episodes=2
+)
 TINY |= dict(env="turned-pointmass:horizon=5")
 BUDGET = 500.0
 
@@ -36,7 +38,10 @@ def test_all_rows_share_what_decides_on_the_test():
     settings = [setting(name, "pointmass", 3) for name in ROWS]
     for name, value in SHARED.items():
         assert {getattr(c, name) for c in settings} == {value}, name
-    tasks = [metarl.meta_test(tiny(name, 3), metarl.initial_state(tiny(name, 3))["theta"])[0] for name in ROWS]
+    tasks = [
+        metarl.meta_test(tiny(name, 3), metarl.initial_state(tiny(name, 3))["theta"])[0]
+        for name in ROWS
+    ]
     for other in tasks[1:]:
         assert_array_equal(other, tasks[0])
     assert {c.algo for c in settings} == set(metarl.ALGORITHMS)
@@ -61,8 +66,13 @@ def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(env, optio
 def test_a_run_is_tested_at_the_first_iterations_that_reach_the_fractions(name):
     c = tiny(name)
     result = compare.run(c, BUDGET)
-    states = [metarl.initial_state(c), *itertools.islice(metarl.train(c, metarl.initial_state(c)), 60)]
-    for fraction, env_steps, returns in zip(FRACTIONS, result["env_steps"], result["returns"], strict=True):
+    states = [
+        metarl.initial_state(c),
+        *itertools.islice(metarl.train(c, metarl.initial_state(c)), 60),
+    ]
+    for fraction, env_steps, returns in zip(
+        FRACTIONS, result["env_steps"], result["returns"], strict=True
+    ):
         state = next(s for s in states if s["env_steps"] >= fraction * BUDGET)
         assert env_steps == state["env_steps"]
         tasks, expected = metarl.meta_test(c, state["theta"])
@@ -81,16 +91,18 @@ def test_a_result_is_what_json_gives_back(name):
 
 # --- Updates ---
 def test_agreement_is_the_mean_cosine_of_pairs():
-    u = metarl.rng(0).standard_normal((4, 7)) + 1
+    u = metarl.noise_at(0).standard_normal((4, 7)) + 1
     pairs = [a @ b for a, b in itertools.combinations(u, 2)]
-    assert compare.agreement(u) == pytest.approx(np.mean(pairs) / np.mean([a @ a for a in u]), rel=1e-12)
+    assert compare.agreement(u) == pytest.approx(
+        np.mean(pairs) / np.mean([a @ a for a in u]), rel=1e-12
+    )
     assert compare.agreement(np.ones((3, 5))) == pytest.approx(1)
     assert compare.agreement(np.eye(3)) == pytest.approx(0)
 
 
 def test_signal_to_noise_of_updates_with_known_signal_and_noise():
     """Mean (3, 4), deviation 2 in each of 2 directions: 25 / 8 from half a million steps, twice that from a million."""
-    u = np.array([3.0, 4.0]) + 2 * metarl.rng(0).standard_normal((200_000, 2))
+    u = np.array([3.0, 4.0]) + 2 * metarl.noise_at(0).standard_normal((200_000, 2))
     ratio = compare.signal_to_noise(compare.agreement(u), 5e5)
     assert ratio == pytest.approx(2 * 25 / 8, rel=0.02)
 
@@ -143,7 +155,9 @@ def test_finished_runs_are_skipped_and_give_the_same(tmp_path, counted):
     assert counted[4:] == [("maml", 2), ("joint", 2)]
 
 
-@pytest.mark.parametrize("options", [{"alpha": 0.3}, {"env": "pointmass"}, {"test_tasks": 4}, {"hidden": (4,)}])
+@pytest.mark.parametrize(
+    "options", [{"alpha": 0.3}, {"env": "pointmass"}, {"test_tasks": 4}, {"hidden": (4,)}]
+)
 def test_a_changed_setting_is_not_mistaken_for_a_finished_one(tmp_path, counted, options):
     tiny_comparison(tmp_path, ["maml"])
     tiny_comparison(tmp_path, ["maml"], **options)
@@ -191,7 +205,9 @@ def test_interrupted_it_keeps_finished_runs(tmp_path, monkeypatch, counted, caps
     monkeypatch.setattr(compare, "run", interrupted)
     monkeypatch.setattr(compare, "workers", lambda n: nullcontext(map))
     assert compare.main(argv) == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted; what is finished is in")
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("interrupted; what is finished is in")
+    )
     assert sorted(path.name[:6] for path in (tmp_path / "a b").iterdir()) == ["maml-0", "maml-1"]
     monkeypatch.setattr(compare, "run", run)
     monkeypatch.setattr(compare, "table", lambda results: "")
@@ -204,7 +220,9 @@ def test_interrupted_it_keeps_finished_runs(tmp_path, monkeypatch, counted, caps
 def test_curves_and_regret_are_means_over_seeds_with_students_interval(results):
     runs = results["reptile"]
     curve = compare.curves(runs)
-    by_seed = np.array([[np.mean(point, 0) for point in run["returns"]] for run in runs])  # (seeds, points, k + 1)
+    by_seed = np.array(
+        [[np.mean(point, 0) for point in run["returns"]] for run in runs]
+    )  # (seeds, points, k + 1)
     assert_allclose(curve["returns"], by_seed.mean(0), rtol=1e-12)
     half = student.ppf(0.975, 1) * by_seed.std(0, ddof=1) / np.sqrt(2)
     assert_allclose(curve["ci95"], half, rtol=1e-9)
@@ -212,7 +230,9 @@ def test_curves_and_regret_are_means_over_seeds_with_students_interval(results):
     assert_allclose(curve["seconds"], np.mean([run["seconds"] for run in runs], 0))
     lost = [np.mean(run["optimal"]) - by_seed[i, -1, -1] for i, run in enumerate(runs)]
     mean, half = compare.regret(runs)
-    assert_allclose([mean, half], [np.mean(lost), student.ppf(0.975, 1) * np.std(lost, ddof=1) / np.sqrt(2)])
+    assert_allclose(
+        [mean, half], [np.mean(lost), student.ppf(0.975, 1) * np.std(lost, ddof=1) / np.sqrt(2)]
+    )
     assert mean > 0
 
 
@@ -221,16 +241,24 @@ def test_with_one_seed_intervals_are_over_tasks(results):
     returns = np.array(run["returns"])  # (points, tasks, k + 1)
     curve = compare.curves([run])
     assert_allclose(curve["returns"], returns.mean(1), rtol=1e-12)
-    assert_allclose(curve["ci95"], student.ppf(0.975, 2) * returns.std(1, ddof=1) / np.sqrt(3), rtol=1e-9)
+    assert_allclose(
+        curve["ci95"], student.ppf(0.975, 2) * returns.std(1, ddof=1) / np.sqrt(3), rtol=1e-9
+    )
 
 
 def test_the_tables_hold_the_numbers(results):
     lines = compare.table(results).splitlines()
-    assert "seeds: 2, budget: 500" in lines[0] and "on 3 held-out tasks" in lines[0] and "of 3 episodes" in lines[0]
+    assert (
+        "seeds: 2, budget: 500" in lines[0]
+        and "on 3 held-out tasks" in lines[0]
+        and "of 3 episodes" in lines[0]
+    )
     curve = compare.curves(results["es-maml"])
     row = next(line for line in lines if line.startswith("es-maml"))
     assert row.split()[:5] == ["es-maml", "linear,", "P=8", "hc", "+alpha"]
-    cells = [f"{m:.2f} ± {h:.2f}" for m, h in zip(curve["returns"][-1], curve["ci95"][-1], strict=True)]
+    cells = [
+        f"{m:.2f} ± {h:.2f}" for m, h in zip(curve["returns"][-1], curve["ci95"][-1], strict=True)
+    ]
     cells.append("{:.2f} ± {:.2f}".format(*compare.regret(results["es-maml"])))
     assert row.split("alpha")[1].split() == [
         *" ".join(cells).split(),
@@ -242,7 +270,10 @@ def test_the_tables_hold_the_numbers(results):
     for line, name, inner in zip(untrained, ("maml", "es-maml"), ("pg", "hc"), strict=True):
         first = compare.curves(results[name])["returns"][0]
         assert line.split(inner)[1].split()[::3] == [f"{m:.2f}" for m in first]
-    assert lines[-1].split() == ["optimum", f"{np.mean([run['optimal'] for run in results['maml']]):.2f}"]
+    assert lines[-1].split() == [
+        "optimum",
+        f"{np.mean([run['optimal'] for run in results['maml']]):.2f}",
+    ]
 
     updates = compare.optimisers(results).splitlines()
     pieces, numbers, steps, cosine, ratio, last, _, cost = updates[2].split()[1:]
@@ -251,13 +282,27 @@ def test_the_tables_hold_the_numbers(results):
     assert cosine == f"{np.mean([x['cosine'] for x in about[0]]):.4f}"
     assert last == f"{np.mean([x['cosine'] for x in about[1]]):.4f}"
     assert ratio == f"{compare.signal_to_noise(np.mean([x['cosine'] for x in about[0]]), 40):.3f}"
-    seconds, taken = (sum(run[name][-1] for run in results["maml"]) for name in ("seconds", "env_steps"))
+    seconds, taken = (
+        sum(run[name][-1] for run in results["maml"]) for name in ("seconds", "env_steps")
+    )
     assert cost == f"{1e6 * seconds / taken:.2f}"
 
 
 def test_the_command_line_in_two_processes(tmp_path, capsys):
     env = "turned-pointmass:horizon=2"
-    argv = ["--env", env, "--algos", "joint", "nes", "--budget", "1", "--seeds", "1", "--out", str(tmp_path)]
+    argv = [
+        "--env",
+        env,
+        "--algos",
+        "joint",
+        "nes",
+        "--budget",
+        "1",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     assert compare.main(argv) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(env) and "\njoint " in printed and "\nnes " in printed
@@ -265,7 +310,9 @@ def test_the_command_line_in_two_processes(tmp_path, capsys):
     assert names == {"joint-0", "nes-0"}
 
 
-@pytest.mark.parametrize("bad", [["--env", "nowhere"], ["--budget", "nan"], ["--seeds", "0"], ["--algos", "sarsa"]])
+@pytest.mark.parametrize(
+    "bad", [["--env", "nowhere"], ["--budget", "nan"], ["--seeds", "0"], ["--algos", "sarsa"]]
+)
 def test_bad_input_is_refused_before_anything_is_written(bad, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         compare.main([*bad, "--out", str(tmp_path / "out")])

@@ -9,12 +9,12 @@ from dataclasses import asdict, fields
 
 import pytest
 
-import cli
 import metarl
 from docs import exercises, pseudocode
 from docs.exercises import EXERCISES
 from docs.pseudocode import ALGORITHMS, BEGIN, END, ROOT
-from metarl import Setting
+from harness import cli
+from harness.settings import Setting
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -31,7 +31,11 @@ def test_an_algorithm_shows_no_place_twice_and_no_number_of_a_paper_is_left_out(
     rows = [(where, tag) for _, _, where, tag in algorithm.rows]
     assert len(rows) == len(set(rows))
     bounds = [re.findall(r"\d+", number) for number, *_ in algorithm.rows]
-    numbers = {n for b in bounds for n in ([*map(int, b)] if "," in " ".join(b) else range(int(b[0]), int(b[-1]) + 1))}
+    numbers = {
+        n
+        for b in bounds
+        for n in ([*map(int, b)] if "," in " ".join(b) else range(int(b[0]), int(b[-1]) + 1))
+    }
     if algorithm.column == "line":
         assert numbers == set(range(1, max(numbers) + 1))
     else:
@@ -41,7 +45,9 @@ def test_an_algorithm_shows_no_place_twice_and_no_number_of_a_paper_is_left_out(
 def test_a_number_in_a_tag_is_the_number_in_the_pseudo_code():
     """But for train, which all share, inner_loop in Reptile, and OpenAI-ES, which counts as its own paper does."""
     for algorithm in ALGORITHMS:
-        own = [row for row in algorithm.rows if "OpenAIES" not in row[2] and row[2] != "metarl.train"]
+        own = [
+            row for row in algorithm.rows if "OpenAIES" not in row[2] and row[2] != "metarl.train"
+        ]
         for number, _, where, tag in own:
             if (algorithm.title, where) != ("Reptile", "metarl.inner_loop"):
                 assert re.findall(r"\d+", number) == re.findall(r"\d+", tag), (where, tag)
@@ -81,19 +87,33 @@ def test_cells_are_whole_in_markdown():
 
 
 def test_the_code_shown_is_the_code():
-    text, lines = pseudocode.render(), [x for f in pseudocode.FILES for x in (ROOT / f).read_text("utf-8").splitlines()]
-    shown = [code for row in text.splitlines() if row.startswith("|") for code in re.findall("`([^`]+)`", row)[:-1]]
+    text, lines = (
+        pseudocode.render(),
+        [x for f in pseudocode.FILES for x in (ROOT / f).read_text("utf-8").splitlines()],
+    )
+    shown = [
+        code
+        for row in text.splitlines()
+        if row.startswith("|")
+        for code in re.findall("`([^`]+)`", row)[:-1]
+    ]
     assert len(shown) >= sum(len(a.rows) for a in ALGORITHMS)
     for code in shown:
-        assert any(line.strip().startswith(code.replace("\\|", "|") + "  # ") for line in lines), code
+        assert any(line.strip().startswith(code.replace("\\|", "|") + "  # ") for line in lines), (
+            code
+        )
 
 
 def test_the_readme_holds_what_the_generator_prints():
     if BEGIN in README:
-        assert pseudocode.inserted(README, pseudocode.render()) == README, "run python -m docs.pseudocode --write"
+        assert pseudocode.inserted(README, pseudocode.render()) == README, (
+            "run python -m docs.pseudocode --write"
+        )
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert pseudocode.inserted(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert pseudocode.inserted(pseudocode.inserted(page, "new"), "new") == pseudocode.inserted(page, "new")
+    assert pseudocode.inserted(pseudocode.inserted(page, "new"), "new") == pseudocode.inserted(
+        page, "new"
+    )
     for broken in ("", BEGIN, f"{END} {BEGIN}"):
         with pytest.raises(ValueError, match="needs a line"):
             pseudocode.inserted(broken, "new")
@@ -108,7 +128,9 @@ def test_an_exercise_is_not_solved_until_it_is(number, tmp_path, capsys, monkeyp
     said = capsys.readouterr().out
     assert exercise.title in said and exercise.check.__name__ not in said
     changed = [
-        path.name for path in exercises.program() if path.read_text("utf-8") != (copy / path.name).read_text("utf-8")
+        path.name
+        for path in exercises.program()
+        if path.read_text("utf-8") != (copy / path.name).read_text("utf-8")
     ]
     assert changed == [exercise.file]
     assert exercises.main([str(number), str(copy), "--check"]) == 1
@@ -159,7 +181,9 @@ def test_a_false_solution_is_not_taken_for_right(name, tmp_path):
 
 def test_maml_and_fomaml_differ_in_nothing_but_their_gradients():
     """So that exercise 1 tells the truth."""
-    maml, fomaml = (asdict(Setting(algo=algo, env="sparse-pointmass")) for algo in ("maml", "fomaml"))
+    maml, fomaml = (
+        asdict(Setting(algo=algo, env="sparse-pointmass")) for algo in ("maml", "fomaml")
+    )
     assert {name for name in maml if maml[name] != fomaml[name]} == {"algo", "estimator"}
 
 
@@ -179,11 +203,15 @@ def test_a_program_that_does_not_even_import_is_not_right(tmp_path):
 
 def test_exercises_are_listed(capsys):
     assert exercises.main([]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{i}  {e.title}" for i, e in enumerate(EXERCISES, 1)]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{i}  {e.title}" for i, e in enumerate(EXERCISES, 1)
+    ]
 
 
 # --- The README's commands ---
-COMMAND = re.compile(r"python3? +(metarl\.py|-m +(?:benchmarks|docs|golden|tests)(?:\.\w+)*)([^`\n#&|;]*)")
+COMMAND = re.compile(
+    r"python3? +(metarl\.py|-m +(?:benchmarks|docs|golden|tests)(?:\.\w+)*)([^`\n#&|;]*)"
+)
 
 
 def commands(text):
@@ -192,7 +220,10 @@ def commands(text):
     for program, arguments in COMMAND.findall(text):
         words = ["2" if word == "N" else word for word in shlex.split(arguments)]
         if not program.endswith(".NAME"):
-            yield program.split()[-1], tuple(words + ["maml"] * (words[-1:] == ["--algo"]))  # the head of a table
+            yield (
+                program.split()[-1],
+                tuple(words + ["maml"] * (words[-1:] == ["--algo"])),
+            )  # the head of a table
 
 
 class Parsed(Exception):
@@ -227,9 +258,13 @@ def check_module(name, arguments, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     try:
         module = importlib.import_module(f"{name}.__main__" if path.name == "__main__.py" else name)
-    except ImportError as error:  # of a package, or of the module itself, which says what to install
+    except (
+        ImportError
+    ) as error:  # of a package, or of the module itself, which says what to install
         assert "pip install" in str(error) or not (ROOT / f"{error.name}.py").exists(), error
-        assert all(f'"{word}"' in path.read_text("utf-8") for word in arguments if word.startswith("--"))
+        assert all(
+            f'"{word}"' in path.read_text("utf-8") for word in arguments if word.startswith("--")
+        )
         return
     with pytest.raises(Parsed):
         module.main()
@@ -261,7 +296,9 @@ def test_what_is_no_command_is_refused(only_parse, monkeypatch, capsys):
 # --- The README's links ---
 def links(text):
     text = re.sub(r"`[^`\n]*`", "", text)  # code may hold what looks like a link
-    return re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r'(?:src|href|srcset)="([^"\s]+)', text)
+    return re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(
+        r'(?:src|href|srcset)="([^"\s]+)', text
+    )
 
 
 def slug(heading):

@@ -9,7 +9,7 @@ from scipy.stats import beta, kstest, norm
 
 import envs
 from envs import Bandit, FourCorners, LinearBandit, PointMass, SparsePointMass, TurnedPointMass
-from metarl import rng
+from metarl import noise_at
 from policies import Policy, rollout
 
 ENVS = [
@@ -24,7 +24,7 @@ ENVS = [
 
 
 def goals(n, split="test"):
-    return PointMass().sample_tasks(n, rng(1), split)
+    return PointMass().sample_tasks(n, noise_at(1), split)
 
 
 # --- Every family ---
@@ -35,8 +35,10 @@ def test_splits_share_no_task(env):
     """By construction: the cell of a training task has the other colour, also after a cast to float32."""
     if env.splits_coincide:
         return
-    train, test = (env.sample_tasks(200_000, rng(2), split) for split in ("train", "test"))
-    assert not {row.tobytes() for row in train.astype("f4")} & {row.tobytes() for row in test.astype("f4")}
+    train, test = (env.sample_tasks(200_000, noise_at(2), split) for split in ("train", "test"))
+    assert not {row.tobytes() for row in train.astype("f4")} & {
+        row.tobytes() for row in test.astype("f4")
+    }
 
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
@@ -44,16 +46,20 @@ def test_splits_share_no_task(env):
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_shapes_and_dtypes(env, shape, dtype):
     """One task without a batch, a batch of episodes of one task, K episodes of each of T tasks."""
-    tasks = env.sample_tasks(max(1, len(shape) and shape[0]), rng(3)).astype(dtype)
+    tasks = env.sample_tasks(max(1, len(shape) and shape[0]), noise_at(3)).astype(dtype)
     assert tasks.shape[1] == env.task_dim
     tasks = {0: tasks[0], 1: tasks[0], 2: tasks[:, None]}[len(shape)]
-    state = env.reset(tasks, shape, rng(4))
+    state = env.reset(tasks, shape, noise_at(4))
     assert env.observe(state).shape == (*shape, env.obs_dim)
-    noise = rng(5)
+    noise = noise_at(5)
     action = (
-        noise.integers(env.action_dim, size=shape) if env.discrete else noise.standard_normal((*shape, env.action_dim))
+        noise.integers(env.action_dim, size=shape)
+        if env.discrete
+        else noise.standard_normal((*shape, env.action_dim))
     )
-    state, reward, done = env.step(state, action if env.discrete else action.astype(dtype), tasks, rng(6))
+    state, reward, done = env.step(
+        state, action if env.discrete else action.astype(dtype), tasks, noise_at(6)
+    )
     assert env.observe(state).dtype == np.asarray(reward).dtype == dtype
     assert np.shape(reward) == np.shape(done) == shape and np.asarray(done).dtype == bool
     assert env.optimal_return(tasks).shape == tasks.shape[:-1]
@@ -61,11 +67,11 @@ def test_shapes_and_dtypes(env, shape, dtype):
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 def test_step_is_a_pure_function(env):
-    tasks = env.sample_tasks(3, rng(3))[:, None]
-    state = env.reset(tasks, (3, 4), rng(4))
+    tasks = env.sample_tasks(3, noise_at(3))[:, None]
+    state = env.reset(tasks, (3, 4), noise_at(4))
     before = state.copy()
     action = np.ones((3, 4), int) if env.discrete else np.full((3, 4, env.action_dim), 0.3)
-    first, again = (env.step(state, action, tasks, rng(6)) for _ in range(2))
+    first, again = (env.step(state, action, tasks, noise_at(6)) for _ in range(2))
     assert_array_equal(state, before)
     for a, b in zip(first, again, strict=True):
         assert_array_equal(a, b)
@@ -74,9 +80,9 @@ def test_step_is_a_pure_function(env):
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 def test_bad_arguments_are_refused(env):
     with pytest.raises(ValueError, match="split 'valid': must be 'train' or 'test'"):
-        env.sample_tasks(3, rng(0), "valid")
+        env.sample_tasks(3, noise_at(0), "valid")
     with pytest.raises(ValueError, match="0 tasks: must be at least 1"):
-        env.sample_tasks(0, rng(0))
+        env.sample_tasks(0, noise_at(0))
     with pytest.raises(ValueError, match="horizon 0: must be a whole number of at least 1"):
         replace(env, horizon=0)
 
@@ -84,17 +90,25 @@ def test_bad_arguments_are_refused(env):
 @pytest.mark.parametrize("env", ENVS, ids=repr)
 def test_a_batch_equals_each_episode_alone(env):
     """T tasks, K episodes and some steps at once, and the same episodes one by one with the same noise."""
-    tasks, noise = env.sample_tasks(3, rng(3)), rng(5)
-    state = env.reset(tasks[:, None], (3, 4), rng(4))
-    alone = {index: env.reset(tasks[index[0]], (), rng(4)) for index in np.ndindex(3, 4)}
+    tasks, noise = env.sample_tasks(3, noise_at(3)), noise_at(5)
+    state = env.reset(tasks[:, None], (3, 4), noise_at(4))
+    alone = {index: env.reset(tasks[index[0]], (), noise_at(4)) for index in np.ndindex(3, 4)}
     for t in range(5):
-        action = noise.integers(env.action_dim, size=(3, 4)) if env.discrete else noise.normal(size=(3, 4, 2))
-        state, reward, done = env.step(state, action, tasks[:, None], rng(6, t))
-        drawn = Draws(rng(6, t), (3, 4))
+        action = (
+            noise.integers(env.action_dim, size=(3, 4))
+            if env.discrete
+            else noise.normal(size=(3, 4, 2))
+        )
+        state, reward, done = env.step(state, action, tasks[:, None], noise_at(6, t))
+        drawn = Draws(noise_at(6, t), (3, 4))
         for index in np.ndindex(3, 4):
-            alone[index], r, d = env.step(alone[index], action[index], tasks[index[0]], drawn.at(index))
+            alone[index], r, d = env.step(
+                alone[index], action[index], tasks[index[0]], drawn.at(index)
+            )
             assert_allclose((r, d), (reward[index], done[index]), rtol=1e-12)
-            assert_allclose(env.observe(alone[index]), env.observe(state)[index], rtol=1e-12, atol=1e-15)
+            assert_allclose(
+                env.observe(alone[index]), env.observe(state)[index], rtol=1e-12, atol=1e-15
+            )
 
 
 class Draws:
@@ -104,7 +118,9 @@ class Draws:
         self.generator, self.shape = generator, shape
 
     def at(self, index):
-        uniform, normal = (Once(self.generator, kind, self.shape, index) for kind in ("random", "standard_normal"))
+        uniform, normal = (
+            Once(self.generator, kind, self.shape, index) for kind in ("random", "standard_normal")
+        )
         return type("Noise", (), {"random": uniform, "standard_normal": normal})
 
 
@@ -121,7 +137,11 @@ class Once:
 
 
 def test_make():
-    assert envs.make("pointmass", horizon=7) == envs.make("pointmass:horizon=7") == PointMass(horizon=7)
+    assert (
+        envs.make("pointmass", horizon=7)
+        == envs.make("pointmass:horizon=7")
+        == PointMass(horizon=7)
+    )
     prior = ((1, 9), (5, 5))
     assert envs.make("bandit:arms=2,prior=((1, 9), (5, 5))") == Bandit(arms=2, prior=prior)
     assert {name: type(envs.make(name)) for name in envs.FAMILIES} == envs.FAMILIES
@@ -136,7 +156,11 @@ def test_make():
             {"size": 3},
             "options of environment pointmass .*size.*: must be among horizon=100, box",
         ),
-        ("pointmass:size=3", {}, "options of environment pointmass 'size=3': must be among horizon"),
+        (
+            "pointmass:size=3",
+            {},
+            "options of environment pointmass 'size=3': must be among horizon",
+        ),
         ("bandit:arms", {}, "options of environment bandit 'arms'"),
         ("bandit:arms=", {}, "options of environment bandit 'arms='"),
         ("bandit:arms=f(3)", {}, "options of environment bandit"),
@@ -163,7 +187,9 @@ def test_make_refuses(name, options, words):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_checkerboard(dims):
     """Colours alternate between neighbours and tell the splits apart; both are uniform; no point near a border."""
-    points = {split: envs.checkerboard(50_000, rng(7), split, dims) for split in ("train", "test")}
+    points = {
+        split: envs.checkerboard(50_000, noise_at(7), split, dims) for split in ("train", "test")
+    }
     for split, x in points.items():
         cells = np.floor(x * envs.CELLS).astype(int)
         assert (cells.sum(1) % 2 == (split == "test")).all()
@@ -172,7 +198,9 @@ def test_checkerboard(dims):
         assert offset.min() > 0.0099 and offset.max() < 0.9901
         for axis in range(dims):
             test = kstest(x[:, axis], "uniform")
-            assert test.pvalue > 1e-3 if dims > 1 else test.statistic < 1.5 / envs.CELLS  # one cell in two
+            assert (
+                test.pvalue > 1e-3 if dims > 1 else test.statistic < 1.5 / envs.CELLS
+            )  # one cell in two
     assert envs.CELLS % 2 == 0  # or a cell at the border would have no neighbour to move to
     if dims == 2:
         quadrants = (points["train"] > 0.5) @ [1, 2]
@@ -185,14 +213,14 @@ def test_checkerboard(dims):
 def test_pointmass_moves_and_rewards():
     """Action 1 moves by 0.1, at most 0.1 per axis; the reward is minus the distance after the move."""
     env, goal = PointMass(), np.array([0.3, -0.4])
-    state = env.reset(goal, (), rng(0))
+    state = env.reset(goal, (), noise_at(0))
     assert_array_equal(env.observe(state), [0, 0])
     for action, position in [
         ([0.5, -0.25], [0.05, -0.025]),
         ([7, 1], [0.15, 0.075]),
         ([-1, -9], [0.05, -0.025]),
     ]:
-        state, reward, done = env.step(state, np.array(action, float), goal, rng(0))
+        state, reward, done = env.step(state, np.array(action, float), goal, noise_at(0))
         assert_allclose(env.observe(state), position, rtol=1e-14)
         assert_allclose(reward, -np.hypot(*(np.array(position) - goal)), rtol=1e-14)
         assert not done
@@ -210,17 +238,17 @@ def test_pointmass_moves_and_rewards():
 )
 def test_pointmass_ends_close_to_the_goal_in_both_axes(offset, done):
     env, goal = PointMass(), np.array([0.3, -0.4])
-    assert env.step(goal + offset, np.zeros(2), goal, rng(0))[2] == done
-    assert not replace(env, radius=0.0).step(goal + 0.0, np.zeros(2), goal, rng(0))[2]
+    assert env.step(goal + offset, np.zeros(2), goal, noise_at(0))[2] == done
+    assert not replace(env, radius=0.0).step(goal + 0.0, np.zeros(2), goal, noise_at(0))[2]
 
 
 def follow(env, tasks, action_of):
     """Returns of a deterministic controller, one episode per task, in a loop over tasks and steps."""
     returns = []
     for task in tasks:
-        state, total = env.reset(task, (), rng(0)), 0.0
+        state, total = env.reset(task, (), noise_at(0)), 0.0
         for _ in range(env.horizon):
-            state, reward, done = env.step(state, action_of(state, task), task, rng(0))
+            state, reward, done = env.step(state, action_of(state, task), task, noise_at(0))
             total += reward
             if done:
                 break
@@ -236,22 +264,26 @@ def test_pointmass_optimum():
     assert_allclose(env.optimal_return(np.array([0.25, -0.1])), -(0.15 + 0.05), rtol=1e-12)
     assert abs(env.optimal_return(goals(100_000)).mean() + 0.506) < 0.002
     for noise in (0.3, 0.9):
-        jitter = rng(8)
-        wander = follow(env, tasks, lambda s, g, n=noise, j=jitter: (g - s) / 0.1 + n * j.standard_normal(2))
+        jitter = noise_at(8)
+        wander = follow(
+            env, tasks, lambda s, g, n=noise, j=jitter: (g - s) / 0.1 + n * j.standard_normal(2)
+        )
         assert (wander <= env.optimal_return(tasks) + 1e-12).all()
-    assert_array_equal(env.optimal_return(tasks.reshape(2, 100, 2)).ravel(), env.optimal_return(tasks))
+    assert_array_equal(
+        env.optimal_return(tasks.reshape(2, 100, 2)).ravel(), env.optimal_return(tasks)
+    )
 
 
 def test_pointmass_hovering_at_the_origin():
     """100 times the mean distance of a uniform point of the square to its centre: -38.26."""
     env, tasks = PointMass(), goals(100_000)
-    reward = env.step(np.zeros_like(tasks), np.zeros_like(tasks), tasks, rng(0))[1]
+    reward = env.step(np.zeros_like(tasks), np.zeros_like(tasks), tasks, noise_at(0))[1]
     assert abs(100 * reward.mean() + 38.26) < 0.1
     assert_allclose(follow(env, tasks[:5], lambda s, g: np.zeros(2)), 100 * reward[:5])
 
 
 def test_pointmass_box_and_limits():
-    tasks = PointMass(box=2.0).sample_tasks(1000, rng(0))
+    tasks = PointMass(box=2.0).sample_tasks(1000, noise_at(0))
     assert tasks.min() < -1.9 and tasks.max() > 1.9 and np.abs(tasks).max() < 2
     for option, value in [("box", 0.0), ("box", np.inf), ("radius", 0.2), ("radius", -1.0)]:
         with pytest.raises(ValueError, match=option):
@@ -264,7 +296,7 @@ def test_pointmass_box_and_limits():
 def test_sparse_pointmass():
     """Goals on the half-circle; 1 - distance within 0.2 of the goal, else 0; the horizon allows a sweep of the arc."""
     env = SparsePointMass()
-    tasks = env.sample_tasks(20_000, rng(1))
+    tasks = env.sample_tasks(20_000, noise_at(1))
     assert_allclose(np.hypot(*tasks.T), 1)
     angle = np.arctan2(tasks[:, 1], tasks[:, 0])
     assert kstest(angle / np.pi, "uniform").statistic < 1.5 / envs.CELLS
@@ -274,10 +306,10 @@ def test_sparse_pointmass():
         ([0.12, 0.16001], 0),
         ([0.12, 0.1599], 1 - np.hypot(0.12, 0.1599)),
     ]:
-        _, reward, done = env.step(goal + offset, np.zeros(2), goal, rng(0))
+        _, reward, done = env.step(goal + offset, np.zeros(2), goal, noise_at(0))
         assert_allclose(reward, expected) and not done
     assert 0.1 * env.horizon >= 1 + np.pi
-    state, _, _ = env.step(np.zeros(2), np.array([3.0, -0.4]), goal, rng(0))
+    state, _, _ = env.step(np.zeros(2), np.array([3.0, -0.4]), goal, noise_at(0))
     assert_allclose(state, [0.1, -0.04])
 
 
@@ -288,10 +320,12 @@ def rotation(angle):
 def test_turned_pointmass():
     """The clipped move is turned by the angle; the goal stays at (0.5, 0)."""
     env = TurnedPointMass()
-    angles = env.sample_tasks(20_000, rng(1))
+    angles = env.sample_tasks(20_000, noise_at(1))
     assert angles.shape == (20_000, 1) and -np.pi < angles.min() < -3.1 and 3 < angles.max() < np.pi
     for angle in (0.0, 1.0, -2.5):
-        state, reward, done = env.step(np.array([0.1, 0.2]), np.array([5.0, -0.5]), np.array([angle]), rng(0))
+        state, reward, done = env.step(
+            np.array([0.1, 0.2]), np.array([5.0, -0.5]), np.array([angle]), noise_at(0)
+        )
         expected = np.array([0.1, 0.2]) + rotation(angle) @ [0.1, -0.05]
         assert_allclose(state, expected, rtol=1e-12)
         assert_allclose(reward, -np.hypot(*(expected - [0.5, 0])), rtol=1e-12) and not done
@@ -300,10 +334,10 @@ def test_turned_pointmass():
 def test_four_corners():
     """Song et al. 2020: -4 + max(0, 4 - d^2); -400 standing still; -40.3 straight; -310.1 committed to one corner."""
     env = FourCorners()
-    tasks = env.sample_tasks(4, rng(1))
+    tasks = env.sample_tasks(4, noise_at(1))
     assert sorted(map(tuple, tasks)) == [(-2, -2), (-2, 2), (2, -2), (2, 2)] and env.splits_coincide
-    assert len({tuple(env.sample_tasks(1, rng(seed))[0]) for seed in range(40)}) == 4
-    assert np.unique(env.sample_tasks(10, rng(2)), axis=0, return_counts=True)[1].tolist() in (
+    assert len({tuple(env.sample_tasks(1, noise_at(seed))[0]) for seed in range(40)}) == 4
+    assert np.unique(env.sample_tasks(10, noise_at(2)), axis=0, return_counts=True)[1].tolist() in (
         [2, 2, 3, 3],
         [2, 3, 3, 2],
         [3, 3, 2, 2],
@@ -317,18 +351,20 @@ def test_four_corners():
     committed = follow(env, tasks, lambda s, g: (first - s) / 0.1).mean()
     assert_allclose(committed, -310.1, atol=0.05)
     state = np.array([4.95, -4.95])
-    state, reward, done = env.step(state, np.array([1.0, -1.0]), np.array([2.0, 2.0]), rng(0))
+    state, reward, done = env.step(state, np.array([1.0, -1.0]), np.array([2.0, 2.0]), noise_at(0))
     assert_allclose(state, [5, -5]) and reward == -4 and not done
-    _, reward, _ = env.step(np.array([2.0, 1.0]), np.array([0.0, 1.0]), np.array([2.0, 2.0]), rng(0))
+    _, reward, _ = env.step(
+        np.array([2.0, 1.0]), np.array([0.0, 1.0]), np.array([2.0, 2.0]), noise_at(0)
+    )
     assert_allclose(reward, -4 + 4 - 0.9**2)
 
 
 @pytest.mark.parametrize("env", [SparsePointMass(), TurnedPointMass(), FourCorners()], ids=repr)
 def test_point_mass_optima_are_reached_and_never_exceeded(env):
     """Each axis at full speed straight to the goal, in the agent's own frame; noise never does better."""
-    tasks = env.sample_tasks(40, rng(1))
+    tasks = env.sample_tasks(40, noise_at(1))
 
-    def greedy(state, task, noise=0.0, jitter=rng(8)):  # noqa: B008
+    def greedy(state, task, noise=0.0, jitter=noise_at(8)):  # noqa: B008
         offset = np.array([0.5, 0]) - state if env.task_dim == 1 else task - state
         offset = rotation(-task[0]) @ offset if env.task_dim == 1 else offset
         return offset / 0.1 + noise * jitter.standard_normal(2)
@@ -336,20 +372,22 @@ def test_point_mass_optima_are_reached_and_never_exceeded(env):
     best = env.optimal_return(tasks)
     assert_allclose(follow(env, tasks, greedy), best, atol=1e-11)
     for noise in (0.2, 1.0):
-        assert (follow(env, tasks, lambda s, g, noise=noise: greedy(s, g, noise)) <= best + 1e-11).all()
+        assert (
+            follow(env, tasks, lambda s, g, noise=noise: greedy(s, g, noise)) <= best + 1e-11
+        ).all()
 
 
 def test_bandit():
     """Rewards 0 and 1 with the probability of the arm pulled; the best arm is the optimum."""
     env, p = Bandit(arms=3, horizon=7), np.array([0.2, 0.9, 0.5])
-    state, n = env.reset(p, (30_000,), rng(0)), 30_000
+    state, n = env.reset(p, (30_000,), noise_at(0)), 30_000
     assert (env.observe(state) == 1).all()
     for arm in range(3):
-        _, reward, done = env.step(state, np.full(n, arm), p, rng(1, arm))
+        _, reward, done = env.step(state, np.full(n, arm), p, noise_at(1, arm))
         assert set(np.unique(reward)) == {0, 1} and not done.any()
         assert abs(reward.mean() - p[arm]) < 4 * np.sqrt(p[arm] * (1 - p[arm]) / n)
     assert env.optimal_return(p) == 7 * 0.9
-    tasks = env.sample_tasks(20_000, rng(1))
+    tasks = env.sample_tasks(20_000, noise_at(1))
     for arm in range(3):
         assert kstest(tasks[:, arm], "uniform").pvalue > 1e-3
 
@@ -357,7 +395,7 @@ def test_bandit():
 def test_bandit_prior():
     env = Bandit(arms=2, prior=((2, 5), (5, 1)))
     for split in ("train", "test"):
-        tasks = env.sample_tasks(20_000, rng(1), split)
+        tasks = env.sample_tasks(20_000, noise_at(1), split)
         for arm, (a, b) in enumerate(env.prior):
             assert kstest(tasks[:, arm], beta(a, b).cdf).pvalue > 1e-3
 
@@ -366,17 +404,17 @@ def test_linear_bandit():
     """Mean x_a . w with features that all tasks share, plus noise of the given deviation; w is N(1, I)."""
     env, w = LinearBandit(arms=4, dims=2, noise=0.3, features=5), np.array([0.5, -1.0])
     x = np.random.default_rng(5).standard_normal((4, 2))
-    state = env.reset(w, (20_000,), rng(0))
+    state = env.reset(w, (20_000,), noise_at(0))
     for arm in range(4):
-        _, reward, done = env.step(state, np.full(20_000, arm), w, rng(1, arm))
+        _, reward, done = env.step(state, np.full(20_000, arm), w, noise_at(1, arm))
         assert kstest(reward, norm(x[arm] @ w, 0.3).cdf).pvalue > 1e-3 and not done.any()
     assert_allclose(env.optimal_return(w), 10 * max(x @ w))
-    tasks = env.sample_tasks(20_000, rng(1), "test")
+    tasks = env.sample_tasks(20_000, noise_at(1), "test")
     for axis in range(2):
         assert kstest(tasks[:, axis], norm(1, 1).cdf).pvalue > 1e-3
     assert abs(np.corrcoef(tasks.T)[0, 1]) < 0.03
     silent = replace(env, noise=0.0)
-    assert_allclose(silent.step(state[0], np.array(2), w, rng(0))[1], x[2] @ w)
+    assert_allclose(silent.step(state[0], np.array(2), w, noise_at(0))[1], x[2] @ w)
 
 
 # --- Rollouts: what becomes of the end of an episode ---
@@ -384,27 +422,31 @@ def test_linear_bandit():
 
 def test_rollout_equals_a_loop_over_episodes():
     """Each episode stepped alone with the same noise; after its end rewards are 0 and the mask is False."""
-    env, policy, tasks = PointMass(horizon=15, radius=0.1), Policy(2, 2, hidden=(4,)), 0.4 * goals(3)
-    thetas = np.stack([policy.init(rng(9, i)) for i in range(3)])
-    D = rollout(env, policy, thetas, tasks, 5, rng(10))
-    noise = rng(10)
+    env, policy, tasks = (
+        PointMass(horizon=15, radius=0.1),
+        Policy(2, 2, hidden=(4,)),
+        0.4 * goals(3),
+    )
+    thetas = np.stack([policy.init(noise_at(9, i)) for i in range(3)])
+    D = rollout(env, policy, thetas, tasks, 5, noise_at(10))
+    noise = noise_at(10)
     eps = np.stack([noise.standard_normal((3, 5, 2)) for _ in range(15)], 2)
     assert D.mask.any(2).all() and not D.mask.all()
     for i, k in np.ndindex(3, 5):
-        state, running = env.reset(tasks[i], (), rng(0)), True
+        state, running = env.reset(tasks[i], (), noise_at(0)), True
         for t in range(15):
             mean, std = policy.mode(thetas[i], state), np.exp(thetas[i, -2:])
             assert D.mask[i, k, t] == running
             if running:
                 assert_allclose(D.obs[i, k, t], state, rtol=1e-12)
                 assert_allclose(D.actions[i, k, t], mean + std * eps[i, k, t], rtol=1e-12)
-                state, reward, done = env.step(state, D.actions[i, k, t], tasks[i], rng(0))
+                state, reward, done = env.step(state, D.actions[i, k, t], tasks[i], noise_at(0))
                 assert_allclose(D.rewards[i, k, t], reward, rtol=1e-12)
                 running = not done
             else:
                 assert D.rewards[i, k, t] == 0
     assert_allclose(D.returns, D.rewards.sum(2).mean(1))
-    light = rollout(env, policy, thetas, tasks, 5, rng(10), keep=False)
+    light = rollout(env, policy, thetas, tasks, 5, noise_at(10), keep=False)
     assert light.obs is light.actions is light.log_pi is None
     assert_array_equal(light.rewards, D.rewards)
     assert_array_equal(light.mask, D.mask)
@@ -412,8 +454,10 @@ def test_rollout_equals_a_loop_over_episodes():
 
 def test_rollout_shared_parameters_equal_repeated_ones():
     env, policy, tasks = PointMass(horizon=9), Policy(2, 2, hidden=(4,)), goals(3)
-    theta = policy.init(rng(9))
-    shared, batched = (rollout(env, policy, p, tasks, 5, rng(10)) for p in (theta, np.tile(theta, (3, 1))))
+    theta = policy.init(noise_at(9))
+    shared, batched = (
+        rollout(env, policy, p, tasks, 5, noise_at(10)) for p in (theta, np.tile(theta, (3, 1)))
+    )
     for a, b in zip(shared[:4], batched[:4], strict=True):
         assert_allclose(a, b, rtol=1e-12)
     assert [x.shape for x in shared[:4]] == [(3, 5, 9, 2), (3, 5, 9, 2), (3, 5, 9), (3, 5, 9)]

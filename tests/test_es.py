@@ -15,7 +15,7 @@ import es
 INF = np.inf
 
 
-def rng(seed=0):
+def noise_at(seed=0):
     return np.random.default_rng(seed)
 
 
@@ -43,7 +43,14 @@ def sep(*args, **options):
     return es.CMAES(*args, diagonal=True, **options)
 
 
-ALL = {"openai": openai, "adam": adam, "snes": es.SNES, "xnes": es.XNES, "cma": es.CMAES, "sep": sep}
+ALL = {
+    "openai": openai,
+    "adam": adam,
+    "snes": es.SNES,
+    "xnes": es.XNES,
+    "cma": es.CMAES,
+    "sep": sep,
+}
 every = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 
 
@@ -58,7 +65,7 @@ def run(strategy, f, generations):
 
 
 def rotation(n, seed=7):
-    return np.linalg.qr(rng(seed).standard_normal((n, n)))[0]
+    return np.linalg.qr(noise_at(seed).standard_normal((n, n)))[0]
 
 
 def assert_states_equal(a, b):
@@ -109,7 +116,9 @@ def test_cma_constants_by_hand(key):
     assert (np.diff(s.w) <= 0).all()
 
 
-@pytest.mark.parametrize("n, popsize", [(1, 4), (2, 6), (5, 8), (10, 10), (20, 12), (100, 17), (1000, 24)])
+@pytest.mark.parametrize(
+    "n, popsize", [(1, 4), (2, 6), (5, 8), (10, 10), (20, 12), (100, 17), (1000, 24)]
+)
 def test_default_population(n, popsize):
     for make in es.CMAES, es.SNES, es.XNES:
         assert make(np.zeros(n), 1.0).ask().shape == (popsize, n)
@@ -119,16 +128,24 @@ def test_default_population(n, popsize):
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 100])
 def test_expected_length_of_normal_vector(n):
     exact = np.sqrt(2) * np.exp(gammaln((n + 1) / 2) - gammaln(n / 2))
-    assert es.CMAES(np.zeros(n), 1.0).chi_n == pytest.approx(exact, rel=4e-4 if n == 1 else 0.017 / n**2)
+    assert es.CMAES(np.zeros(n), 1.0).chi_n == pytest.approx(
+        exact, rel=4e-4 if n == 1 else 0.017 / n**2
+    )
 
 
 def test_nes_constants_by_hand():
     u = es.utilities(8)  # ln 5 - ln k for k = 1..4, over ln(5^4 / 4!)
-    np.testing.assert_allclose(u, np.log([5, 5 / 2, 5 / 3, 5 / 4, 1, 1, 1, 1]) / np.log(625 / 24), atol=1e-15)
+    np.testing.assert_allclose(
+        u, np.log([5, 5 / 2, 5 / 3, 5 / 4, 1, 1, 1, 1]) / np.log(625 / 24), atol=1e-15
+    )
     snes, xnes = es.SNES(np.zeros(5), 1.0), es.XNES(np.zeros(5), 1.0)
     assert (snes.eta_mu, xnes.eta_mu) == (1, 1)
-    assert snes.eta_sigma == pytest.approx((3 + 1.6094379124341003) / (5 * 2.23606797749979), rel=1e-14)
-    assert xnes.eta_sigma == pytest.approx((9 + 3 * 1.6094379124341003) / (25 * 2.23606797749979), rel=1e-14)
+    assert snes.eta_sigma == pytest.approx(
+        (3 + 1.6094379124341003) / (5 * 2.23606797749979), rel=1e-14
+    )
+    assert xnes.eta_sigma == pytest.approx(
+        (9 + 3 * 1.6094379124341003) / (25 * 2.23606797749979), rel=1e-14
+    )
     assert xnes.eta_B == xnes.eta_sigma
 
 
@@ -148,7 +165,7 @@ def loop_by_rank(u, f):
 @pytest.mark.parametrize("f", [[3, 1, 2, 0], [1, 1, 0, 2, 1, 0], [5, 5], [INF, 1, INF, -INF, 0]])
 def test_by_rank_beside_a_loop(f):
     f = np.array(f, float)
-    for u in rng().standard_normal(f.size), np.arange(f.size) / (f.size - 1):
+    for u in noise_at().standard_normal(f.size), np.arange(f.size) / (f.size - 1):
         np.testing.assert_allclose(es.by_rank(u, f), loop_by_rank(u, f), atol=1e-14)
 
 
@@ -187,12 +204,14 @@ def loop_cma(strategy, x, f):
 @pytest.mark.parametrize("make", [es.CMAES, sep], ids=["cma", "sep"])
 @pytest.mark.parametrize("n, popsize", [(4, None), (3, 7), (2, 30)])
 def test_cma_generations_beside_the_loop(make, n, popsize):
-    strategy = make(np.ones(n), 0.3, popsize, rng=rng())
+    strategy = make(np.ones(n), 0.3, popsize, rng=noise_at())
     assert strategy.gap == 1  # so that the loop's C is what the points are drawn from
     stalled = []
     for t in range(12):
         if t == 5:
-            strategy.p_sigma = strategy.p_sigma + 4 * np.sqrt(n)  # too long a path: h_sigma becomes 0
+            strategy.p_sigma = strategy.p_sigma + 4 * np.sqrt(
+                n
+            )  # too long a path: h_sigma becomes 0
         x = strategy.ask()
         f = ellipsoid(x)
         expected, h = loop_cma(strategy, x, f)
@@ -206,7 +225,7 @@ def test_cma_generations_beside_the_loop(make, n, popsize):
 @pytest.mark.parametrize("t", [0, 1, 5])
 def test_h_sigma_counts_this_update(t, stalls):
     """p_sigma is set up to end just below and just above the bound, whose exponent is 2t, t = 1 the first."""
-    s = es.CMAES(np.zeros(10), 1.0, rng=rng())
+    s = es.CMAES(np.zeros(10), 1.0, rng=noise_at())
     x = s.ask()
     bound = (1.4 + 2 / 11) * s.chi_n * np.sqrt(1 - (1 - s.c_sigma) ** (2 * (t + 1)))
     s.t = np.int64(t)
@@ -223,7 +242,7 @@ def test_covariance_is_decomposed_as_often_as_the_tutorial_asks(monkeypatch):
     calls, eigh = [], es.eigh
     monkeypatch.setattr(es, "eigh", lambda a: calls.append(1) or eigh(a))
     for n, every in (10, 1), (100, 2), (300, 3):
-        s = es.CMAES(np.ones(n), 1.0, rng=rng())
+        s = es.CMAES(np.ones(n), 1.0, rng=noise_at())
         assert every - 1 < 1 / (10 * n * (s.c_1 + s.c_mu)) <= every
         calls.clear()
         B = s.B
@@ -235,7 +254,7 @@ def test_covariance_is_decomposed_as_often_as_the_tutorial_asks(monkeypatch):
 
 
 def test_snes_generations_beside_the_loop():
-    s = es.SNES(np.ones(3), 0.5, rng=rng())
+    s = es.SNES(np.ones(3), 0.5, rng=noise_at())
     for _ in range(5):
         x = s.ask()
         f = ellipsoid(x)
@@ -250,7 +269,7 @@ def test_snes_generations_beside_the_loop():
 
 
 def test_xnes_generations_beside_the_loop():
-    s = es.XNES(np.ones(3), 0.5, popsize=9, rng=rng())
+    s = es.XNES(np.ones(3), 0.5, popsize=9, rng=noise_at())
     for _ in range(5):
         x = s.ask()
         f = ellipsoid(x)
@@ -269,9 +288,11 @@ def test_xnes_generations_beside_the_loop():
         assert np.linalg.det(s.B) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("name, B", [("xnes", [[2.0, 1], [0, 0.5]]), ("cma", [[0.8, -0.6], [0.6, 0.8]])])
+@pytest.mark.parametrize(
+    "name, B", [("xnes", [[2.0, 1], [0, 0.5]]), ("cma", [[0.8, -0.6], [0.6, 0.8]])]
+)
 def test_points_have_the_covariance_that_the_state_says(name, B):
-    s = ALL[name](np.array([5.0, -3]), 0.1, popsize=200_000, rng=rng())
+    s = ALL[name](np.array([5.0, -3]), 0.1, popsize=200_000, rng=noise_at())
     s.B = np.array(B)
     covariance = s.B @ s.B.T
     if name == "cma":
@@ -283,7 +304,10 @@ def test_points_have_the_covariance_that_the_state_says(name, B):
 
 
 def test_diagonal_strategies_sample_their_step_sizes():
-    snes, cma = es.SNES(np.zeros(2), 1.0, 100_000, rng()), sep(np.zeros(2), 0.1, popsize=100_000, rng=rng())
+    snes, cma = (
+        es.SNES(np.zeros(2), 1.0, 100_000, noise_at()),
+        sep(np.zeros(2), 0.1, popsize=100_000, rng=noise_at()),
+    )
     snes.sigma, cma.D = np.array([3.0, 0.1]), np.array([30.0, 1.0])
     for s in snes, cma:
         np.testing.assert_allclose(s.ask().std(0), [3, 0.1], rtol=0.01)
@@ -293,17 +317,19 @@ def test_diagonal_strategies_sample_their_step_sizes():
 
 
 def test_pairs_are_antithetic():
-    s = es.OpenAIES(np.arange(3.0), 0.5, popsize=8, rng=rng())
+    s = es.OpenAIES(np.arange(3.0), 0.5, popsize=8, rng=noise_at())
     x = s.ask()
     np.testing.assert_allclose(x[:4] + x[4:], 2 * np.tile(s.mean, (4, 1)), atol=1e-15)
-    np.testing.assert_allclose(x[:4], s.mean + 0.5 * rng().standard_normal((4, 3)), atol=1e-15)
+    np.testing.assert_allclose(x[:4], s.mean + 0.5 * noise_at().standard_normal((4, 3)), atol=1e-15)
 
 
 def test_antithetic_estimate_on_a_quadratic_is_its_closed_form():
     """f = x.Ax/2 + b.x: the curvature cancels within a pair, so g = mean of eps eps^T times the gradient."""
-    A, b = rng(1).standard_normal((4, 4)), rng(2).standard_normal(4)
+    A, b = noise_at(1).standard_normal((4, 4)), noise_at(2).standard_normal(4)
     A = A + A.T
-    s = es.OpenAIES(rng(3).standard_normal(4), 0.3, popsize=10, rng=rng(), fitness="raw", lr=0.1)
+    s = es.OpenAIES(
+        noise_at(3).standard_normal(4), 0.3, popsize=10, rng=noise_at(), fitness="raw", lr=0.1
+    )
     x, mean = s.ask(), s.mean
     eps = (x[:5] - mean) / 0.3
     f = np.einsum("ki,ij,kj->k", x, A, x) / 2 + x @ b + 1000.0
@@ -318,7 +344,7 @@ def test_antithetic_estimate_on_a_quadratic_is_its_closed_form():
 def test_error_of_the_estimate_on_a_linear_function(d, m, sigma):
     """E |g - c|^2 = (d + 1) |c|^2 / m for m antithetic pairs, whatever sigma."""
     c = np.arange(1.0, d + 1)
-    s = es.OpenAIES(np.zeros(d), sigma, popsize=2 * m, rng=rng(), fitness="raw")
+    s = es.OpenAIES(np.zeros(d), sigma, popsize=2 * m, rng=noise_at(), fitness="raw")
     errors = np.array([sphere(s.gradient(x, x @ c) - c) for x in (s.ask() for _ in range(6000))])
     assert errors.mean() == pytest.approx((d + 1) * c @ c / m, abs=4 * errors.std() / np.sqrt(6000))
 
@@ -326,9 +352,11 @@ def test_error_of_the_estimate_on_a_linear_function(d, m, sigma):
 def test_fitness_shaping():
     f = np.array([3.0, 1, INF, -2, 3, np.nan])
     s = es.OpenAIES(np.zeros(2), 1.0, popsize=6)
-    np.testing.assert_allclose(s.shaped(np.array([3.0, 1, INF, -2, 3, 9])) * 10, [0, -3, 5, -5, 0, 3])
+    np.testing.assert_allclose(
+        s.shaped(np.array([3.0, 1, INF, -2, 3, 9])) * 10, [0, -3, 5, -5, 0, 3]
+    )
     s.fitness = "raw"
-    x, worst_finite = rng().standard_normal((6, 2)), np.array([3.0, 1, 3, -2, 3, 3])
+    x, worst_finite = noise_at().standard_normal((6, 2)), np.array([3.0, 1, 3, -2, 3, 3])
     np.testing.assert_allclose(s.shaped(s.told(x, f)[1]), worst_finite - worst_finite.mean())
     s.fitness = "standardised"
     z = s.shaped(s.told(x, f)[1])
@@ -338,7 +366,7 @@ def test_fitness_shaping():
 
 
 def test_adam_and_weight_decay_beside_a_loop():
-    s = adam(np.ones(2), 0.1, rng=rng(), fitness="raw", weight_decay=0.3)
+    s = adam(np.ones(2), 0.1, rng=noise_at(), fitness="raw", weight_decay=0.3)
     mean, m, v = [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]
     for t in range(1, 6):
         x = s.ask()
@@ -353,14 +381,17 @@ def test_adam_and_weight_decay_beside_a_loop():
 
 
 def test_weight_decay_alone_shrinks_the_mean():
-    s = es.OpenAIES(np.array([1.0, -2]), 0.1, rng=rng(), lr=0.5, weight_decay=0.2)
+    s = es.OpenAIES(np.array([1.0, -2]), 0.1, rng=noise_at(), lr=0.5, weight_decay=0.2)
     run(s, lambda x: np.ones(len(x)), 3)
     np.testing.assert_allclose(s.mean, 0.9**3 * np.array([1, -2]))
     assert es.OpenAIES(np.ones(2), 0.5).weight_decay == 0
 
 
 def test_default_step_is_a_fraction_of_sigma_on_any_scale():
-    steps = [run(es.OpenAIES(np.zeros(3), s, rng=rng()), lambda x: x[:, 0], 1)[0] / s for s in (1e-6, 1.0, 1e6)]
+    steps = [
+        run(es.OpenAIES(np.zeros(3), s, rng=noise_at()), lambda x: x[:, 0], 1)[0] / s
+        for s in (1e-6, 1.0, 1e6)
+    ]
     np.testing.assert_allclose(steps[1:], steps[:-1], rtol=1e-12)
     assert -1 < steps[0][0] < 0
 
@@ -369,26 +400,33 @@ def test_default_step_is_a_fraction_of_sigma_on_any_scale():
 
 
 @every
-@pytest.mark.parametrize("g", [lambda f: f**3, lambda f: np.exp(f / 50), lambda f: np.where(f > 9, f, 9 - 9 / f)])
+@pytest.mark.parametrize(
+    "g", [lambda f: f**3, lambda f: np.exp(f / 50), lambda f: np.where(f > 9, f, 9 - 9 / f)]
+)
 def test_increasing_transformations_of_f_change_nothing(make, g):
     def f(x):
         return 1 + rosenbrock(x)
 
-    a, b = make(np.zeros(4), 0.1, rng=rng()), make(np.zeros(4), 0.1, rng=rng())
+    a, b = make(np.zeros(4), 0.1, rng=noise_at()), make(np.zeros(4), 0.1, rng=noise_at())
     assert np.array_equal(run(a, f, 40), run(b, lambda x: g(f(x)), 40))
 
 
 @every
 def test_shift(make):
     shift = np.array([3.0, -5, 0.25, 8])
-    a, b = make(np.ones(4), 0.5, rng=rng()), make(np.ones(4) + shift, 0.5, rng=rng())
-    np.testing.assert_allclose(run(a, ellipsoid, 30) + shift, run(b, lambda x: ellipsoid(x - shift), 30), rtol=1e-7)
+    a, b = make(np.ones(4), 0.5, rng=noise_at()), make(np.ones(4) + shift, 0.5, rng=noise_at())
+    np.testing.assert_allclose(
+        run(a, ellipsoid, 30) + shift, run(b, lambda x: ellipsoid(x - shift), 30), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes", "cma", "sep"])
 def test_scale(name):
     """x and sigma0 scaled by a power of two: the same run, bit for bit."""
-    a, b = ALL[name](np.ones(4), 0.5, rng=rng()), ALL[name](8 * np.ones(4), 4.0, rng=rng())
+    a, b = (
+        ALL[name](np.ones(4), 0.5, rng=noise_at()),
+        ALL[name](8 * np.ones(4), 4.0, rng=noise_at()),
+    )
     assert np.array_equal(8 * run(a, ellipsoid, 30), run(b, lambda x: ellipsoid(x / 8), 30))
 
 
@@ -404,8 +442,8 @@ class Rotated:
 
 def rotated_runs(make, generations=25):
     Q = rotation(4)
-    a, b = make(np.ones(4), 0.5, rng=rng()), make(Q @ np.ones(4), 0.5)
-    b.rng = Rotated(rng(), Q)
+    a, b = make(np.ones(4), 0.5, rng=noise_at()), make(Q @ np.ones(4), 0.5)
+    b.rng = Rotated(noise_at(), Q)
     return run(a, ellipsoid, generations) @ Q.T, run(b, lambda x: ellipsoid(x @ Q), generations)
 
 
@@ -422,7 +460,7 @@ def test_separable_methods_are_not_rotation_invariant():
 @pytest.mark.parametrize("make", [es.XNES, es.CMAES], ids=["xnes", "cma"])
 def test_rotation_by_telling_rotated_points(make):
     Q = rotation(4)
-    a, b = make(np.ones(4), 0.5, rng=rng()), make(Q @ np.ones(4), 0.5)
+    a, b = make(np.ones(4), 0.5, rng=noise_at()), make(Q @ np.ones(4), 0.5)
     for _ in range(40):
         x = a.ask()
         a.tell(x, ellipsoid(x))
@@ -441,7 +479,7 @@ EQUAL = [lambda x: np.full(len(x), 0.1), lambda x: np.zeros(len(x)), lambda x: n
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes"])
 @pytest.mark.parametrize("popsize", [6, 14, 100])
 def test_equal_fitness_moves_nothing(name, f, popsize):
-    s = ALL[name](np.array([1.0, 0, -1e-9]), 0.5, popsize=popsize, rng=rng())
+    s = ALL[name](np.array([1.0, 0, -1e-9]), 0.5, popsize=popsize, rng=noise_at())
     run(s, ellipsoid, 3)
     before = s.state()
     run(s, f, 2)
@@ -453,7 +491,7 @@ def test_equal_fitness_moves_nothing(name, f, popsize):
 @pytest.mark.parametrize("fitness", ["ranks", "standardised", "raw"])
 @pytest.mark.parametrize("make", [openai, adam])
 def test_equal_fitness_is_no_gradient(make, fitness, f):
-    s = make(np.array([1.0, 0, -1e-9]), 0.5, popsize=12, rng=rng(), fitness=fitness)
+    s = make(np.array([1.0, 0, -1e-9]), 0.5, popsize=12, rng=noise_at(), fitness=fitness)
     x = s.ask()
     assert (s.gradient(x, f(x)) == 0).all()
     s.tell(x, f(x))
@@ -462,7 +500,10 @@ def test_equal_fitness_is_no_gradient(make, fitness, f):
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes"])
 def test_tied_points_can_be_told_in_any_order(name):
-    a, b = ALL[name](np.ones(3), 0.5, popsize=6, rng=rng()), ALL[name](np.ones(3), 0.5, popsize=6)
+    a, b = (
+        ALL[name](np.ones(3), 0.5, popsize=6, rng=noise_at()),
+        ALL[name](np.ones(3), 0.5, popsize=6),
+    )
     x, f = a.ask(), np.array([1.0, 2, 2, 0, 2, 1])
     a.tell(x, f)
     b.tell(x[[5, 4, 1, 3, 2, 0]], f)
@@ -472,7 +513,7 @@ def test_tied_points_can_be_told_in_any_order(name):
 
 @pytest.mark.parametrize("make", [es.CMAES, sep], ids=["cma", "sep"])
 def test_cma_keeps_ties_in_sampling_order(make):
-    a, b = (make(np.ones(5), 0.5, popsize=40, rng=rng()) for _ in "ab")
+    a, b = (make(np.ones(5), 0.5, popsize=40, rng=noise_at()) for _ in "ab")
     f = np.repeat([2.0, 1.0], 20)
     a.tell(a.ask(), f)
     b.tell(b.ask(), np.concatenate([np.arange(20) + 20, np.arange(20)]))
@@ -486,7 +527,7 @@ def test_cma_keeps_ties_in_sampling_order(make):
 @pytest.mark.parametrize("make", [es.CMAES, sep], ids=["cma", "sep"])
 def test_evolution_path_and_mean_under_random_fitness(make):
     """E |p_sigma|^2 / d = 1 - (1 - c_sigma)^(2t), and the mean goes nowhere, when fitness is noise."""
-    d, runs, generations, noise = 3, 1500, 6, rng(1)
+    d, runs, generations, noise = 3, 1500, 6, noise_at(1)
     lengths, moves = np.zeros((runs, generations)), np.zeros((runs, d))
     for r in range(runs):
         s = make(np.zeros(d), 1.0, rng=noise)
@@ -495,13 +536,15 @@ def test_evolution_path_and_mean_under_random_fitness(make):
             lengths[r, t] = s.p_sigma @ s.p_sigma / d
         moves[r] = s.mean
     expected = 1 - (1 - s.c_sigma) ** (2 * np.arange(1, generations + 1))
-    np.testing.assert_array_less(abs(lengths.mean(0) - expected), 4 * lengths.std(0) / np.sqrt(runs))
+    np.testing.assert_array_less(
+        abs(lengths.mean(0) - expected), 4 * lengths.std(0) / np.sqrt(runs)
+    )
     np.testing.assert_array_less(abs(moves.mean(0)), 4 * moves.std(0) / np.sqrt(runs))
 
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes"])
 def test_mean_and_step_size_under_random_fitness(name):
-    runs, noise = 2000, rng(2)
+    runs, noise = 2000, noise_at(2)
     moves, growth = np.zeros((runs, 3)), np.zeros(runs)
     for r in range(runs):
         s = ALL[name](np.zeros(3), 1.0, popsize=8, rng=noise)
@@ -514,7 +557,7 @@ def test_mean_and_step_size_under_random_fitness(name):
 
 def test_covariance_of_the_first_generation_under_random_fitness():
     """E C is I but for the path, which has only started: I - c_1 (1 - c_c (2 - c_c)) I while h_sigma is 1."""
-    noise, traces = rng(3), []
+    noise, traces = noise_at(3), []
     for _ in range(4000):
         s = es.CMAES(np.zeros(4), 1.0, rng=noise)
         s.tell(s.ask(), noise.random(s.popsize))
@@ -530,7 +573,7 @@ def evaluations(make, f, n, seeds, x0=1.0, sigma0=0.5, target=1e-10):
     """Median over the seeds of the evaluations until f <= target; no reason to stop may come earlier."""
     counts = []
     for seed in range(seeds):
-        s = make(np.full(n, x0), sigma0, rng=rng(seed))
+        s = make(np.full(n, x0), sigma0, rng=noise_at(seed))
         while s.best[1] > target:
             x = s.ask()
             s.tell(x, f(x))
@@ -553,14 +596,17 @@ TABLE = [  # medians of 25 seeds that others need; ours may need at most 12 % mo
 
 
 @pytest.mark.parametrize(
-    "make, f, n, expected, most", [(m, f, n, e, most) for m, f, row, most in TABLE for n, e in row.items()]
+    "make, f, n, expected, most",
+    [(m, f, n, e, most) for m, f, row, most in TABLE for n, e in row.items()],
 )
 def test_evaluations_to_the_target(make, f, n, expected, most):
     start = {"x0": 0.0, "sigma0": 0.1} if f is rosenbrock else {}
     assert expected / 1.3 < evaluations(make, f, n, 9, **start) <= most * expected
 
 
-@pytest.mark.parametrize("make, n, expected, most", [(es.CMAES, 10, 4260, 1.12), (es.XNES, 5, 2553, 1.15)])
+@pytest.mark.parametrize(
+    "make, n, expected, most", [(es.CMAES, 10, 4260, 1.12), (es.XNES, 5, 2553, 1.15)]
+)
 def test_rotated_ellipsoid_costs_the_same(make, n, expected, most):
     Q = rotation(n)
     assert expected / 1.3 < evaluations(make, lambda x: ellipsoid(x @ Q), n, 9) <= most * expected
@@ -573,7 +619,7 @@ def test_diagonal_cma_is_faster_where_the_function_is_separable():
 @pytest.mark.parametrize("make", [openai, adam], ids=["sgd", "adam"])
 @pytest.mark.parametrize("fitness", ["ranks", "standardised"])
 def test_openai_es_approaches_the_optimum(make, fitness):
-    s = make(np.ones(5), 0.1, popsize=20, rng=rng(), fitness=fitness, lr=0.02)
+    s = make(np.ones(5), 0.1, popsize=20, rng=noise_at(), fitness=fitness, lr=0.02)
     run(s, sphere, 300)
     assert sphere(s.mean) < 0.02
 
@@ -587,9 +633,9 @@ def test_a_run_rebuilt_at_every_generation_is_the_same_run(make, tmp_path):
     x0 = np.ones(30) if make is es.CMAES else np.ones(3)
     whole, state = make(x0, 0.5), None
     for t in range(150 if len(x0) == 3 else 12):
-        whole.rng = rng([9, t])
+        whole.rng = noise_at([9, t])
         whole.tell(x := whole.ask(), rosenbrock(x))
-        part = make(0 * x0 + 7, 0.5, rng=rng([9, t]))
+        part = make(0 * x0 + 7, 0.5, rng=noise_at([9, t]))
         if state is not None:
             file = io.BytesIO()
             np.savez(file, **state)
@@ -607,7 +653,7 @@ def test_a_run_rebuilt_at_every_generation_is_the_same_run(make, tmp_path):
 
 def test_rebuilding_between_decompositions():
     """B and D are older than C here: they are state, too."""
-    a = es.CMAES(np.ones(100), 0.5, rng=rng())
+    a = es.CMAES(np.ones(100), 0.5, rng=noise_at())
     assert a.gap == 2
     run(a, ellipsoid, 3)
     b = es.CMAES(np.zeros(100), 0.5).restore(a.state())
@@ -619,11 +665,11 @@ def test_rebuilding_between_decompositions():
 
 @every
 def test_states_are_copies(make):
-    s = make(np.ones(3), 0.5, rng=rng())
+    s = make(np.ones(3), 0.5, rng=noise_at())
     run(s, sphere, 2)
     state = s.state()
     kept = {name: value.copy() for name, value in state.items()}
-    other = make(np.ones(3), 0.5, rng=rng()).restore(state)
+    other = make(np.ones(3), 0.5, rng=noise_at()).restore(state)
     for value in state.values():
         value[...] = 7
     for strategy in s, other:
@@ -633,7 +679,7 @@ def test_states_are_copies(make):
 @every
 def test_arguments_are_left_alone(make):
     x0 = np.ones(3)
-    s = make(x0, 0.5, rng=rng())
+    s = make(x0, 0.5, rng=noise_at())
     x0[:] = 7
     assert np.array_equal(s.mean, np.ones(3))
     x = s.ask()
@@ -656,7 +702,7 @@ def test_foreign_states_are_refused():
 
 @every
 def test_best_is_the_best_point_ever_told(make):
-    s = make(np.ones(3), 0.5, rng=rng())
+    s = make(np.ones(3), 0.5, rng=noise_at())
     assert np.array_equal(s.best[0], np.ones(3)) and s.best[1] == INF
     told_x, told_f = [], []
     for t in range(30):
@@ -676,14 +722,14 @@ def test_best_is_the_best_point_ever_told(make):
 @every
 def test_seeds_and_generators(make):
     before = np.random.get_state()[1].copy()
-    runs = [run(make(np.ones(3), 0.5, rng=r), sphere, 5) for r in (3, rng(3), rng(4))]
+    runs = [run(make(np.ones(3), 0.5, rng=r), sphere, 5) for r in (3, noise_at(3), noise_at(4))]
     assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
     assert np.array_equal(np.random.get_state()[1], before)
 
 
 @every
 def test_points_not_asked_for_attract_the_mean(make):
-    s = make(np.zeros(3), 1.0, popsize=8, rng=rng())
+    s = make(np.zeros(3), 1.0, popsize=8, rng=noise_at())
     x = s.ask()
     x[0] = [3.0, 0, 0]
     f = sphere(x - [3, 0, 0])
@@ -695,7 +741,7 @@ def test_points_not_asked_for_attract_the_mean(make):
 
 @every
 def test_points_told_at_the_mean(make):
-    s = make(np.ones(3), 1.0, popsize=8, rng=rng())
+    s = make(np.ones(3), 1.0, popsize=8, rng=noise_at())
     for _ in range(3):
         x = np.tile(s.mean, (8, 1))
         s.tell(x, np.arange(8.0))
@@ -708,7 +754,10 @@ def test_points_told_at_the_mean(make):
 
 @every
 def test_nan_is_worst(make):
-    a, b = make(np.ones(4), 0.5, popsize=10, rng=rng()), make(np.ones(4), 0.5, popsize=10, rng=rng())
+    a, b = (
+        make(np.ones(4), 0.5, popsize=10, rng=noise_at()),
+        make(np.ones(4), 0.5, popsize=10, rng=noise_at()),
+    )
     for t in range(10):
         x = a.ask()
         f = sphere(x)
@@ -719,7 +768,7 @@ def test_nan_is_worst(make):
 
 @every
 def test_told_nonsense(make):
-    s = make(np.ones(4), 0.5, popsize=8, rng=rng())
+    s = make(np.ones(4), 0.5, popsize=8, rng=noise_at())
     x = s.ask()
     state = s.state()
     for f in np.full(8, np.nan), [np.nan] * 8:
@@ -765,7 +814,7 @@ def test_bad_options():
 @every
 @pytest.mark.parametrize("n, popsize", [(1, None), (1, 2), (2, 2), (7, 4)])
 def test_smallest_problems(make, n, popsize):
-    s = make(np.ones(n), 0.5, popsize=popsize, rng=rng())
+    s = make(np.ones(n), 0.5, popsize=popsize, rng=noise_at())
     run(s, sphere, 40)
     assert np.isfinite(s.mean).all() and s.best[1] < sphere(np.ones(n))
 
@@ -775,7 +824,7 @@ def test_smallest_problems(make, n, popsize):
 
 def test_nothing_to_stop_for():
     for make in ALL.values():
-        s = make(np.ones(3), 0.5, rng=rng())
+        s = make(np.ones(3), 0.5, rng=noise_at())
         assert s.stop() == {}
         run(s, sphere, 20)
         assert s.stop() == {}
@@ -791,16 +840,16 @@ def stopping(strategy, f, most=2000):
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes", "cma", "sep"])
 def test_tolfun_on_a_flat_function(name):
-    s = ALL[name](np.ones(3), 0.5, rng=rng())
+    s = ALL[name](np.ones(3), 0.5, rng=noise_at())
     for value in 5.0, INF:
-        s = ALL[name](np.ones(3), 0.5, rng=rng())
+        s = ALL[name](np.ones(3), 0.5, rng=noise_at())
         reasons = stopping(s, lambda x, value=value: np.full(len(x), value))
         assert reasons["tolfun"] == 0
         assert s.t == s.recent == 10 + np.ceil(30 * 3 / s.popsize)
 
 
 def test_tolfun_needs_all_of_the_last_generation_and_the_whole_window():
-    s = es.CMAES(np.ones(3), 0.5, rng=rng())
+    s = es.CMAES(np.ones(3), 0.5, rng=noise_at())
     run(s, lambda x: np.ones(len(x)), s.recent - 1)
     assert "tolfun" not in s.stop()
     s.tell(x := s.ask(), np.where(np.arange(len(x)) == 3, 1 + 1e-9, 1.0))
@@ -814,7 +863,7 @@ def test_tolfun_needs_all_of_the_last_generation_and_the_whole_window():
 
 @pytest.mark.parametrize("name", ["snes", "xnes", "cma", "sep"])
 def test_contracting_distributions(name):
-    s = ALL[name](np.zeros(3), 0.5, rng=rng())
+    s = ALL[name](np.zeros(3), 0.5, rng=noise_at())
     s.sigma = s.sigma * 1.01e-12
     assert "tolx" not in s.stop()
     s.sigma = s.sigma * 0.98
@@ -826,10 +875,10 @@ def test_contracting_distributions(name):
 
 @pytest.mark.parametrize("name", ["snes", "xnes", "cma", "sep"])
 def test_diverging_distributions(name):
-    s = ALL[name](np.zeros(3), 0.5, rng=rng())
+    s = ALL[name](np.zeros(3), 0.5, rng=noise_at())
     reasons = stopping(s, lambda x: x[:, 0] + 0.9 * x[:, 1])
     assert reasons.keys() <= {"tolxup", "conditioncov"}
-    s = ALL[name](np.zeros(3), 0.5, rng=rng())
+    s = ALL[name](np.zeros(3), 0.5, rng=noise_at())
     s.sigma = s.sigma * 9.9e3
     assert s.stop() == {}
     s.sigma = s.sigma * 1.02
@@ -839,7 +888,9 @@ def test_diverging_distributions(name):
 @pytest.mark.parametrize("ratio, stops", [(0.99e7, False), (1.01e7, True)])
 def test_condition_number(ratio, stops):
     Q = rotation(2)
-    snes, xnes, cma, diagonal = (ALL[name](np.zeros(2), 1.0) for name in ("snes", "xnes", "cma", "sep"))
+    snes, xnes, cma, diagonal = (
+        ALL[name](np.zeros(2), 1.0) for name in ("snes", "xnes", "cma", "sep")
+    )
     snes.sigma = diagonal.D = np.array([ratio**-0.5, ratio**0.5])
     cma.B, cma.D, xnes.B = Q, snes.sigma, Q * snes.sigma @ rotation(2, 8)
     for s in snes, xnes, cma, diagonal:
@@ -860,7 +911,9 @@ def test_no_effect_of_a_coordinate_or_an_axis():
     assert s.stop() == {}
     s.t = np.int64(1)
     assert s.stop() == {"noeffectaxis": 1}
-    cycle = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # column 2 is the first coordinate, row 2 is not
+    cycle = np.array(
+        [[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    )  # column 2 is the first coordinate, row 2 is not
     s, xnes = es.CMAES(np.array([1e12, 1.0, 1.0]), 1e-5), es.XNES(np.array([1e12, 1.0, 1.0]), 1e-5)
     s.B, xnes.B = cycle, cycle * [3.0, 2, 1]
     for t, reasons in enumerate([{}, {}, {"noeffectaxis": 2}]):
@@ -875,12 +928,12 @@ def test_no_effect_of_a_coordinate_or_an_axis():
 
 
 def test_stagnation():
-    noise = rng(1)
+    noise = noise_at(1)
     s = es.OpenAIES(np.ones(3), 0.5, rng=noise)
     reasons = stopping(s, lambda x: noise.random(len(x)))
     assert reasons.keys() == {"stagnation"}
     assert s.recent + 110 <= s.t < 400
-    s = es.OpenAIES(np.ones(3), 0.5, rng=rng(), lr=1e-3)
+    s = es.OpenAIES(np.ones(3), 0.5, rng=noise_at(), lr=1e-3)
     for t in range(700):  # better by a hair in each generation, the best or the median alone
         s.tell(x := s.ask(), np.where(np.arange(len(x)) > t % 7, 1.0, 1 - 1e-4 * t))
         assert "stagnation" not in s.stop()
@@ -888,13 +941,13 @@ def test_stagnation():
 
 @pytest.mark.parametrize("better", ["best", "median"])
 def test_stagnation_takes_both_best_and_median(better):
-    s = es.CMAES(np.ones(3), 0.5, popsize=9, rng=rng())
+    s = es.CMAES(np.ones(3), 0.5, popsize=9, rng=noise_at())
     for t in range(s.recent + 140):
         f = np.concatenate([[0.0], np.ones(7), [5.0]])
         f[slice(0, 1) if better == "best" else slice(1, 8)] -= 1e-5 * t
         s.tell(s.ask(), f)
         assert "stagnation" not in s.stop()
-    s = es.CMAES(np.ones(3), 0.5, popsize=9, rng=rng())
+    s = es.CMAES(np.ones(3), 0.5, popsize=9, rng=noise_at())
     for _ in range(s.recent + 110):
         assert "stagnation" not in s.stop()
         s.tell(s.ask(), np.concatenate([[0.0], np.ones(7), [5.0]]))
@@ -902,7 +955,7 @@ def test_stagnation_takes_both_best_and_median(better):
 
 
 def test_history_is_the_last_fifth_of_the_run():
-    s = es.OpenAIES(np.ones(1), 0.5, popsize=4, rng=rng())
+    s = es.OpenAIES(np.ones(1), 0.5, popsize=4, rng=noise_at())
     for t in range(1, 1001):
         s.tell(s.ask(), [t + 3, t, t + 2, t + 1])
     assert s.recent == 18 and s.history.shape == (3, 200)
@@ -911,9 +964,9 @@ def test_history_is_the_last_fifth_of_the_run():
 
 @every
 def test_a_state_that_is_not_finite_is_said(make):
-    s = make(np.ones(3), 0.5, rng=rng())
+    s = make(np.ones(3), 0.5, rng=noise_at())
     for name in s.MOVING:
-        broken = make(np.ones(3), 0.5, rng=rng())
+        broken = make(np.ones(3), 0.5, rng=noise_at())
         value = np.array(getattr(broken, name))
         value.flat[-1] = np.nan
         setattr(broken, name, value[()])
@@ -933,7 +986,7 @@ def fuzzed(noise, popsize):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_generation_leaves_the_state_broken_in_silence(make, seed):
-    noise = rng(seed)
+    noise = noise_at(seed)
     s = make(noise.standard_normal(3), 10.0 ** noise.integers(-8, 8), popsize=8, rng=noise)
     if s.__class__ is es.OpenAIES:
         s.fitness = noise.choice(["ranks", "raw", "standardised"])
@@ -953,7 +1006,7 @@ def test_no_generation_leaves_the_state_broken_in_silence(make, seed):
 @pytest.mark.parametrize("name", ["snes", "xnes", "cma", "sep"])
 def test_converged_and_beyond(name):
     """Long after convergence there is always a reason to stop, whatever the numbers do."""
-    s = ALL[name](np.ones(2), 0.5, rng=rng())
+    s = ALL[name](np.ones(2), 0.5, rng=noise_at())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         reasons = stopping(s, sphere)
@@ -978,7 +1031,7 @@ def test_minimize(method):
         calls.append(x)
         return float(ellipsoid(x))
 
-    result = es.minimize(f, np.ones(4), 0.5, method, rng=rng())
+    result = es.minimize(f, np.ones(4), 0.5, method, rng=noise_at())
     assert isinstance(result, OptimizeResult)
     assert result.success and result.status == 0 and result.stop.keys() <= {"tolfun", "tolx"}
     assert calls[0].shape == (4,) and result.nfev == len(calls) == result.nit * 8
@@ -987,15 +1040,21 @@ def test_minimize(method):
 
 
 def test_minimize_ends_at_target_or_limit():
-    result = es.minimize(sphere, np.ones(3), 0.5, rng=rng(), target=0.1)
+    result = es.minimize(sphere, np.ones(3), 0.5, rng=noise_at(), target=0.1)
     assert result.success and result.stop == {"target": result.fun} and result.fun <= 0.1
-    result = es.minimize(sphere, np.ones(3), 0.5, rng=rng(), max_evaluations=30)
+    result = es.minimize(sphere, np.ones(3), 0.5, rng=noise_at(), max_evaluations=30)
     assert (result.nfev, result.nit, result.status, result.success) == (35, 5, 1, False)
     assert result.stop == {"max_evaluations": 35} and "max_evaluations" in result.message
-    result = es.minimize(lambda x: x[0], np.ones(3), 0.5, rng=rng())
-    assert result.status == 2 and not result.success and result.stop.keys() <= {"tolxup", "conditioncov"}
+    result = es.minimize(lambda x: x[0], np.ones(3), 0.5, rng=noise_at())
+    assert (
+        result.status == 2
+        and not result.success
+        and result.stop.keys() <= {"tolxup", "conditioncov"}
+    )
     falling = iter(range(20_000, 0, -1))  # better at each evaluation: no other reason to stop
-    result = es.minimize(lambda x: next(falling), np.ones(1), 0.5, "openai-es", rng=rng(), popsize=20, lr=1e-9)
+    result = es.minimize(
+        lambda x: next(falling), np.ones(1), 0.5, "openai-es", rng=noise_at(), popsize=20, lr=1e-9
+    )
     assert result.nfev == 10_000 and result.stop == {"max_evaluations": 10_000}
 
 
@@ -1007,17 +1066,19 @@ def test_minimize_passes_on_its_options():
         "openai-es",
         max_evaluations=50,
         popsize=10,
-        rng=rng(),
+        rng=noise_at(),
         optimizer="adam",
         lr=0.1,
     )
-    s = es.OpenAIES(np.ones(3), 0.1, 10, rng(), optimizer="adam", lr=0.1)
+    s = es.OpenAIES(np.ones(3), 0.1, 10, noise_at(), optimizer="adam", lr=0.1)
     run(s, sphere, 5)
     assert np.array_equal(result.x, s.best[0])
-    assert es.minimize(ellipsoid, np.ones(9), 1.0, rng=rng(), diagonal=True).success
+    assert es.minimize(ellipsoid, np.ones(9), 1.0, rng=noise_at(), diagonal=True).success
     with pytest.raises(TypeError, match="diagonal"):
         es.minimize(sphere, np.ones(3), 0.5, "snes", diagonal=True)
-    with pytest.raises(ValueError, match="method must be one of cma-es, xnes, snes, openai-es, not 'nes'"):
+    with pytest.raises(
+        ValueError, match="method must be one of cma-es, xnes, snes, openai-es, not 'nes'"
+    ):
         es.minimize(sphere, np.ones(3), 0.5, "nes")
 
 
@@ -1027,7 +1088,7 @@ def test_minimize_lets_f_write_on_its_argument():
         x[:] = np.nan
         return value
 
-    assert es.minimize(f, np.ones(2), 0.5, rng=rng()).fun < 1e-11
+    assert es.minimize(f, np.ones(2), 0.5, rng=noise_at()).fun < 1e-11
 
 
 # ------------------------------------------------------------------------------------------------ the text
@@ -1035,6 +1096,8 @@ def test_minimize_lets_f_write_on_its_argument():
 
 def test_ask_and_tell_fit_on_a_screen():
     for strategy in es.METHODS.values():
-        lines = [len(inspect.getsource(getattr(strategy, name)).splitlines()) for name in ("ask", "tell")]
+        lines = [
+            len(inspect.getsource(getattr(strategy, name)).splitlines()) for name in ("ask", "tell")
+        ]
         assert sum(lines) <= 40
     assert len(inspect.getsource(es).splitlines()) < 400

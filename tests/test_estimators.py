@@ -11,7 +11,7 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from benchmarks.estimators import EPISODES, cosines, es_estimates
-from metarl import rng
+from metarl import noise_at
 from policies import ESTIMATORS, rollout
 from tests.oracles import (
     BANDIT,
@@ -66,9 +66,10 @@ def standard_errors(samples, exact):
 @PROBLEMS
 def test_episodes_are_what_rollouts_produce(env):
     D, p = episodes(env)[0], probabilities(env, THETA[env])
-    E = rollout(env, setting(env).network, THETA[env][None], np.zeros((1, 1)), 20000, rng(1))
+    E = rollout(env, setting(env).network, THETA[env][None], np.zeros((1, 1)), 20000, noise_at(1))
     steps = [
-        np.stack([x.obs.argmax(-1), x.actions, x.rewards, 1 + 0 * x.rewards], -1)[0] * x.mask[0, ..., None]
+        np.stack([x.obs.argmax(-1), x.actions, x.rewards, 1 + 0 * x.rewards], -1)[0]
+        * x.mask[0, ..., None]
         for x in (E, D)
     ]
     same = (steps[0][:, None] == steps[1]).all((2, 3))
@@ -83,7 +84,9 @@ def test_derivatives_of_the_oracles(env):
     assert_allclose(gradient(env, theta), derivative(lambda x: value(env, x), theta), atol=1e-15)
     assert_allclose(gradient(env, theta), differences(lambda x: value(env, x), theta), atol=1e-9)
     assert_allclose(hessian(env, theta), differences(lambda x: gradient(env, x), theta), atol=1e-9)
-    limit = (np.eye(len(theta)) + 0.7 * hessian(env, theta)) @ gradient(env, theta + 0.7 * gradient(env, theta))
+    limit = (np.eye(len(theta)) + 0.7 * hessian(env, theta)) @ gradient(
+        env, theta + 0.7 * gradient(env, theta)
+    )
     assert_allclose(meta_gradient(env, theta, 0.7), limit, atol=1e-15)
     for options in (dict(N=None, steps=2), dict(N=1, steps=2), dict(N=2, baseline="time")):
         exact = differences(lambda x, o=options: meta_value(env, x, 0.7, **o), theta)
@@ -94,7 +97,11 @@ def test_derivatives_of_the_point_mass():
     env = LinearGaussian()
     assert_allclose(env.gradient(MASS), differences(env.value, MASS), atol=1e-8)
     assert_allclose(env.hessian(MASS), env.hessian(MASS).T, atol=1e-7)
-    returns = rollout(env, setting(env).network, MASS[None], np.zeros((1, 1)), 40000, rng(2)).rewards[0].sum(1)
+    returns = (
+        rollout(env, setting(env).network, MASS[None], np.zeros((1, 1)), 40000, noise_at(2))
+        .rewards[0]
+        .sum(1)
+    )
     assert abs(standard_errors(returns, env.value(MASS))) < 4
 
 
@@ -123,11 +130,15 @@ def test_figures_of_the_bandit(N, estimator, sampling_term, expected):
         assert_allclose(meta_gradient(BANDIT, THETA[BANDIT], 1, N), expected, atol=5e-9)
 
 
-@pytest.mark.parametrize("estimator, error", [("dice", 0), ("lvc", 9.3), ("log-prob", 21.5), ("first-order", 10.8)])
+@pytest.mark.parametrize(
+    "estimator, error", [("dice", 0), ("lvc", 9.3), ("log-prob", 21.5), ("first-order", 10.8)]
+)
 def test_figures_of_the_tree(estimator, error):
     """A bandit cannot show what is missing from LVC: that an action also decides which states follow."""
     exact = meta_gradient(TREE, THETA[TREE], 1)
-    assert_allclose(exact, [0.052411, -0.052411, 0.169506, -0.169506, -0.036522, 0.036522], atol=5e-7)
+    assert_allclose(
+        exact, [0.052411, -0.052411, 0.169506, -0.169506, -0.036522, 0.036522], atol=5e-7
+    )
     estimate = program_expectation(setting(TREE, estimator=estimator), THETA[TREE])
     assert_allclose(off(estimate, exact), error, atol=0.05 if error else 1e-12)
 
@@ -138,7 +149,11 @@ def test_figures_of_the_tree(estimator, error):
 def test_expectations_are_those_of_the_formulas(env, estimator, N):
     """Also with episodes that end early, which do not count for less."""
     expected = expectation(env, THETA[env], 0.7, estimator, N)
-    assert_allclose(program_expectation(setting(env, 0.7, estimator=estimator), THETA[env], N), expected, atol=1e-15)
+    assert_allclose(
+        program_expectation(setting(env, 0.7, estimator=estimator), THETA[env], N),
+        expected,
+        atol=1e-15,
+    )
 
 
 @PROBLEMS
@@ -153,7 +168,9 @@ def test_dice_is_exact_in_the_limit_for_any_number_of_steps(env):
 def test_bias_of_dice_is_a_series_in_the_inverse_number_of_episodes(env):
     """c / N + d / N^2 + ...: nothing is left of it once the first two terms are eliminated."""
     exact = meta_gradient(env, THETA[env], 1)
-    a, b, c = (program_expectation(setting(env, estimator="dice"), THETA[env], N) for N in (2, 4, 8))
+    a, b, c = (
+        program_expectation(setting(env, estimator="dice"), THETA[env], N) for N in (2, 4, 8)
+    )
     assert off(c, exact) > 0.5 and off((a - 6 * b + 8 * c) / 3, exact) < off(c, exact) / 5
 
 
@@ -162,7 +179,9 @@ def test_bias_of_dice_is_a_series_in_the_inverse_number_of_episodes(env):
 def test_log_prob_with_the_sampling_term_is_unbiased(env, N, k):
     """E-MAML estimates the gradient of J^II_N, for any number of episodes and steps."""
     c = setting(env, 0.7, "emaml", inner_steps=k)
-    assert_allclose(program_expectation(c, THETA[env], N), meta_gradient(env, THETA[env], 0.7, N, k), atol=1e-14)
+    assert_allclose(
+        program_expectation(c, THETA[env], N), meta_gradient(env, THETA[env], 0.7, N, k), atol=1e-14
+    )
 
 
 @PROBLEMS
@@ -189,13 +208,17 @@ def test_sampling_term_stays_exact_with_a_baseline(env, k):
 def test_standardised_advantages_and_the_sampling_term_have_one_unit():
     """On the same episodes both parts of the gradient are those without standardisation, over the deviation in D'."""
     theta, tasks = rows(THETA[TREE], 1), np.zeros((1, 1))
-    D, D_prime = (rollout(TREE, setting(TREE).network, theta.data, tasks, 6, rng(8, k)) for k in range(2))
+    D, D_prime = (
+        rollout(TREE, setting(TREE).network, theta.data, tasks, 6, noise_at(8, k)) for k in range(2)
+    )
     to_come = D_prime.rewards[0, :, ::-1].cumsum(-1)
     deviation = (to_come - to_come.mean(0)).std()
 
     def gradient(algo, standardise):
         options = dict(baseline="time", standardise=standardise, estimator="first-order")
-        c = setting(TREE, 1e-12, algo, **options)  # a step that leaves the outer episodes as they are
+        c = setting(
+            TREE, 1e-12, algo, **options
+        )  # a step that leaves the outer episodes as they are
         loss, _ = metarl.meta_loss(c, theta, lambda k, _: (D, D_prime)[k])
         return grad(ad.sum(loss), theta).data
 
@@ -209,7 +232,9 @@ def test_learned_step_sizes_get_exact_gradients(env, N, options):
     """Meta-SGD: each parameter's step is multiplied by the exp of a meta-parameter of its own."""
     P, x = len(THETA[env]), np.append(THETA[env], 0.3 * np.cos(np.arange(len(THETA[env]))))
     exact = derivative(lambda x: meta_value(env, x[:P], 0.7 * np.exp(x[P:]), N), x)
-    assert_allclose(program_expectation(setting(env, 0.7, learn_alpha=True, **options), x, N), exact, atol=1e-14)
+    assert_allclose(
+        program_expectation(setting(env, 0.7, learn_alpha=True, **options), x, N), exact, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("estimator", ["lvc", "dice"])
@@ -221,7 +246,9 @@ def test_sampling_is_not_counted_twice(estimator):
 def test_with_a_constant_baseline_log_prob_is_first_order():
     """E[(r - J) Hessian of log pi] = 0 for softmax arms: a "second-order" run can be a no-op; LVC's is not."""
     theta, J = THETA[BANDIT], value(BANDIT, THETA[BANDIT])
-    g = {e: program_expectation(setting(BANDIT, estimator=e), theta, constant=J) for e in ESTIMATORS}
+    g = {
+        e: program_expectation(setting(BANDIT, estimator=e), theta, constant=J) for e in ESTIMATORS
+    }
     assert_allclose(g["log-prob"], g["first-order"], atol=1e-15)
     assert_allclose(g["lvc"], meta_gradient(BANDIT, theta, 1), atol=1e-15)
 
@@ -232,17 +259,21 @@ def test_surrogates_agree_to_first_order(estimator):
     """Whatever the estimator, the inner step is the policy gradient: grad log pi times the rewards to come, over H."""
     env, theta = EXIT, rows(THETA[EXIT], 1)
     c = setting(env)
-    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 5, rng(3))
+    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 5, noise_at(3))
     to_come = D.rewards[..., ::-1].cumsum(-1)[..., ::-1]
-    expected = grad(ad.sum(c.network.log_prob(theta, D.obs, D.actions) * to_come), theta).data / (5 * env.horizon)
-    assert_allclose(grad(ad.sum(metarl.surrogate(c, theta, D, estimator)), theta).data, -expected, rtol=1e-13)
+    expected = grad(ad.sum(c.network.log_prob(theta, D.obs, D.actions) * to_come), theta).data / (
+        5 * env.horizon
+    )
+    assert_allclose(
+        grad(ad.sum(metarl.surrogate(c, theta, D, estimator)), theta).data, -expected, rtol=1e-13
+    )
 
 
 def test_dice_is_foersters():
     """To third order their objective: each reward times the box of all log-probabilities up to its time."""
     env, c = TREE, setting(TREE)
     theta = rows(THETA[env], 1)
-    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, rng(4))
+    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, noise_at(4))
 
     def objective(theta):
         log_pi, total = c.network.log_prob(theta, D.obs, D.actions), 0
@@ -273,7 +304,9 @@ def test_dice_judges_another_policy_by_the_episodes_of_this_one(env):
 
 
 # --- Sampled ---
-@pytest.mark.parametrize("algo, estimator", [("maml", "dice"), ("maml", "first-order"), ("emaml", "log-prob")])
+@pytest.mark.parametrize(
+    "algo, estimator", [("maml", "dice"), ("maml", "first-order"), ("emaml", "log-prob")]
+)
 def test_a_run_samples_what_was_enumerated(algo, estimator):
     """The mean of `meta_gradient`, with its rollouts, against the expectation over all outcomes."""
     c = setting(TREE, algo=algo, estimator=estimator, episodes=3, inner_steps=2)
@@ -291,7 +324,7 @@ def test_gradient_and_hessian_of_the_point_mass(estimator):
     """The gradient is unbiased in all of them, the Hessian in dice alone, and far off in the others."""
     c, theta = mass_setting(estimator, 10), rows(MASS, 4000)
     env = c.family
-    D = rollout(env, c.network, theta.data, np.zeros((4000, 1)), c.episodes, rng(6))
+    D = rollout(env, c.network, theta.data, np.zeros((4000, 1)), c.episodes, noise_at(6))
     loss = metarl.surrogate(c, theta, D, estimator)
     g = grad(ad.sum(loss), theta, create_graph=True)
     assert abs(standard_errors(-env.horizon * g.data, env.gradient(MASS))).max() < 4
@@ -310,7 +343,9 @@ def mean_and_error(estimator, K):
 def test_meta_gradient_of_the_point_mass(estimator):
     """The bias of dice halves as K doubles, and 2 E[g_2K] - E[g_K] has none left; in the others some remains."""
     env, alpha = LinearGaussian(), 0.02
-    exact = (np.eye(8) + alpha * env.hessian(MASS)) @ env.gradient(MASS + alpha * env.gradient(MASS))
+    exact = (np.eye(8) + alpha * env.hessian(MASS)) @ env.gradient(
+        MASS + alpha * env.gradient(MASS)
+    )
     (few, e), (many, e_2) = (mean_and_error(estimator, K) for K in (20, 40))
     worst = abs((2 * many - few - exact) / np.sqrt(4 * e_2**2 + e**2)).max()
     assert worst < 4 if estimator == "dice" else worst > 6
@@ -321,10 +356,14 @@ def test_meta_gradient_of_the_point_mass(estimator):
 # --- What the benchmark adds ---
 def test_es_estimates_the_gradient_of_the_return_after_sampled_steps():
     """J^II_N, up to the square of its noise."""
-    c = setting(BANDIT, algo="es-maml", inner="pg", deterministic=False, learn_alpha=False, episodes=4)
+    c = setting(
+        BANDIT, algo="es-maml", inner="pg", deterministic=False, learn_alpha=False, episodes=4
+    )
     g = es_estimates(c, THETA[BANDIT], 100000, 0.2)
     error = g.std(0) / np.sqrt(len(g))
-    assert abs(g.mean(0) - meta_gradient(BANDIT, THETA[BANDIT], 1, 4)).max() < 4 * error.max() < 0.02
+    assert (
+        abs(g.mean(0) - meta_gradient(BANDIT, THETA[BANDIT], 1, 4)).max() < 4 * error.max() < 0.02
+    )
 
 
 def test_cosines_are_of_means_of_as_many_estimates_as_the_episodes_buy():
@@ -332,5 +371,7 @@ def test_cosines_are_of_means_of_as_many_estimates_as_the_episodes_buy():
     assert_allclose(cosines(np.tile(exact, (400, 1)), exact, 40), np.ones(3), rtol=1e-12)
     alternating = np.tile([[1.0, 0.0], [0.0, 1.0]], (200, 1))
     assert_allclose(cosines(alternating, exact, EPISODES[0])[0], 0.7, rtol=1e-12)
-    assert_allclose(cosines(alternating, exact, EPISODES[0] // 2), np.full(3, 7 / np.sqrt(50)), rtol=1e-12)
+    assert_allclose(
+        cosines(alternating, exact, EPISODES[0] // 2), np.full(3, 7 / np.sqrt(50)), rtol=1e-12
+    )
     assert_allclose(cosines(0 * alternating, exact, 40), np.zeros(3))

@@ -15,7 +15,9 @@ FAULTS = faults.listed()
 def test_every_fault_is_one_line_in_one_place():
     for fault in FAULTS:
         text = planted(fault)
-        assert "\n" not in fault.old + fault.new and text != (ROOT / fault.module).read_text(encoding="utf-8")
+        assert "\n" not in fault.old + fault.new and text != (ROOT / fault.module).read_text(
+            encoding="utf-8"
+        )
         compile(text, fault.module, "exec")
 
 
@@ -28,7 +30,11 @@ def test_there_are_many_in_every_module_each_with_a_name_of_its_own():
 
 def test_recorded_tests_exist():
     """Up to their parameters, of which the runner takes care."""
-    texts = {path: (ROOT / path).read_text(encoding="utf-8") for paths in TESTS.values() for path in paths}
+    texts = {
+        path: (ROOT / path).read_text(encoding="utf-8")
+        for paths in TESTS.values()
+        for path in paths
+    }
     for fault in FAULTS:
         path, name = fault.test.split("::")
         assert f"\ndef {name.partition('[')[0]}(" in texts[path], fault
@@ -46,14 +52,20 @@ def test_known_equivalents_fit_the_sources():
 
 
 # --- Its runner ---
-SOME = ["MAML's second-order term switched off", "LVC without its ratio", "test tasks from the training split"]
+SOME = [
+    "MAML's second-order term switched off",
+    "LVC without its ratio",
+    "test tasks from the training split",
+]
 
 
 def test_some_faults_from_end_to_end():
     chosen = [fault for fault in FAULTS if fault.fault in SOME]
     reported = []
     tests = faults.found(chosen, 2, lambda *pair: reported.append(pair))
-    assert tests == [fault.test for fault in chosen] and reported == list(zip(chosen, tests, strict=True))
+    assert tests == [fault.test for fault in chosen] and reported == list(
+        zip(chosen, tests, strict=True)
+    )
 
 
 HARMLESS = Fault("es.py", "no fault at all", "floor(3 ln n)", "floor(3 log n)", "")
@@ -62,7 +74,13 @@ SMALL = "tests/test_es.py::test_default_population"
 
 def test_a_fault_that_survives_is_said(monkeypatch, capsys):
     """And one that its recorded test lets pass is found by another, if there is any."""
-    other = Fault("es.py", "ten", "popsize = 4 +", "popsize = 10 +", "tests/test_es.py::test_nes_constants_by_hand")
+    other = Fault(
+        "es.py",
+        "ten",
+        "popsize = 4 +",
+        "popsize = 10 +",
+        "tests/test_es.py::test_nes_constants_by_hand",
+    )
     monkeypatch.setattr(faults, "listed", lambda: [HARMLESS, other])
     monkeypatch.setattr(faults, "TESTS", {"es.py": [SMALL]})
     assert faults.main(["--jobs", "1"]) == 1
@@ -76,7 +94,10 @@ def test_a_fault_that_survives_is_said(monkeypatch, capsys):
     [
         (HARMLESS._replace(old="not there"), "es.py: 'not there' occurs 0 times: no fault at all"),
         (HARMLESS._replace(old="self"), "'self' occurs"),
-        (HARMLESS._replace(test="tests/test_es.py::test_of_something_else"), "test_of_something_else"),
+        (
+            HARMLESS._replace(test="tests/test_es.py::test_of_something_else"),
+            "test_of_something_else",
+        ),
     ],
 )
 def test_a_list_that_does_not_fit_is_refused(fault, words, monkeypatch, capsys):
@@ -93,7 +114,9 @@ def test_what_is_written_is_read_back(tmp_path, monkeypatch):
     assert faults.listed() == FAULTS
     before, within, after = faults.split(faults.TABLE.read_text(encoding="utf-8"))
     assert (before, after) == ("before\n", "\nafter") and within.count("| `test") == len(FAULTS)
-    assert json.loads((ROOT / "tests/faults.json").read_text(encoding="utf-8")).keys() == TESTS.keys()
+    assert (
+        json.loads((ROOT / "tests/faults.json").read_text(encoding="utf-8")).keys() == TESTS.keys()
+    )
 
 
 # --- Mutants ---
@@ -110,7 +133,9 @@ def test_a_sample_of_mutants(monkeypatch, capsys):
     """A test that sees a little of the module finds some mutants of a sample; the others are printed."""
     pytest.importorskip("cosmic_ray", reason="needs cosmic-ray")
     monkeypatch.setattr(
-        mutation, "TESTS", {"es.py": [SMALL, "tests/test_es.py::test_snes_generations_beside_the_loop"]}
+        mutation,
+        "TESTS",
+        {"es.py": [SMALL, "tests/test_es.py::test_snes_generations_beside_the_loop"]},
     )
     mutation.main(["es.py", "--sample", "5", "--seed", "3", "--jobs", "1"])
     *survivors, last = capsys.readouterr().out.splitlines()

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import cli
-import figures
 import metarl
-from metarl import Setting
+from harness import cli, figures
+from harness.settings import Setting
 from test_metarl import SMALL, arguments
 
 FAMILIES = [
@@ -30,7 +29,7 @@ def setting(**options):
 
 
 def thetas(c, n=3):
-    return np.stack([c.network.init(metarl.rng(i)) for i in range(n)])
+    return np.stack([c.network.init(metarl.noise_at(i)) for i in range(n)])
 
 
 # --- What is drawn ---
@@ -60,7 +59,10 @@ def test_a_path_is_where_the_mean_actions_lead(env):
 def test_a_path_ends_with_its_episode():
     c = setting(env="pointmass:radius=0.1")
     theta = thetas(c) * 0
-    theta[:, c.network.size - 4 : c.network.size - 2] = 10, 0.5  # the biases of the last layer: full speed, and half
+    theta[:, c.network.size - 4 : c.network.size - 2] = (
+        10,
+        0.5,
+    )  # the biases of the last layer: full speed, and half
     tasks = np.array([[0.35, 0.175], [0.5, 0.5], [0.04, 0.0]])
     ends = [path[-1].tolist() for path in figures.paths(c, theta, tasks)]
     assert_allclose(ends[::2], [[0.3, 0.15], [0.1, 0.05]])
@@ -69,7 +71,9 @@ def test_a_path_ends_with_its_episode():
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_probabilities_of_the_arms(deterministic):
-    c = setting(env="bandit:arms=3", policy="linear", algo="cma-es", inner="hc", deterministic=deterministic)
+    c = setting(
+        env="bandit:arms=3", policy="linear", algo="cma-es", inner="hc", deterministic=deterministic
+    )
     theta = thetas(c)
     p = figures.probabilities(c, theta, figures.chosen(c, 3))
     logits = theta[:, :3] + theta[:, 3:]  # weights times 1, and biases
@@ -83,7 +87,9 @@ def test_adaptations_are_those_of_the_meta_test(algo, env):
     c = setting(algo=algo, env=env)
     theta = metarl.initial_state(c)["theta"]
     drawn, tasks = figures.adaptations(c, theta, 2), figures.chosen(c, 2)
-    steps = metarl.adaptation(replace(c, episodes=5), theta, tasks, (0, metarl.TEST, figures.PICTURES))
+    steps = metarl.adaptation(
+        replace(c, episodes=5), theta, tasks, (0, metarl.TEST, figures.PICTURES)
+    )
     assert len(drawn) == 2 and all(len(views) == c.test_steps + 1 for views, _ in drawn)
     for k, theta_k in zip(range(c.test_steps + 1), steps, strict=False):
         view = figures.probabilities if c.family.discrete else figures.paths
@@ -94,20 +100,32 @@ def test_adaptations_are_those_of_the_meta_test(algo, env):
 
 
 def test_noise_of_pictures_is_used_by_nothing_else(monkeypatch, capsys):
-    used, rng = [], metarl.rng
-    monkeypatch.setattr(metarl, "rng", lambda *address: used.append(address) or rng(*address))
+    used, noise_at = [], metarl.noise_at
+    monkeypatch.setattr(
+        metarl, "noise_at", lambda *address: used.append(address) or noise_at(*address)
+    )
     assert cli.main([*arguments(), "--quiet"]) == 0
     run, c = set(used), Setting(**SMALL)
     theta = metarl.initial_state(c)["theta"]
     used.clear()
     figures.text(c, theta, [])
-    assert set(used) & run == {(0, metarl.TEST, metarl.TASKS)} and len(used) == 1 + c.test_steps == len(set(used))
+    assert set(used) & run == {(0, metarl.TEST, metarl.TASKS)} and len(
+        used
+    ) == 1 + c.test_steps == len(set(used))
 
 
 def test_log_csv_is_read_whatever_is_in_it():
     assert figures.columns([]).shape == (0, 5)
-    lines = [b"1,-2.5,-1.5,9.0,0.1\n", b"x,1,2,3,4\n", b"2,-1.0", b"\xff\n", b"3,nan,-inf,1e400,0.2\r\n"]
-    assert_array_equal(figures.columns(lines), [[1, -2.5, -1.5, 9, 0.1], [3, np.nan, -np.inf, np.inf, 0.2]])
+    lines = [
+        b"1,-2.5,-1.5,9.0,0.1\n",
+        b"x,1,2,3,4\n",
+        b"2,-1.0",
+        b"\xff\n",
+        b"3,nan,-inf,1e400,0.2\r\n",
+    ]
+    assert_array_equal(
+        figures.columns(lines), [[1, -2.5, -1.5, 9, 0.1], [3, np.nan, -np.inf, np.inf, 0.2]]
+    )
 
 
 # --- As text ---
@@ -161,7 +179,9 @@ def test_text_bars():
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "cp932", "utf-8", None])
 def test_text_is_printed_in_any_encoding(encoding):
     c = setting()
-    whole = "-1.00 ± 0.20\n" + figures.BLOCKS + figures.text(c, metarl.initial_state(c)["theta"], [])
+    whole = (
+        "-1.00 ± 0.20\n" + figures.BLOCKS + figures.text(c, metarl.initial_state(c)["theta"], [])
+    )
     text = figures.printable(whole, encoding)
     text.encode(encoding or "utf-8")
     assert [len(line) for line in text.split("\n")] == [len(line) for line in whole.split("\n")]
@@ -192,7 +212,9 @@ def test_a_run_ends_with_its_picture(algo, env, capsys):
     table = capsys.readouterr().out
     assert cli.main(flags) == 0
     out = capsys.readouterr().out.rsplit("One held-out task, ")
-    assert len(out) == 2 and out[0].split("iterations")[0] == table.split("iterations")[0]  # but for the seconds
+    assert (
+        len(out) == 2 and out[0].split("iterations")[0] == table.split("iterations")[0]
+    )  # but for the seconds
     what, *picture, title, spark = out[1].rstrip("\n").split("\n")
     assert what.endswith("before adaptation and after 2 steps:") and len(picture) == (
         min(10, c.arms) if (c := Setting(env=env).family).discrete else 17
@@ -225,7 +247,9 @@ def test_a_console_without_unicode(monkeypatch):
     assert cli.main(arguments()) == 0
     console.flush()
     text = console.buffer.getvalue().decode("cp1252")
-    assert " ± " in text and "+-----" in text and set(text.rstrip().split("\n")[-1]) <= set("_.:-=+*#")
+    assert (
+        " ± " in text and "+-----" in text and set(text.rstrip().split("\n")[-1]) <= set("_.:-=+*#")
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,9 +260,17 @@ def test_plot_is_refused_before_training(flags, hidden, words, tmp_path, monkeyp
     for name in hidden:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(metarl, "train", None)
-    assert cli.main([*arguments(), "--plot", *(flag.format(run=tmp_path / "run") for flag in flags)]) == 2
+    assert (
+        cli.main([*arguments(), "--plot", *(flag.format(run=tmp_path / "run") for flag in flags)])
+        == 2
+    )
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("metarl: --plot: needs ") and words in err and err.count("\n") == 1
+    assert (
+        out == ""
+        and err.startswith("metarl: --plot: needs ")
+        and words in err
+        and err.count("\n") == 1
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -257,7 +289,12 @@ def test_plot_writes_two_pictures(env, tmp_path, capsys, figure):
     assert results[0] == results[1]
     assert sorted(p.name for p in run.iterdir()) == sorted([*cli.FILES, *cli.PLOTS])
     said = {"paths.svg": ["before adaptation", "after 1 step", "after 2 steps"]}
-    said["learning.svg"] = ["before adaptation", "after adaptation", "optimum", "environment steps (millions)"]
+    said["learning.svg"] = [
+        "before adaptation",
+        "after adaptation",
+        "optimum",
+        "environment steps (millions)",
+    ]
     for name, words in said.items():
         text = (run / name).read_text("utf-8")
         assert all(f"<!-- {word} -->" in text for word in words) and "after 3" not in text
@@ -265,7 +302,9 @@ def test_plot_writes_two_pictures(env, tmp_path, capsys, figure):
     first = {name: (run / name).read_bytes() for name in cli.PLOTS}
     for name in cli.PLOTS:
         (run / name).unlink()
-    assert cli.main(["--resume", str(run), "--plot", "--quiet"]) == 0  # of a finished run, to the same bytes
+    assert (
+        cli.main(["--resume", str(run), "--plot", "--quiet"]) == 0
+    )  # of a finished run, to the same bytes
     assert first == {name: (run / name).read_bytes() for name in cli.PLOTS}
     assert cli.main(["--resume", str(run), "--quiet"]) == 2
 
@@ -298,7 +337,9 @@ def test_curves_have_their_intervals_as_error_bars(figure):
     [bars] = [container for container in axes.containers if container.has_yerr]
     segments = bars.lines[2][0].get_segments()
     assert_allclose([s[:, 1] for s in segments], [[0.5, 1.5], [-98, 102], [3, 5]])
-    assert axes.get_ylim()[0] > -6 and axes.get_ylim()[1] < 7  # the widest interval does not squeeze all the rest
+    assert (
+        axes.get_ylim()[0] > -6 and axes.get_ylim()[1] < 7
+    )  # the widest interval does not squeeze all the rest
 
 
 def test_panels_show_paths_and_goals(figure):
@@ -335,13 +376,23 @@ def test_learning_curves_are_means_over_seeds_with_intervals(figure):
     runs = {("maml", "pointmass", i): (setting(seed=i), None, log + [0, i]) for i in range(3)}
     draw, curves, optimum = pictures.learning(runs, map)
     steps, post, half = curves["maml"]
-    assert len(steps) <= pictures.POINTS and steps[0] == 1 and steps[-1] < 100 and (np.diff(steps) > 0).all()
-    assert_allclose(post, steps)  # mean over seeds: one more than the iteration's index, as steps are
+    assert (
+        len(steps) <= pictures.POINTS
+        and steps[0] == 1
+        and steps[-1] < 100
+        and (np.diff(steps) > 0).all()
+    )
+    assert_allclose(
+        post, steps
+    )  # mean over seeds: one more than the iteration's index, as steps are
     assert_allclose(half, 4.302652729911275 / np.sqrt(3))  # t, 2 degrees
     tasks = [metarl.meta_test(c, metarl.initial_state(c)["theta"])[0] for c, _, _ in runs.values()]
     assert_allclose(optimum, np.mean([setting().family.optimal_return(t) for t in tasks]))
     draw(figure, curves, optimum)
-    assert [line.get_label() for line in figure.axes[0].lines if line.get_label()[0] != "_"] == ["maml", "optimum"]
+    assert [line.get_label() for line in figure.axes[0].lines if line.get_label()[0] != "_"] == [
+        "maml",
+        "optimum",
+    ]
 
 
 def test_blocks_of_a_learning_curve_are_all_iterations():
@@ -349,7 +400,9 @@ def test_blocks_of_a_learning_curve_are_all_iterations():
 
     assert_array_equal(thinned(np.array([[5.0, 6.0]])), [[5, 6]])
     assert_allclose(thinned(np.arange(4.0)[:, None])[:, 0], [0, 1, 2, 3])
-    assert thinned(np.ones((1000, 2))).tolist() == [[1, 1]] * 11  # the first two of twelve would begin with the first
+    assert (
+        thinned(np.ones((1000, 2))).tolist() == [[1, 1]] * 11
+    )  # the first two of twelve would begin with the first
 
 
 def test_pictures_of_the_readme(tmp_path, monkeypatch, capsys, figure):
@@ -364,19 +417,30 @@ def test_pictures_of_the_readme(tmp_path, monkeypatch, capsys, figure):
         state = metarl.initial_state(c)
         return c, state["theta"], np.array([(1e6, -3.0), (2e6, -2.0)])
 
-    biases = [(problem, name, 1.0, 1e-13, 80.0) for problem in ("bandit", "tree") for name in ("a", "b")]
+    biases = [
+        (problem, name, 1.0, 1e-13, 80.0) for problem in ("bandit", "tree") for name in ("a", "b")
+    ]
     table = [
-        (name, baseline, {"deep tree": [0.1, 0.5, 1.0]}) for name in ("a", "b", "es") for baseline in ("none", "time")
+        (name, baseline, {"deep tree": [0.1, 0.5, 1.0]})
+        for name in ("a", "b", "es")
+        for baseline in ("none", "time")
     ]
     row = [
-        {"returns": -np.ones((3, 4, 4)).cumsum(2), "env_steps": [0, 1, 2], "seconds": [0, 1, 2], "optimal": [-0.5]}
+        {
+            "returns": -np.ones((3, 4, 4)).cumsum(2),
+            "env_steps": [0, 1, 2],
+            "seconds": [0, 1, 2],
+            "optimal": [-0.5],
+        }
     ] * 3
     monkeypatch.setattr(pictures, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(pictures, "workers", here)
     monkeypatch.setattr(pictures, "train", train)
     monkeypatch.setattr(pictures.estimators, "bias_table", lambda n: biases)
     monkeypatch.setattr(pictures.estimators, "table", lambda n: table)
-    monkeypatch.setattr(pictures.compare, "compare", lambda *a, algos, **b: dict.fromkeys(algos, row))
+    monkeypatch.setattr(
+        pictures.compare, "compare", lambda *a, algos, **b: dict.fromkeys(algos, row)
+    )
     assert pictures.main([]) is None
     names = list(pictures.PICTURES)
     printed = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
@@ -384,14 +448,23 @@ def test_pictures_of_the_readme(tmp_path, monkeypatch, capsys, figure):
     first = {name: (tmp_path / "docs" / f"{name}.svg").read_bytes() for name in names}
     assert pictures.main(["--only", "arms", "estimators"]) is None
     assert first == {name: (tmp_path / "docs" / f"{name}.svg").read_bytes() for name in names}
-    assert all(f"<!-- {name} -->".encode() in first["compare"] for name in (*pictures.COMPARED, "optimum"))
-    assert all(f"<!-- {word} -->".encode() in first["estimators"] for word in ("bandit", "tree", "es", "80 episodes"))
+    assert all(
+        f"<!-- {name} -->".encode() in first["compare"] for name in (*pictures.COMPARED, "optimum")
+    )
+    assert all(
+        f"<!-- {word} -->".encode() in first["estimators"]
+        for word in ("bandit", "tree", "es", "80 episodes")
+    )
 
 
 def test_dots_are_biases_deviations_and_cosines(figure, monkeypatch):
     from benchmarks import figures as pictures
 
-    biases = [("bandit", "b", 5.0, 1e-13, 80.0), ("tree", "a", 1.0, 2.0, 3.0), ("tree", "b", 4.0, 5.0, 6.0)]
+    biases = [
+        ("bandit", "b", 5.0, 1e-13, 80.0),
+        ("tree", "a", 1.0, 2.0, 3.0),
+        ("tree", "b", 4.0, 5.0, 6.0),
+    ]
     table = [(name, base, {"deep tree": [x, x + 0.1, x + 0.2], "tree": [0, 0, 0]}) for name, base, x in [
         ("a", "none", 0.1), ("a", "time", 0.2), ("b", "none", 0.3), ("b", "time", 0.4), ("es", "time", 0.5)]]  # fmt: skip
     monkeypatch.setattr(pictures.estimators, "bias_table", lambda n: biases)
@@ -399,9 +472,15 @@ def test_dots_are_biases_deviations_and_cosines(figure, monkeypatch):
     draw, *content = pictures.estimates({}, map)
     draw(figure, *content)
     bandit, tree, deep = figure.axes
-    assert [line.get_xydata().tolist() for line in bandit.lines] == [[[5, 1]], [[0.1, 1]], [[80, 1]]]
+    assert [line.get_xydata().tolist() for line in bandit.lines] == [
+        [[5, 1]],
+        [[0.1, 1]],
+        [[80, 1]],
+    ]
     assert [line.get_xdata().tolist() for line in tree.lines] == [[1, 4], [2, 5], [3, 6]]
-    assert_allclose([line.get_xdata() for line in deep.lines], np.add.outer([0, 0.1, 0.2], [0.2, 0.4, 0.5]))
+    assert_allclose(
+        [line.get_xdata() for line in deep.lines], np.add.outer([0, 0.1, 0.2], [0.2, 0.4, 0.5])
+    )
     assert [label.get_text() for label in bandit.get_yticklabels()] == ["a", "b", "es"]
 
 
@@ -417,11 +496,29 @@ def test_pictures_of_the_readme_need_matplotlib(monkeypatch, capsys):
 # --- The table of results ---
 def test_each_row_of_the_table_has_its_own_numbers():
     row = lambda x: {"mean": [x, x + 0.5], "ci95": [0.25, 0.125]}
-    held_out = {"tasks": 3, "splits_coincide": False, "adapt_episodes": 20, "episodes": 1, **row(-3.0)}
-    result = {"env": "pointmass", "algo": "maml", "held_out": held_out, "optimal": -0.5, "env_steps": 12345.0}
-    result |= {"baselines": {"random": row(-9.0), "joint": row(-6.0)}, "config": {"iterations": 7}, "seconds": 1.25}
+    held_out = {
+        "tasks": 3,
+        "splits_coincide": False,
+        "adapt_episodes": 20,
+        "episodes": 1,
+        **row(-3.0),
+    }
+    result = {
+        "env": "pointmass",
+        "algo": "maml",
+        "held_out": held_out,
+        "optimal": -0.5,
+        "env_steps": 12345.0,
+    }
+    result |= {
+        "baselines": {"random": row(-9.0), "joint": row(-6.0)},
+        "config": {"iterations": 7},
+        "seconds": 1.25,
+    }
     *_, maml, untrained, joint, optimum, run = figures.table(result).splitlines()
     assert maml.split() == "maml -3.00 ± 0.25 -2.50 ± 0.12".split()
     assert untrained.split() == "untrained -9.00 ± 0.25 -8.50 ± 0.12".split()
     assert joint.split() == "joint -6.00 ± 0.25 -5.50 ± 0.12".split()
-    assert optimum.split() == ["optimum", "-0.50"] and run.startswith("7 iterations, 12,345 environment steps, 1.2 s")
+    assert optimum.split() == ["optimum", "-0.50"] and run.startswith(
+        "7 iterations, 12,345 environment steps, 1.2 s"
+    )

@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-import cli
-from metarl import ALGORITHMS, Setting
+from harness import cli
+from harness.settings import Setting
+from metarl import ALGORITHMS
 from test_metarl import arguments
 
 PATH = Path(__file__).parents[1] / "docs" / "result-schema.json"
 SCHEMA = json.loads(PATH.read_text())
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 KEYWORDS = {"$defs", "$ref", "$schema", "title", "description", "type", "const", "enum", "minimum"}
 KEYWORDS |= {"items", "minItems", "properties", "required", "additionalProperties"}
 
@@ -26,10 +34,17 @@ def faults(value, schema, path="result"):
     if "$ref" in schema:
         return faults(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], path)
     kind = schema.get("type")
-    if kind and (not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "boolean")):
+    if kind and (
+        not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "boolean")
+    ):
         return [path]
     number = isinstance(value, (int, float))
-    bad = "const" in schema and value != schema["const"] or "enum" in schema and value not in schema["enum"]
+    bad = (
+        "const" in schema
+        and value != schema["const"]
+        or "enum" in schema
+        and value not in schema["enum"]
+    )
     bad |= number and (not math.isfinite(value) or value < schema.get("minimum", -math.inf))
     bad |= isinstance(value, list) and len(value) < schema.get("minItems", 0)
     found = [path] if bad else []
@@ -37,9 +52,16 @@ def faults(value, schema, path="result"):
         known = schema["properties"]
         found += [f"{path}.{name}" for name in schema["required"] if name not in value]
         found += [f"{path}.{name}" for name in value if name not in known]
-        found += [x for name in value if name in known for x in faults(value[name], known[name], f"{path}.{name}")]
+        found += [
+            x
+            for name in value
+            if name in known
+            for x in faults(value[name], known[name], f"{path}.{name}")
+        ]
     if isinstance(value, list):
-        found += [x for i, item in enumerate(value) for x in faults(item, schema["items"], f"{path}[{i}]")]
+        found += [
+            x for i, item in enumerate(value) for x in faults(item, schema["items"], f"{path}[{i}]")
+        ]
     return found
 
 
@@ -75,8 +97,12 @@ def test_a_result_keeps_to_its_schema(run):
     steps, held_out = result["config"]["test_steps"] + 1, result["held_out"]
     by_step = [held_out["mean"], held_out["ci95"], *held_out["returns"]]
     by_step += [row for baseline in result["baselines"].values() for row in baseline.values()]
-    assert {len(row) for row in by_step} == {steps} and len(held_out["returns"]) == held_out["tasks"]
-    assert {name: result[name] for name in ("algo", "env", "policy", "seed")}.items() <= result["config"].items()
+    assert {len(row) for row in by_step} == {steps} and len(held_out["returns"]) == held_out[
+        "tasks"
+    ]
+    assert {name: result[name] for name in ("algo", "env", "policy", "seed")}.items() <= result[
+        "config"
+    ].items()
 
 
 def described_options():
@@ -98,7 +124,9 @@ def test_the_schema_knows_every_option():
     top, options = SCHEMA["properties"], described_options()
     assert top["config"].items() >= options.items()
     assert top["config"]["required"] == list(top["config"]["properties"])  # in the same order
-    assert {name: top[name] for name in ("algo", "env", "policy", "seed")}.items() <= options["properties"].items()
+    assert {name: top[name] for name in ("algo", "env", "policy", "seed")}.items() <= options[
+        "properties"
+    ].items()
     assert top["schema"]["const"] == cli.SCHEMA
 
 
@@ -130,15 +158,24 @@ def test_a_log_opens_in_pandas(run):
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_csv(run / "log.csv", index_col="iteration")
     _, state, _ = cli.load(run / "checkpoint.npz")
-    assert list(frame.index) == [1, 2] and list(frame.columns) == ["pre", "post", "env_steps", "seconds"]
+    assert list(frame.index) == [1, 2] and list(frame.columns) == [
+        "pre",
+        "post",
+        "env_steps",
+        "seconds",
+    ]
     assert (frame.dtypes == np.float64).all() and frame.notna().all(axis=None)
     last = pandas.read_csv(run / "log.csv").iloc[-1]
     assert_allclose(
-        last[["pre", "post", "env_steps"]], [state[name] for name in ("pre", "post", "env_steps")], rtol=1e-14
+        last[["pre", "post", "env_steps"]],
+        [state[name] for name in ("pre", "post", "env_steps")],
+        rtol=1e-14,
     )
 
 
 if __name__ == "__main__":
     SCHEMA["properties"]["config"] |= described_options()
-    SCHEMA["properties"] |= {x: described_options()["properties"][x] for x in ("algo", "env", "policy", "seed")}
+    SCHEMA["properties"] |= {
+        x: described_options()["properties"][x] for x in ("algo", "env", "policy", "seed")
+    }
     PATH.write_text(json.dumps(SCHEMA, indent=1) + "\n")

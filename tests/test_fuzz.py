@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 import metarl
-from metarl import ALGORITHMS, Setting
+from harness import cli
+from harness.settings import Setting
+from metarl import ALGORITHMS
 from test_metarl import SMALL, arguments
 from tests import kills
 
@@ -37,8 +38,21 @@ def test_wrong_and_odd_command_lines(seed, nothing_touched, monkeypatch, capsys)
     """2,000 a seed: exit status 2 and one line, or a setting that is in order; never a traceback, nothing written."""
     started = []
     monkeypatch.setattr(cli, "run", lambda c, *others: started.append(c))
-    flags = [f"--{f.name.replace('_', '-')}" for f in cli.fields(Setting)] + ["--out", "--resume", "--quiet"]
-    flags += ["--no-standardise", "--workers", "--alp", "--hid", "-q", "--algo=maml", "--alpha=", "--seed=3"]
+    flags = [f"--{f.name.replace('_', '-')}" for f in cli.fields(Setting)] + [
+        "--out",
+        "--resume",
+        "--quiet",
+    ]
+    flags += [
+        "--no-standardise",
+        "--workers",
+        "--alp",
+        "--hid",
+        "-q",
+        "--algo=maml",
+        "--alpha=",
+        "--seed=3",
+    ]
     noise, ran = random.Random(seed), 0
     for _ in range(2000):
         argv = []
@@ -50,10 +64,15 @@ def test_wrong_and_odd_command_lines(seed, nothing_touched, monkeypatch, capsys)
         out, err = capsys.readouterr()
         ran += status == 0
         if status == 0:
-            assert len(started) == before + 1 and isinstance(started[-1], Setting) and err == "", argv
+            assert len(started) == before + 1 and isinstance(started[-1], Setting) and err == "", (
+                argv
+            )
         else:
             assert status == 2 and len(started) == before, argv
-            assert err.startswith("metarl: ") and err.count("\n") == 1 and err.endswith("\n"), (argv, err)
+            assert err.startswith("metarl: ") and err.count("\n") == 1 and err.endswith("\n"), (
+                argv,
+                err,
+            )
         assert out == ""
     assert 20 < ran < 1000
 
@@ -115,7 +134,7 @@ def test_ctrl_c_in_a_real_run(tmp_path):
     flags = [*arguments(iterations=100_000), "--out", str(run), "--quiet"]
     process = subprocess.Popen(
         [sys.executable, "metarl.py", *flags],
-        cwd=Path(cli.__file__).parent,
+        cwd=Path(metarl.__file__).parent,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -134,8 +153,8 @@ def test_ctrl_c_in_a_real_run(tmp_path):
 def test_a_nan_in_each_quantity_stops_the_run(name, tmp_path, capsys, monkeypatch):
     real = ALGORITHMS["maml"]
 
-    def broken(c, state, address, each):
-        new = real(c, state, address, each)
+    def broken(c, state, address, in_chunks):
+        new = real(c, state, address, in_chunks)
         return {**new, name: new[name] * np.nan} if state["t"] == 1 else new
 
     monkeypatch.setitem(ALGORITHMS, "maml", broken)
@@ -145,11 +164,20 @@ def test_a_nan_in_each_quantity_stops_the_run(name, tmp_path, capsys, monkeypatc
     assert cli.load(tmp_path / "checkpoint.npz")[1]["t"] == 1
 
 
-@pytest.mark.parametrize("when", ["at the start", "in the log", "at the last checkpoint", "in the result"])
-def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(when, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "when", ["at the start", "in the log", "at the last checkpoint", "in the result"]
+)
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
+    when, tmp_path, capsys, monkeypatch
+):
     """No space from some write on: exit status 2, no file half-written, and the run can be resumed later."""
     writes, real, run = [], os.fsync, tmp_path / "run"
-    first_failure = {"at the start": 0, "in the log": 1, "at the last checkpoint": 3, "in the result": 4}[when]
+    first_failure = {
+        "at the start": 0,
+        "in the log": 1,
+        "at the last checkpoint": 3,
+        "in the result": 4,
+    }[when]
 
     def full(descriptor):
         writes.append(descriptor)
@@ -163,6 +191,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(when, tmp_path, 
     out, err = capsys.readouterr()
     assert out == "" and "No space left on device" in err and err.count("\n") == 1
     assert not list(run.glob("*.new")) and not (run / "result.json").exists()
-    flags = ["--resume", str(run)] if (run / "checkpoint.npz").exists() else [*arguments(), "--out", str(run)]
+    flags = (
+        ["--resume", str(run)]
+        if (run / "checkpoint.npz").exists()
+        else [*arguments(), "--out", str(run)]
+    )
     assert cli.main([*flags, "--quiet"]) == 0
     assert (run / "result.json").exists()

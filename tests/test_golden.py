@@ -12,11 +12,22 @@ import pytest
 from scipy import stats
 from scipy.special import betainc
 
-from golden import cases_autodiff, exact, kit, loops_envs, loops_es, loops_policies, loops_steps, vectors
+from golden import (
+    cases_autodiff,
+    exact,
+    kit,
+    loops_envs,
+    loops_es,
+    loops_policies,
+    loops_steps,
+    vectors,
+)
 from golden.__main__ import main
 
 GOLDEN = kit.FOLDER
-FILES = {stage.STAGE: json.loads(kit.path(stage).read_text(encoding="utf-8")) for stage in kit.STAGES}
+FILES = {
+    stage.STAGE: json.loads(kit.path(stage).read_text(encoding="utf-8")) for stage in kit.STAGES
+}
 ENTRIES = {(stage, case["name"]): case for stage, text in FILES.items() for case in text["cases"]}
 FIELDS = ("intermediate", "outputs")
 stages = pytest.mark.parametrize("stage", kit.STAGES, ids=lambda stage: stage.STAGE)
@@ -34,9 +45,12 @@ def test_files_are_what_would_be_written(stage):
     for case in stage.cases():
         old, new = ENTRIES[stage.STAGE, case.name], json.loads(vectors.dump(kit.entry(stage, case)))
         numbers = (*FIELDS, "faults")
-        assert [old[k] for k in old if k not in numbers] == [new[k] for k in new if k not in numbers], case.name
+        assert [old[k] for k in old if k not in numbers] == [
+            new[k] for k in new if k not in numbers
+        ], case.name
         want, got = (
-            {**vectors.decode(e.get("outputs", {})), **vectors.decode(e.get("intermediate", {}))} for e in (old, new)
+            {**vectors.decode(e.get("outputs", {})), **vectors.decode(e.get("intermediate", {}))}
+            for e in (old, new)
         )
         assert [*kit.disagreements(case, got, want)] == [] or case.rejects
         assert [fault["fault"] for fault in old.get("faults", ())] == [
@@ -54,7 +68,9 @@ def test_names_are_unique_and_every_case_says_why_and_by_what_it_is_checked():
     for (_, name), case in ENTRIES.items():
         assert case["why"] and case["checked_by"], name
         fields = [field for part in FIELDS for field in case.get(part, ())]
-        assert sorted(fields) == sorted(case.get("tolerance", ())) and (fields or case["rejects"]), name
+        assert sorted(fields) == sorted(case.get("tolerance", ())) and (
+            fields or case["rejects"]
+        ), name
 
 
 def test_faults_are_far_from_what_is_right():
@@ -75,12 +91,22 @@ def test_no_seed_among_the_inputs():
 def test_what_checks_them_knows_nothing_of_the_project():
     for path in GOLDEN.glob("*.py"):
         if path.name == "exact.py" or path.name.startswith("loops_"):
-            nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
+            nodes = [
+                n
+                for n in ast.walk(ast.parse(path.read_text()))
+                if isinstance(n, (ast.Import, ast.ImportFrom))
+            ]
             absolute = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
             absolute += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0]
-            assert set(absolute) <= {"decimal", "functools", "itertools", "operator", "numpy"}, path.name
-            relative = [a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.level for a in n.names]
-            assert not [name for name in relative if name.startswith("cases") or name in ("kit", "vectors")]
+            assert set(absolute) <= {"decimal", "functools", "itertools", "operator", "numpy"}, (
+                path.name
+            )
+            relative = [
+                a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.level for a in n.names
+            ]
+            assert not [
+                name for name in relative if name.startswith("cases") or name in ("kit", "vectors")
+            ]
 
 
 def test_the_readme_describes_every_function_and_field():
@@ -89,8 +115,14 @@ def test_the_readme_describes_every_function_and_field():
     words |= {part for word in words for part in re.split(r"[,\s=:()\[\]{}]+", word)}
     missing = set()
     for case in ENTRIES.values():
-        names = [case["function"], *case["inputs"], *(f for part in FIELDS for f in case.get(part, ()))]
-        missing |= {name for name in names if name not in words and re.sub(r"\d+$", "", name) not in words}
+        names = [
+            case["function"],
+            *case["inputs"],
+            *(f for part in FIELDS for f in case.get(part, ())),
+        ]
+        missing |= {
+            name for name in names if name not in words and re.sub(r"\d+$", "", name) not in words
+        }
         missing |= {name for name in case["inputs"].get("c", ()) if name not in words}
     assert not missing
 
@@ -115,7 +147,10 @@ def test_a_changed_number_is_named_with_its_field(copies):
         case["outputs"]["vjp0"]["data"][4] += 1e-7
 
     ours, peers = copies(kit.STAGES[0], edit)
-    assert ours.startswith("1-autodiff: tanh: vjp0: [1, 1] ") and "1 of 6 off by more than 1e-10 of the largest" in ours
+    assert (
+        ours.startswith("1-autodiff: tanh: vjp0: [1, 1] ")
+        and "1 of 6 off by more than 1e-10 of the largest" in ours
+    )
     assert peers.startswith("1-autodiff: tanh: vjp0: [1, 1] ") and "differences" in peers
 
 
@@ -125,7 +160,9 @@ def test_a_change_within_the_tolerance_is_none(copies):
             for name, value in case.get("outputs", {}).items():
                 if isinstance(value, dict) and all(isinstance(x, float) for x in value["data"]):
                     scale = max(map(abs, value["data"]))
-                    value["data"] = [x + 0.05 * scale * case["tolerance"][name] for x in value["data"]]
+                    value["data"] = [
+                        x + 0.05 * scale * case["tolerance"][name] for x in value["data"]
+                    ]
 
     assert copies(kit.STAGES[0], edit) == []
 
@@ -175,14 +212,18 @@ def test_nothing_is_written_that_its_check_denies(tmp_path, monkeypatch):
 
 
 # --- The format ---
-@pytest.mark.parametrize("x", [0.1, -0.0, 5e-324, 1.7976931348623157e308, 1 / 3, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "x", [0.1, -0.0, 5e-324, 1.7976931348623157e308, 1 / 3, math.inf, -math.inf, math.nan]
+)
 def test_numbers_read_back_exactly(x):
     back = vectors.decode(json.loads(vectors.dump(vectors.encode({"a": np.array([x]), "b": x}))))
     for value in (back["a"][0], back["b"]):
         assert np.float64(value).tobytes() == np.float64(x).tobytes()
 
 
-@pytest.mark.parametrize("x", [np.zeros((0, 2)), np.arange(6).reshape(2, 3), np.array([True, False]), np.eye(2) / 3])
+@pytest.mark.parametrize(
+    "x", [np.zeros((0, 2)), np.arange(6).reshape(2, 3), np.array([True, False]), np.eye(2) / 3]
+)
 def test_arrays_keep_shape_and_kind(x):
     back = vectors.decode(json.loads(vectors.dump(vectors.encode(x))))
     assert back.shape == x.shape and back.dtype == x.dtype and np.array_equal(back, x)
@@ -191,7 +232,11 @@ def test_arrays_keep_shape_and_kind(x):
 @pytest.mark.parametrize(
     "got, want, differs",
     [
-        ([1.0, 100.0], [1.0 + 9e-5, 100.0], False),  # the tolerance is a share of the largest element
+        (
+            [1.0, 100.0],
+            [1.0 + 9e-5, 100.0],
+            False,
+        ),  # the tolerance is a share of the largest element
         ([1.0, 100.0], [1.0 + 2e-4, 100.0], True),
         ([0.0], [5e-7], True),
         ([9e-7], [0.0], False),  # of 1 where all are 0
@@ -216,7 +261,9 @@ def test_noise_is_taken_down_and_given_back():
     drawn = [recorder.standard_normal((2, 3)), recorder.random(2), recorder.integers(5, size=3)]
     replay = vectors.Replay(recorder.draws)
     for kind, values in zip(("standard_normal", "random", "integers"), drawn, strict=True):
-        assert np.array_equal(getattr(replay, kind)(), values) and np.array_equal(np.round(values, 3), values)
+        assert np.array_equal(getattr(replay, kind)(), values) and np.array_equal(
+            np.round(values, 3), values
+        )
     assert replay.left == []
     with pytest.raises(LookupError, match="random is asked for"):
         vectors.Replay(recorder.draws).random(2)
@@ -236,7 +283,9 @@ def test_streams_give_the_same_noise_at_the_same_address():
 
 # --- What checks the vectors is itself right ---
 def test_close_decisions_are_refused():
-    assert exact.below(Decimal(1), Decimal("1.00001")) and not exact.below(Decimal("1.00001"), Decimal(1))
+    assert exact.below(Decimal(1), Decimal("1.00001")) and not exact.below(
+        Decimal("1.00001"), Decimal(1)
+    )
     with pytest.raises(AssertionError, match="too close"):
         exact.below(Decimal(1), Decimal("1.0000001"))
 
@@ -255,7 +304,9 @@ def test_functions_in_decimal_arithmetic():
             [float(v) for v in got], [np.sin(x), np.cos(x), np.tanh(x), stats.norm.cdf(x)], 1e-14
         )
     with exact.digits():
-        assert float(loops_envs.beta_below(2, 3, Decimal("0.3"))) == pytest.approx(betainc(2, 3, 0.3), rel=1e-14)
+        assert float(loops_envs.beta_below(2, 3, Decimal("0.3"))) == pytest.approx(
+            betainc(2, 3, 0.3), rel=1e-14
+        )
 
 
 def test_differences_are_exact_on_a_cubic():
@@ -295,12 +346,17 @@ def test_matrices_in_decimal_arithmetic():
 
 def hessian_product(c, theta, D, v):
     """Of the loss of one task, at the policy that took D, times v: the README's table of estimators."""
-    network, w = loops_steps.network_of(c), loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size
+    network, w = (
+        loops_steps.network_of(c),
+        loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size,
+    )
     total = 0 * theta
     for k, row in enumerate(w):
         S = 0 * theta
         for t, weight in enumerate(row):
-            score = lambda x, k=k, t=t: loops_policies.score(network, x, D["obs"][k, t], D["actions"][k, t])
+            score = lambda x, k=k, t=t: loops_policies.score(
+                network, x, D["obs"][k, t], D["actions"][k, t]
+            )
             G, before = score(theta), S
             S = S + G
             Hv = (score(theta + exact.STEP * v) - score(theta - exact.STEP * v)) / (2 * exact.STEP)
@@ -321,13 +377,23 @@ def meta_gradient_backwards(c, x, life):
         u = u - hessian_product(c, path[k], life["episodes"][k], step)
         if c["sampling_term"]:
             u = u + exact.gradient(
-                lambda y, k=k: loops_steps.sampling(c, [*path[:k], y, *path[k + 1 :]], life), path[k]
+                lambda y, k=k: loops_steps.sampling(c, [*path[:k], y, *path[k + 1 :]], life),
+                path[k],
             )
     return np.append(u, by_scale) if c["learn_alpha"] else u
 
 
 @pytest.mark.parametrize(
-    "name", ["first-order", "log-prob, two steps", "lvc", "dice", "sampling term", "learned step sizes", "bandit"]
+    "name",
+    [
+        "first-order",
+        "log-prob, two steps",
+        "lvc",
+        "dice",
+        "sampling term",
+        "learned step sizes",
+        "bandit",
+    ],
 )
 def test_the_recursion_of_the_readme_gives_the_meta_gradient(name):
     entry = ENTRIES["4-steps", f"meta-gradient: {name}"]
@@ -340,4 +406,6 @@ def test_the_recursion_of_the_readme_gives_the_meta_gradient(name):
 
 
 def test_the_folder_holds_nothing_else():
-    assert {path.name for path in Path(GOLDEN).glob("*.json")} == {f"{stage.STAGE}.json" for stage in kit.STAGES}
+    assert {path.name for path in Path(GOLDEN).glob("*.json")} == {
+        f"{stage.STAGE}.json" for stage in kit.STAGES
+    }

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import envs
-from metarl import rng
+from metarl import noise_at
 from policies import Policy, rollout
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def adaptor():
 
 def task_env(name, dtype="float64"):
     module, family = adaptor(), envs.make(name)
-    return module.TaskEnv(family, family.sample_tasks(2, rng(1), "test")[1].astype(dtype))
+    return module.TaskEnv(family, family.sample_tasks(2, noise_at(1), "test")[1].astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -37,7 +37,9 @@ def test_gymnasium_checks_the_environment(name, dtype):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message=r".*(minimum|maximum) value is|.*does(n't| not) have a spec|.*a spec")
+        warnings.filterwarnings(
+            "ignore", message=r".*(minimum|maximum) value is|.*does(n't| not) have a spec|.*a spec"
+        )
         warnings.filterwarnings("ignore", message=r".*symmetric and normalized space")
         check_env(env)
     obs, info = env.reset(seed=0)
@@ -49,10 +51,10 @@ def test_episodes_are_those_of_a_rollout(name):
     """The policy and the environment draw from one generator, in the same order as in `rollout`."""
     env = task_env(name)
     policy = Policy(env.family.obs_dim, env.family.action_dim, env.family.discrete, (3,))
-    theta = policy.init(rng(2))
+    theta = policy.init(noise_at(2))
     for seed in range(5):
-        D = rollout(env.family, policy, theta, env.task[None], 1, rng(seed))
-        noise, ended, t = rng(seed), False, 0
+        D = rollout(env.family, policy, theta, env.task[None], 1, noise_at(seed))
+        noise, ended, t = noise_at(seed), False, 0
         env.np_random = noise
         obs, _ = env.reset()
         while not ended:
@@ -73,7 +75,11 @@ def test_reaching_the_goal_terminates_and_the_horizon_truncates():
     assert env.step([0.4, 0.0])[2:4] == (False, False)
     assert env.step([0.4, 0.0])[2:4] == (True, False)
     env.reset()
-    assert [env.step([0.0, 0.0])[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
+    assert [env.step([0.0, 0.0])[2:4] for _ in range(3)] == [
+        (False, False),
+        (False, False),
+        (False, True),
+    ]
 
 
 def test_a_batch_of_tasks_is_refused():
@@ -89,8 +95,8 @@ def test_mean_return_is_that_of_the_rollout(name):
     from_gymnasium = adaptor().mean_return
     env = task_env(name)
     policy = Policy(2, 2, hidden=(3,), deterministic=True)
-    theta = policy.init(rng(2))
-    D = rollout(env.family, policy, theta, env.task[None], 2, rng(0))
+    theta = policy.init(noise_at(2))
+    D = rollout(env.family, policy, theta, env.task[None], 2, noise_at(0))
     mean = from_gymnasium(env, lambda obs: policy.mode(theta, obs[None])[0], 2)
     assert mean == pytest.approx(D.returns[0], rel=1e-12)
 
@@ -112,6 +118,8 @@ def test_an_agent_of_stable_baselines3_learns_here():
 def test_without_gymnasium_one_line_says_what_to_install():
     hide = "import sys; sys.modules['gymnasium'] = None; import runpy; "
     code = hide + "runpy.run_module('benchmarks.gymnasium_env', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "benchmarks.gymnasium_env: needs gymnasium: pip install gymnasium\n"

@@ -13,19 +13,28 @@ import es
 import metarl
 import trpo
 from autodiff import Tensor, grad
-from metarl import Setting, adapt, each, lifetime, rng, sampler
+from harness.settings import Setting
+from metarl import adapt, in_chunks, lifetime, noise_at, sampler
 from policies import Policy, advantages
 
 ADDRESS = (0, metarl.TRAIN, 0, metarl.INNER)
-SMALL = dict(outer="trpo", learn_alpha=False, policy="linear", tasks=3, episodes=4, alpha=0.3, alpha_decay=0.7)
+SMALL = dict(
+    outer="trpo",
+    learn_alpha=False,
+    policy="linear",
+    tasks=3,
+    episodes=4,
+    alpha=0.3,
+    alpha_decay=0.7,
+)
 
 
 def problem(**options):
     c = Setting(**(SMALL | options))
     if c.env == "pointmass":
         c = replace(c, env=replace(c.family, horizon=12, radius=0.1))
-    tasks = 0.5 * metarl.sample_tasks(c, c.tasks, rng(7))
-    x = rng(5).standard_normal(c.network.size * (1 + c.learn_alpha)) * 0.3
+    tasks = 0.5 * metarl.sample_tasks(c, c.tasks, noise_at(7))
+    x = noise_at(5).standard_normal(c.network.size * (1 + c.learn_alpha)) * 0.3
     return c, x, tasks
 
 
@@ -39,7 +48,14 @@ CASES = pytest.mark.parametrize(
         {"algo": "emaml"},
         {"algo": "joint"},
         {"learn_alpha": True},
-        {"env": "bandit:arms=3,horizon=4", "alpha": 0.3, "tasks": 3, "episodes": 4, "baseline": "time", "gamma": 0.9},
+        {
+            "env": "bandit:arms=3,horizon=4",
+            "alpha": 0.3,
+            "tasks": 3,
+            "episodes": 4,
+            "baseline": "time",
+            "gamma": 0.9,
+        },
     ],
     ids=str,
 )
@@ -48,7 +64,7 @@ CASES = pytest.mark.parametrize(
 # --- The divergence ---
 def test_divergence_of_gaussians_is_the_integral():
     policy = Policy(2, 2, hidden=())
-    theta, other = rng(1).standard_normal((2, policy.size)) * 0.5
+    theta, other = noise_at(1).standard_normal((2, policy.size)) * 0.5
     obs = np.array([0.3, -0.7])
 
     def integrand(a, b):
@@ -62,9 +78,11 @@ def test_divergence_of_gaussians_is_the_integral():
 
 def test_divergence_of_categoricals_is_the_sum():
     policy = Policy(2, 4, discrete=True, hidden=(3,))
-    thetas = rng(1).standard_normal((2, 5, policy.size))
-    obs = rng(2).standard_normal((5, 6, 2))
-    log_p, log_q = (np.stack([policy.log_prob(x, obs, np.full((5, 6), a)) for a in range(4)]) for x in thetas)
+    thetas = noise_at(1).standard_normal((2, 5, policy.size))
+    obs = noise_at(2).standard_normal((5, 6, 2))
+    log_p, log_q = (
+        np.stack([policy.log_prob(x, obs, np.full((5, 6), a)) for a in range(4)]) for x in thetas
+    )
     assert_allclose(policy.kl(*thetas, obs), (np.exp(log_p) * (log_p - log_q)).sum(0), rtol=1e-12)
 
 
@@ -73,7 +91,12 @@ def test_divergence_counts_the_steps_of_an_episode_alone():
     D = sampler(c, tasks, ADDRESS)(0, np.tile(x, (3, 1)))
     assert not D.mask.all()
     kl = [
-        np.mean([c.network.kl(x, x + 0.1, D.obs[i, k, t]) for k, t in zip(*np.nonzero(D.mask[i]), strict=True)])
+        np.mean(
+            [
+                c.network.kl(x, x + 0.1, D.obs[i, k, t])
+                for k, t in zip(*np.nonzero(D.mask[i]), strict=True)
+            ]
+        )
         for i in range(3)
     ]
     thetas = np.tile(x, (3, 1))
@@ -96,7 +119,11 @@ def explicit_fisher(c, x, tasks, address):
 
     eye = 1e-5 * np.eye(x.size)
     J = np.stack([(again(x + e) - again(x - e)) / 2e-5 for e in eye], -1)  # (T, P, size of x)
-    return J.swapaxes(1, 2) @ np.stack([fisher(c, theta_prime[i], D, i) for i in range(len(tasks))]) @ J
+    return (
+        J.swapaxes(1, 2)
+        @ np.stack([fisher(c, theta_prime[i], D, i) for i in range(len(tasks))])
+        @ J
+    )
 
 
 def fisher(c, theta, D, i):
@@ -122,21 +149,21 @@ def fisher(c, theta, D, i):
 def test_fisher_product_equals_an_explicit_matrix(options):
     c, x, tasks = problem(**options)
     F = explicit_fisher(c, x, tasks, ADDRESS)
-    v = rng(3).standard_normal(x.size)
+    v = noise_at(3).standard_normal(x.size)
     product = trpo.fisher_product(v, c, x, tasks, ADDRESS)[0]
     assert_allclose(product, F @ v, rtol=1e-6, atol=1e-8)
 
 
 def outer_step(c, x, tasks, g):
-    return trpo.trpo(c, {"theta": x}, g, tasks, ADDRESS, each)["theta"]
+    return trpo.trpo(c, {"theta": x}, g, tasks, ADDRESS, in_chunks)["theta"]
 
 
 @CASES
 def test_step_is_along_the_natural_gradient_up_to_the_bound(options):
     c, x, tasks = problem(**options)
-    g, _ = each(metarl.meta_gradient, c, x, tasks, ADDRESS)
+    g, _ = in_chunks(metarl.meta_gradient, c, x, tasks, ADDRESS)
     new = outer_step(c, x, tasks, g.mean(0))
-    kl, gain = each(partial(trpo.trial, new), c, x, tasks, ADDRESS)[0].mean(0)
+    kl, gain = in_chunks(partial(trpo.trial, new), c, x, tasks, ADDRESS)[0].mean(0)
     assert 0.002 < kl <= trpo.DELTA and gain > 0
     if x.size <= 10:  # as many conjugate gradients as there are parameters solve it exactly
         F = explicit_fisher(c, x, tasks, (*ADDRESS, 0)).mean(0) + trpo.DAMPING * np.eye(x.size)
@@ -150,12 +177,16 @@ def test_step_is_along_the_natural_gradient_up_to_the_bound(options):
 def test_step_is_shortened_until_bound_and_surrogate_agree(monkeypatch):
     """The third trial keeps the bound, the fifth improves as well; none of fifteen leaves theta where it is."""
     c, x, tasks = problem()
-    g, tried = each(metarl.meta_gradient, c, x, tasks, ADDRESS)[0].mean(0), []
+    g, tried = in_chunks(metarl.meta_gradient, c, x, tasks, ADDRESS)[0].mean(0), []
 
     def trial(new, c, x, tasks, address):
         tried.append(x - new)
         n = len(tried)
-        return [np.tile([0.011 if n < 3 else 0.01, 1.0 if n < 3 or n == accepted else 0.0], (len(tasks), 1))]
+        return [
+            np.tile(
+                [0.011 if n < 3 else 0.01, 1.0 if n < 3 or n == accepted else 0.0], (len(tasks), 1)
+            )
+        ]
 
     monkeypatch.setattr(trpo, "trial", trial)
     accepted = 5
@@ -178,9 +209,11 @@ def test_trial_measures_nothing_where_it_stands_and_the_gradient_beside(options)
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
     at = lambda new: trpo.trial(new, c, x, tasks, ADDRESS)[0]
     assert_allclose(at(x), 0, atol=1e-12)
-    v = rng(3).standard_normal(x.size)
+    v = noise_at(3).standard_normal(x.size)
     ahead, behind = at(x + 1e-5 * v), at(x - 1e-5 * v)
-    if c.estimator != "first-order" or c.algo == "joint":  # of first order is the gradient of no function
+    if (
+        c.estimator != "first-order" or c.algo == "joint"
+    ):  # of first order is the gradient of no function
         assert_allclose((ahead - behind)[:, 1] / 2e-5, -g @ v, rtol=1e-5, atol=1e-7)
     if c.estimator != "first-order":
         F = explicit_fisher(c, x, tasks, ADDRESS)
@@ -189,10 +222,12 @@ def test_trial_measures_nothing_where_it_stands_and_the_gradient_beside(options)
 
 def test_trial_weighs_by_the_ratio_of_the_new_policy_to_the_old():
     c, x, tasks = problem(algo="joint")
-    new = x + 0.2 * rng(4).standard_normal(x.size)
+    new = x + 0.2 * noise_at(4).standard_normal(x.size)
     D = sampler(c, tasks, ADDRESS)(0, np.tile(x, (3, 1)))
     A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
-    ratio = np.exp(c.network.log_prob(new, D.obs, D.actions) - c.network.log_prob(x, D.obs, D.actions))
+    ratio = np.exp(
+        c.network.log_prob(new, D.obs, D.actions) - c.network.log_prob(x, D.obs, D.actions)
+    )
     expected = ((ratio - 1) * A).mean((1, 2))
     assert_allclose(trpo.trial(new, c, x, tasks, ADDRESS)[0][:, 1], expected, rtol=1e-12)
 
@@ -233,7 +268,7 @@ def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
         return metarl.surrogate(c, theta, episodes[-1])
 
     assert g.shape == (3, 2 * P)
-    v = rng(3).standard_normal(2 * P)
+    v = noise_at(3).standard_normal(2 * P)
     assert_allclose(g @ v, (loss(x + 1e-5 * v) - loss(x - 1e-5 * v)) / 2e-5, rtol=1e-5, atol=1e-8)
 
 
@@ -263,10 +298,16 @@ def test_step_sizes_are_learned_along_with_theta():
         ({"algo": "es-maml", "outer": "trpo"}, "--outer trpo: must be sgd or adam for es-maml"),
         ({"algo": "reptile", "learn_alpha": True}, "--learn-alpha True: must be off for reptile"),
         ({"algo": "joint", "learn_alpha": True}, "--learn-alpha True: must be off for joint"),
-        ({"sampling_term": True, "estimator": "dice"}, "--estimator dice: must be log-prob or first-order"),
+        (
+            {"sampling_term": True, "estimator": "dice"},
+            "--estimator dice: must be log-prob or first-order",
+        ),
         ({"algo": "emaml", "estimator": "lvc"}, "--estimator lvc: must be log-prob or first-order"),
         ({"algo": "emaml", "sampling_term": False}, "--sampling-term False: must be on"),
-        ({"algo": "reptile", "sampling_term": True}, "--sampling-term True: must be off for reptile"),
+        (
+            {"algo": "reptile", "sampling_term": True},
+            "--sampling-term True: must be off for reptile",
+        ),
         ({"algo": "fomaml", "estimator": "lvc"}, "--estimator lvc: must be first-order"),
     ],
 )
@@ -283,18 +324,28 @@ def test_learned_step_sizes_have_a_rate_of_their_own():
 
 
 # --- Evolution strategies over a run ---
-@pytest.mark.parametrize("algo, nes", [("es-maml", "snes"), ("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")])
+@pytest.mark.parametrize(
+    "algo, nes", [("es-maml", "snes"), ("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")]
+)
 def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeypatch):
     """Three generations, beside a strategy that is never taken apart: step sizes, moments, covariance and paths go on."""
     c = Setting(algo=algo, nes=nes, policy="linear", learn_alpha=False, tasks=3, population=6)
-    value = lambda x, tasks: -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.network.size))
-    monkeypatch.setattr(metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3))))
+    value = lambda x, tasks: (
+        -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.network.size))
+    )
+    monkeypatch.setattr(
+        metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
+    )
     state = metarl.initial_state(c)
-    make = {"es-maml": partial(es.OpenAIES, optimizer="adam", lr=c.beta), "nes": metarl.NES[nes], "cma-es": es.CMAES}
+    make = {
+        "es-maml": partial(es.OpenAIES, optimizer="adam", lr=c.beta),
+        "nes": metarl.NES[nes],
+        "cma-es": es.CMAES,
+    }
     one = make[algo](state["theta"], c.sigma, 6)
     for t in range(3):
-        state, one.rng = next(metarl.train(c, state)), rng(c.seed, metarl.TRAIN, t, metarl.ASK)
-        x, noise = one.ask(), rng(c.seed, metarl.TRAIN, t, metarl.TASKS)
+        state, one.rng = next(metarl.train(c, state)), noise_at(c.seed, metarl.TRAIN, t, metarl.ASK)
+        x, noise = one.ask(), noise_at(c.seed, metarl.TRAIN, t, metarl.TASKS)
         if algo == "es-maml":  # the members of a pair share their task
             v = value(np.stack([x[:3], x[3:]], 1), metarl.sample_tasks(c, 3, noise)).T.ravel()
         else:
@@ -308,29 +359,36 @@ def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeyp
 def test_chunks_of_a_trained_black_box_are_of_2000_tasks():
     c, sizes = Setting(algo="nes", policy="linear"), []
     count = lambda c, theta, tasks, address: (sizes.append(len(tasks)) or tasks,)
-    each(count, c, np.zeros(c.network.size), np.zeros((4100, 2)), ADDRESS)
+    in_chunks(count, c, np.zeros(c.network.size), np.zeros((4100, 2)), ADDRESS)
     assert sizes == [2000, 2000, 100]
 
 
 @pytest.mark.parametrize(
-    "options", [{"algo": "reptile", "inner_optimizer": "adam"}, {"algo": "es-maml"}, {"algo": "nes"}]
+    "options",
+    [{"algo": "reptile", "inner_optimizer": "adam"}, {"algo": "es-maml"}, {"algo": "nes"}],
 )
 def test_options_are_compared_by_value(options):
     """Those that come from a file or the command line are other objects than those in the program."""
     small = dict(policy="linear", tasks=3, episodes=4, population=4, learn_alpha=False)
     ends = []
     for same in (lambda text: text, lambda text: "".join([text[:1], text[1:]])):
-        c = Setting(**{name: same(x) if isinstance(x, str) else x for name, x in (small | options).items()})
+        c = Setting(
+            **{name: same(x) if isinstance(x, str) else x for name, x in (small | options).items()}
+        )
         ends.append(next(metarl.train(c, metarl.initial_state(c)))["theta"])
     assert_array_equal(*ends)
 
 
 # --- The sampling term, written out ---
 @pytest.mark.parametrize("K", [2, 4])
-@pytest.mark.parametrize("baseline, standardise", [("none", False), ("time", False), ("time", True)])
+@pytest.mark.parametrize(
+    "baseline, standardise", [("none", False), ("time", False), ("time", True)]
+)
 def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
     """sum_n log pi(tau_n) (J' - mean of the other episodes' returns), in units of H and the deviation of advantages."""
-    c, x, tasks = problem(algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise, episodes=K)
+    c, x, tasks = problem(
+        algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise, episodes=K
+    )
     path, episodes = lifetime(c, Tensor(np.tile(x, (3, 1))), sampler(c, tasks, ADDRESS))
     D_prime, discounts = episodes[-1], c.gamma ** np.arange(c.family.horizon)
     A = advantages(D_prime, baseline, c.gamma, c.lam, standardise=False)
@@ -346,12 +404,16 @@ def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
                     for t in range(c.family.horizon)
                     if D.mask[i, k, t]
                 )
-                expected[i] -= log_pi * (J - (np.mean(np.delete(R, k)) if baseline != "none" else 0))
-    assert_allclose(metarl.sampling(c, path, episodes).data, expected, rtol=1e-6)
+                expected[i] -= log_pi * (
+                    J - (np.mean(np.delete(R, k)) if baseline != "none" else 0)
+                )
+    assert_allclose(metarl.sampling_term(c, path, episodes).data, expected, rtol=1e-6)
 
 
 def test_first_standard_deviation():
-    assert_allclose(Setting(std=0.5).network.init(rng(1))[-2:], np.log(0.5))
-    assert_array_equal(Setting(std=0.5).network.init(rng(1))[:-2], Setting().network.init(rng(1))[:-2])
+    assert_allclose(Setting(std=0.5).network.init(noise_at(1))[-2:], np.log(0.5))
+    assert_array_equal(
+        Setting(std=0.5).network.init(noise_at(1))[:-2], Setting().network.init(noise_at(1))[:-2]
+    )
     discrete = Setting(env="bandit", std=0.5).network
-    assert_array_equal(discrete.init(rng(1))[-5:], 0)
+    assert_array_equal(discrete.init(noise_at(1))[-5:], 0)

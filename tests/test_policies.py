@@ -10,7 +10,7 @@ from scipy import stats
 import autodiff as ad
 import policies
 from autodiff import Tensor, check_grads, grad
-from metarl import rng
+from metarl import noise_at
 from policies import Policy, Trajectories, advantages, linear_baseline, returns_to_go, time_baseline
 
 KINDS = list(itertools.product([(), (4,), (5, 3)], ["tanh", "relu"], [False, True]))
@@ -24,7 +24,7 @@ def network(kind):
 
 def batch(policy, dtype="f8"):
     """Parameters (T, P), all non-zero, observations and actions (T, K, H, ...)."""
-    noise = rng(20)
+    noise = noise_at(20)
     theta, obs = 0.7 * noise.standard_normal((T, policy.size)), noise.standard_normal((T, K, H, 2))
     theta, obs = theta.astype(dtype), obs.astype(dtype)
     return theta, obs, policy.act(theta, obs, noise)
@@ -69,8 +69,12 @@ def test_shared_parameters_and_any_batch_shape(kind):
     whole = policy.log_prob(theta[0], obs, actions)
     assert_allclose(whole, policy.log_prob(np.tile(theta[0], (T, 1)), obs, actions), rtol=1e-12)
     assert_allclose(policy.log_prob(theta[0], obs[0, 0], actions[0, 0]), whole[0, 0], rtol=1e-12)
-    assert_allclose(policy.log_prob(theta[0], obs[0, 0, 0], actions[0, 0, 0]), whole[0, 0, 0], rtol=1e-12)
-    assert_allclose(policy.log_prob(theta, obs[:, :, 0], actions[:, :, 0])[0], whole[0, :, 0], rtol=1e-12)
+    assert_allclose(
+        policy.log_prob(theta[0], obs[0, 0, 0], actions[0, 0, 0]), whole[0, 0, 0], rtol=1e-12
+    )
+    assert_allclose(
+        policy.log_prob(theta, obs[:, :, 0], actions[:, :, 0])[0], whole[0, :, 0], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +97,11 @@ def test_gradient_of_the_gaussian_head_in_closed_form():
     slope = (action[0] - mean) / std**2
     leaf = Tensor(theta)
     g = grad(policy.log_prob(leaf, obs, action)[0], leaf).data
-    assert_allclose(g, [*np.outer(obs[0], slope).ravel(), *slope, *((action[0] - mean) / std) ** 2 - 1], rtol=1e-12)
+    assert_allclose(
+        g,
+        [*np.outer(obs[0], slope).ravel(), *slope, *((action[0] - mean) / std) ** 2 - 1],
+        rtol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +109,7 @@ def test_initialisation(kind):
     """Weights uniform with variance 2 / (inputs + outputs); biases and log standard deviations 0."""
     hidden, activation, discrete = kind
     policy = Policy(50, 40, discrete, hidden and (60, 30)[: len(hidden)], activation)
-    theta, start = policy.init(rng(0)), 0
+    theta, start = policy.init(noise_at(0)), 0
     assert theta.shape == (policy.size,)
     for i, o in itertools.pairwise(policy.widths):
         W, start = theta[start : start + i * o], start + i * o
@@ -113,7 +121,7 @@ def test_initialisation(kind):
 
 
 def test_sampled_actions_have_the_distribution_of_log_prob():
-    noise, n = rng(21), 100_000
+    noise, n = noise_at(21), 100_000
     gaussian, categorical = Policy(1, 2, hidden=()), Policy(1, 4, discrete=True, hidden=())
     theta = np.array([0.5, -1.0, 0.2, 0.3, -0.5, 0.4])
     actions = gaussian.act(theta, np.ones((n, 1)), noise)
@@ -139,11 +147,14 @@ class Fixed:
 
 def test_categorical_sampling_inverts_the_cumulative_distribution():
     """Action a for u in [c_{a-1}, c_a); never one past the last, however the sums round."""
-    policy, u = Policy(1, 4, discrete=True, hidden=()), [0, 0.2499, 0.25, 0.4999, 0.75, np.nextafter(1, 0)]
+    policy, u = (
+        Policy(1, 4, discrete=True, hidden=()),
+        [0, 0.2499, 0.25, 0.4999, 0.75, np.nextafter(1, 0)],
+    )
     actions = policy.act(np.zeros(8), np.zeros((6, 1)), Fixed(u))
     assert_array_equal(actions, [0, 0, 1, 1, 3, 3])
     for seed in range(20):
-        theta = np.append(rng(seed).standard_normal(4), np.zeros(4)).astype("f4")
+        theta = np.append(noise_at(seed).standard_normal(4), np.zeros(4)).astype("f4")
         assert policy.act(theta, np.zeros((1, 1), "f4") + 1, Fixed([np.nextafter(1, 0)])) < 4
 
 
@@ -160,19 +171,23 @@ def test_float32_stays_float32(kind):
 
 def episodes(seed=30, dtype="f8"):
     """Episodes of random lengths, one of a single step and one that never ends."""
-    noise = rng(seed)
+    noise = noise_at(seed)
     lengths = noise.integers(1, H + 1, (T, K))
     lengths[0, 0], lengths[0, 1] = 1, H
     mask = np.arange(H) < lengths[..., None]
     obs, rewards = noise.standard_normal((T, K, H, 2)), noise.standard_normal((T, K, H)) * mask
-    return Trajectories(obs.astype(dtype), np.zeros((T, K, H, 1), dtype), rewards.astype(dtype), mask)
+    return Trajectories(
+        obs.astype(dtype), np.zeros((T, K, H, 1), dtype), rewards.astype(dtype), mask
+    )
 
 
 def test_returns_to_go_equal_a_double_sum():
-    rewards = rng(31).standard_normal((T, K, H))
+    rewards = noise_at(31).standard_normal((T, K, H))
     G = returns_to_go(rewards, 0.9)
     for i, k, t in np.ndindex(T, K, H):
-        assert_allclose(G[i, k, t], sum(0.9 ** (u - t) * rewards[i, k, u] for u in range(t, H)), rtol=1e-12)
+        assert_allclose(
+            G[i, k, t], sum(0.9 ** (u - t) * rewards[i, k, u] for u in range(t, H)), rtol=1e-12
+        )
     assert returns_to_go(rewards.astype("f4"), 0.9).dtype == np.float32
 
 
@@ -196,7 +211,9 @@ def test_linear_baseline_is_the_ridge_regression_of_each_task():
             s, u = D.obs[i, k, t], t / 100
             x.append([*s, *s**2, u, u**2, u**3, 1])
             y.append(G[i, k, t])
-        w = np.linalg.lstsq(np.vstack([x, np.sqrt(1e-5) * np.eye(8)]), np.append(y, np.zeros(8)), rcond=None)[0]
+        w = np.linalg.lstsq(
+            np.vstack([x, np.sqrt(1e-5) * np.eye(8)]), np.append(y, np.zeros(8)), rcond=None
+        )[0]
         assert_allclose(V[i][D.mask[i]], np.array(x) @ w, rtol=1e-6, atol=1e-8)
         assert not V[i][~D.mask[i]].any()
     assert linear_baseline(episodes(dtype="f4"), G.astype("f4")).dtype == np.float32
@@ -208,7 +225,9 @@ def test_linear_baseline_is_the_ridge_regression_of_each_task():
 def test_advantages_equal_a_loop(baseline, lam, standardise):
     """Schulman et al. 2016, eq. 16: sum_l (gamma lambda)^l delta_{t+l}, delta = r + gamma V' - V, up to the end."""
     D, gamma = episodes(), 0.9
-    V = np.broadcast_to(policies.BASELINES[baseline](D, returns_to_go(D.rewards, gamma)), D.rewards.shape)
+    V = np.broadcast_to(
+        policies.BASELINES[baseline](D, returns_to_go(D.rewards, gamma)), D.rewards.shape
+    )
     A = np.zeros((T, K, H))
     for i, k in np.ndindex(T, K):
         n = D.mask[i, k].sum()
@@ -228,7 +247,9 @@ def test_with_lambda_1_advantages_are_returns_minus_baseline():
     G = returns_to_go(D.rewards, 0.9)
     A = advantages(D, "linear", 0.9, 1.0, standardise=False)
     assert_allclose(A, (G - linear_baseline(D, G)) * D.mask, rtol=1e-9, atol=1e-10)
-    assert_array_equal(advantages(D), advantages(D, "time", 0.99, 1.0, True))  # what is taken where nothing is said
+    assert_array_equal(
+        advantages(D), advantages(D, "time", 0.99, 1.0, True)
+    )  # what is taken where nothing is said
 
 
 @pytest.mark.parametrize("baseline", policies.BASELINES)
@@ -252,5 +273,7 @@ def test_log_prob_takes_tensors_and_arrays_alike():
     policy = Policy(2, 3, hidden=(4,))
     theta, obs, actions = batch(policy)
     assert isinstance(policy.log_prob(theta, obs, actions), np.ndarray)
-    assert_array_equal(policy.log_prob(Tensor(theta), obs, actions).data, policy.log_prob(theta, obs, actions))
+    assert_array_equal(
+        policy.log_prob(Tensor(theta), obs, actions).data, policy.log_prob(theta, obs, actions)
+    )
     assert ad.stop_gradient(Tensor(theta)).inputs == ()

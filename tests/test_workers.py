@@ -20,16 +20,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
 import metarl
-from metarl import Setting
+from harness import cli
+from harness.settings import Setting
+from harness.workers import attempt, cores, workers
 from test_metarl import arguments
-from workers import attempt, cores, workers
 
-ROOT = Path(cli.__file__).parent
+ROOT = Path(metarl.__file__).parent
 SIZE = dict(tasks=12, test_tasks=7)  # three chunks, the last smaller; two
 ALGOS = ["maml", "reptile"]
-needs_dask = pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs dask[distributed]")
+needs_dask = pytest.mark.skipif(
+    not importlib.util.find_spec("distributed"), reason="needs dask[distributed]"
+)
 posix = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 
@@ -44,7 +46,9 @@ def add(a, b):
 def who(*_):
     """The process, its limits of threads, what it makes of a division by zero, whether it ignores Ctrl-C."""
     limits = [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
-    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN and (os.name != "posix" or blocked())
+    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN and (
+        os.name != "posix" or blocked()
+    )
     return os.getpid(), limits, np.ones(1) / np.zeros(1), ignores
 
 
@@ -111,7 +115,7 @@ def test_workers_serve_training_the_test_and_the_baselines(tmp_path, monkeypatch
     flags = arguments(algo="reptile", iterations=2, compare="joint")
     assert cli.main([*flags, "--workers", "2", "--quiet"]) == 0
     tests = ["returns_by_step"]
-    assert served == ["learn"] * 2 + tests * 2 + ["meta_gradient"] * 2 + tests
+    assert served == ["reptile_adapt"] * 2 + tests * 2 + ["meta_gradient"] * 2 + tests
 
 
 def test_the_number_of_workers_may_change_on_resume(plain, tmp_path):
@@ -136,12 +140,20 @@ def test_the_program_itself_with_workers(plain, tmp_path):
 
 def states_and_returns(map):
     """Two iterations and a meta-test of each algorithm through a `map`, as bytes."""
-    found, each = [], partial(metarl.each, map=map)
+    found, in_chunks = [], partial(metarl.in_chunks, map=map)
     for algo in ALGOS:
-        c = Setting(algo=algo, hidden=(4,), episodes=3, test_episodes=3, adapt_episodes=3, test_steps=1, **SIZE)
-        for state in islice(metarl.train(c, metarl.initial_state(c), each), 2):
+        c = Setting(
+            algo=algo,
+            hidden=(4,),
+            episodes=3,
+            test_episodes=3,
+            adapt_episodes=3,
+            test_steps=1,
+            **SIZE,
+        )
+        for state in islice(metarl.train(c, metarl.initial_state(c), in_chunks), 2):
             found += [state[name].tobytes() for name in sorted(state)]
-        found += [a.tobytes() for a in metarl.meta_test(c, state["theta"], each)]
+        found += [a.tobytes() for a in metarl.meta_test(c, state["theta"], in_chunks)]
     return found
 
 
@@ -185,20 +197,25 @@ def test_where_there_can_be_no_processes_the_default_is_this_one(tmp_path, monke
         def __init__(self, *_):
             raise OSError("no semaphores")
 
-    monkeypatch.setattr("workers.ProcessPoolExecutor", Without)
+    monkeypatch.setattr("harness.workers.ProcessPoolExecutor", Without)
     with workers(0) as each_map:
         assert list(each_map(meet, [tmp_path], [0], [1])) == [(os.getpid(), "ignore")]
-    with pytest.raises(ConnectionError, match="--workers 2: cannot have so many: no semaphores"), workers(2):
+    with (
+        pytest.raises(ConnectionError, match="--workers 2: cannot have so many: no semaphores"),
+        workers(2),
+    ):
         pass
 
 
 @linux
 def test_cores_are_those_that_this_process_may_use():
-    program = "import os, workers; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(workers.cores())"
+    program = "import os; from harness import workers; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(workers.cores())"
     assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "1\n"
 
 
-@pytest.mark.parametrize("method", [m for m in multiprocessing.get_all_start_methods() if m != "forkserver"])
+@pytest.mark.parametrize(
+    "method", [m for m in multiprocessing.get_all_start_methods() if m != "forkserver"]
+)
 def test_results_come_in_order_and_from_other_processes(method, capfd, monkeypatch):
     get = multiprocessing.get_context
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: get(method))
@@ -207,7 +224,9 @@ def test_results_come_in_order_and_from_other_processes(method, capfd, monkeypat
         assert each_map(add, [], []) == []
         for pid, limits, ratio, ignores in each_map(who, range(4)):
             assert pid != os.getpid() and ratio == np.inf and ignores
-            assert limits == [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
+            assert limits == [
+                os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")
+            ]
     assert capfd.readouterr().err == ""  # not a warning of NumPy's either
     assert os.name != "posix" or not blocked()
 
@@ -233,7 +252,9 @@ def test_errors_of_a_chunk_are_its_own():
 @posix
 def test_a_killed_worker_costs_the_chunks_that_were_not_finished(tmp_path):
     with workers(1) as each_map:
-        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(range(6))
+        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(
+            range(6)
+        )
         assert [len((tmp_path / str(i)).read_text()) for i in range(6)] == [1, 2, 1, 1, 1, 1]
         assert each_map(add, [1, 2], [3, 4]) == [4, 6]
 
@@ -255,7 +276,9 @@ def test_only_what_is_lost_is_done_again():
                 raise BrokenPipeError("full")
             future = Future()
             lost = self.taken % 2 == 0
-            future.set_exception(BrokenPipeError("lost")) if lost else future.set_result(f(*arguments))
+            future.set_exception(BrokenPipeError("lost")) if lost else future.set_result(
+                f(*arguments)
+            )
             return future
 
     chunks = {i: (i, 10) for i in range(3, 9)}
@@ -268,8 +291,12 @@ def test_workers_that_only_die_are_given_up(tmp_path, capsys, monkeypatch):
         each_map(deadly, range(3))
     real = metarl.ALGORITHMS["maml"]
 
-    def doomed(c, state, address, each):
-        return each.keywords["map"](deadly, range(3)) if state["t"] == 2 else real(c, state, address, each)
+    def doomed(c, state, address, in_chunks):
+        return (
+            in_chunks.keywords["map"](deadly, range(3))
+            if state["t"] == 2
+            else real(c, state, address, in_chunks)
+        )
 
     monkeypatch.setitem(metarl.ALGORITHMS, "maml", doomed)
     assert cli.main([*arguments(**SIZE), "--workers", "1", "--out", str(tmp_path), "--quiet"]) == 2
@@ -290,8 +317,11 @@ def children(pid):
 
 
 SPAWN = "import multiprocessing as m, sys; get = m.get_context; m.get_context = lambda _: get('spawn')\n"
-SPAWN += "import cli; sys.exit(cli.main())"
-METHODS = {"fork": ["metarl.py"], "spawn": ["-c", SPAWN]}  # how Linux starts workers, and how other systems do
+SPAWN += "from harness import cli; sys.exit(cli.main())"
+METHODS = {
+    "fork": ["metarl.py"],
+    "spawn": ["-c", SPAWN],
+}  # how Linux starts workers, and how other systems do
 by_all_methods = pytest.mark.parametrize("method", METHODS)
 
 
@@ -330,7 +360,9 @@ def test_workers_killed_in_a_real_run(method, tmp_path):
     assert cli.main([*flags, "--out", str(tmp_path / "plain"), "--quiet"]) == 0
     with started(method, *flags, "--out", run, "--workers", "2") as process:
         for least, number in ((2, 1), (20, 2)):
-            until(lambda least=least: rows(run) >= least and len(children(process.pid)) == 2, process)
+            until(
+                lambda least=least: rows(run) >= least and len(children(process.pid)) == 2, process
+            )
             for pid in children(process.pid)[:number]:
                 os.kill(pid, signal.SIGKILL)
         assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
@@ -361,7 +393,10 @@ def test_workers_do_not_outlive_a_killed_run(method, tmp_path):
         until(lambda: rows(run) >= 2 and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
         process.kill()
-        gone = lambda pid: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        gone = lambda pid: (
+            not Path(f"/proc/{pid}").exists()
+            or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        )
         until(lambda: all(map(gone, workers)))
 
 
@@ -370,14 +405,36 @@ def test_workers_do_not_outlive_a_killed_run(method, tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    ["-1", "2.5", "two", "", "nan", "tcp://", "tcp://host", "tcp://:8786", "tcp://host:", "tcp://host:port"]
-    + ["udp://host:8786", "tcp://host:8786/x", "tcp://a b:8786", "host:8786", "tcp://host:878678", "9" * 30],
+    [
+        "-1",
+        "2.5",
+        "two",
+        "",
+        "nan",
+        "tcp://",
+        "tcp://host",
+        "tcp://:8786",
+        "tcp://host:",
+        "tcp://host:port",
+    ]
+    + [
+        "udp://host:8786",
+        "tcp://host:8786/x",
+        "tcp://a b:8786",
+        "host:8786",
+        "tcp://host:878678",
+        "9" * 30,
+    ],
 )
 def test_other_values_are_refused_in_one_line(value, tmp_path, capsys):
     assert cli.main([*arguments(), f"--workers={value}", "--out", str(tmp_path / "run")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and f"--workers {value}".strip() in err and err.count("\n") == 1
-    assert ("cannot have so many" if len(value) == 30 else "must be a whole number of at least 0, or tcp://") in err
+    assert (
+        "cannot have so many"
+        if len(value) == 30
+        else "must be a whole number of at least 0, or tcp://"
+    ) in err
     assert not (tmp_path / "run").exists()
 
 
@@ -404,7 +461,9 @@ def test_the_setting_does_not_know_of_workers():
 # --- Dask ---
 
 
-@pytest.mark.skipif(bool(importlib.util.find_spec("distributed")), reason="only where Dask is missing")
+@pytest.mark.skipif(
+    bool(importlib.util.find_spec("distributed")), reason="only where Dask is missing"
+)
 def test_without_dask_one_line_says_what_to_install(tmp_path, capsys):
     flags = [*arguments(), "--workers", "tcp://localhost:8786", "--out", str(tmp_path / "run")]
     assert cli.main(flags) == 2
@@ -448,13 +507,17 @@ def test_work_goes_to_the_cluster_and_in_order(cluster):
 @posix
 def test_a_killed_worker_of_dask_changes_nothing(cluster, tmp_path):
     with workers(cluster.scheduler_address) as each_map:
-        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(range(6))
+        assert each_map(once, [tmp_path] * 6, range(6), [i == 1 for i in range(6)]) == list(
+            range(6)
+        )
     assert (tmp_path / "1").read_text() == "xx"
 
 
 @needs_dask
 def test_what_dask_cannot_do_is_given_up_in_one_line(cluster):
-    refused = pytest.raises(ConnectionError, match=r"--workers tcp://\S+: lost 3 times .*: in chunk 0")
+    refused = pytest.raises(
+        ConnectionError, match=r"--workers tcp://\S+: lost 3 times .*: in chunk 0"
+    )
     with workers(cluster.scheduler_address) as each_map, refused:
         each_map(wrong, range(1))
 
@@ -474,7 +537,7 @@ def test_no_scheduler_there_is_one_line(tmp_path, capfd):
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request, as it is not spoken here", b""])
 def test_another_server_there_is_one_line(words, monkeypatch, capfd):
     """One that speaks otherwise, or not at all."""
-    monkeypatch.setattr("workers.PATIENCE", 0.5)
+    monkeypatch.setattr("harness.workers.PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as open_ones:
 
         def serve():

@@ -1,6 +1,6 @@
 """Where chunks of work are done: in processes of this machine, or by the workers of a Dask scheduler.
 
-`workers` yields a `map` for metarl.each. It gives what the builtin gives, to the last bit, whoever does the work and
+`workers` yields a `map` for metarl.in_chunks. It gives what the builtin gives, to the last bit, whoever does the work and
 whatever happens to them: a chunk is a pure function of its arguments, so one that is lost is simply done again.
 """
 
@@ -44,13 +44,17 @@ def workers(spec):
         nonlocal pool, stop
         chunks, results, failures = dict(enumerate(zip(*columns, strict=True))), {}, 0
         while True:
-            done, problem = attempt(pool, lost, f, {i: chunks[i] for i in chunks if i not in results})
+            done, problem = attempt(
+                pool, lost, f, {i: chunks[i] for i in chunks if i not in results}
+            )
             results |= done
             if len(results) == len(chunks):
                 return [results[i] for i in chunks]
             failures = 0 if done else failures + 1
             if failures == ATTEMPTS:
-                raise ConnectionError(f"--workers {spec}: lost {failures} times before any work was done: {problem}")
+                raise ConnectionError(
+                    f"--workers {spec}: lost {failures} times before any work was done: {problem}"
+                )
             stop()
             pool, stop, _ = start(spec)
 
@@ -88,7 +92,10 @@ def quietly(f, *chunk):
 
 def cores():
     """The number of cores that this process may use, at most 61: Windows takes no more processes."""
-    return min(61, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(
+        61,
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
 
 
 def processes(n):
@@ -100,7 +107,11 @@ def processes(n):
     end, lifeline = context.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(n, context, begin, (end, lifeline))
-    except (OSError, OverflowError, ValueError) as error:  # Windows takes 61, others what they can count
+    except (
+        OSError,
+        OverflowError,
+        ValueError,
+    ) as error:  # Windows takes 61, others what they can count
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
     return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
 
@@ -134,7 +145,9 @@ def dask(address):
         from distributed import Client
         from distributed.comm import connect
     except ImportError:
-        raise ConnectionError(f'--workers {address}: needs Dask: pip install "dask[distributed]"') from None
+        raise ConnectionError(
+            f'--workers {address}: needs Dask: pip install "dask[distributed]"'
+        ) from None
     logging.disable()  # of what goes wrong Dask logs pages
 
     async def greet():

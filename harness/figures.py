@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 
 import metarl
-from checkpoints import Stop
+from harness.checkpoints import Stop
 from policies import rollout
 
 PLOTS = ("paths.svg", "learning.svg")
@@ -23,15 +23,25 @@ ASCII = str.maketrans("▁▂▃▄▅▆▇█·┌┐└┘─│", "_.:-=+*#.
 # Colours that the colour-blind tell apart (Okabe & Ito 2008), and for black and white a line and a marker with each
 COLOURS = ["#000000", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#56B4E9"]
 LINES = [":", "-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))]
-LOOK = [dict(color=c, ls=ls, marker=m, mfc="white") for c, ls, m in zip(COLOURS, LINES, "os^Dv*P", strict=True)]
-STYLE = {"svg.hashsalt": "metarl", "font.size": 9, "legend.frameon": False, "axes.spines.top": False}
+LOOK = [
+    dict(color=c, ls=ls, marker=m, mfc="white")
+    for c, ls, m in zip(COLOURS, LINES, "os^Dv*P", strict=True)
+]
+STYLE = {
+    "svg.hashsalt": "metarl",
+    "font.size": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+}
 STYLE |= {"axes.spines.right": False, "lines.markersize": 5, "figure.constrained_layout.use": True}
 
 
 # --- What is drawn ---
 def chosen(c, n):
     """The largest held-out task, then in turn the one farthest from those before: (T, D), T at most n."""
-    tasks = metarl.sample_tasks(c, c.test_tasks, metarl.rng(c.seed, metarl.TEST, metarl.TASKS), "test")
+    tasks = metarl.sample_tasks(
+        c, c.test_tasks, metarl.noise_at(c.seed, metarl.TEST, metarl.TASKS), "test"
+    )
     rows = [np.linalg.norm(tasks, axis=1).argmax()]
     while len(rows) < min(n, len(tasks)):
         rows.append(np.linalg.norm(tasks[:, None] - tasks[rows], axis=2).min(1).argmax())
@@ -40,7 +50,9 @@ def chosen(c, n):
 
 def paths(c, theta, tasks):
     """The path of theta (T, P) in each task of a point mass: positions (n + 1, 2) up to the end of the episode."""
-    longer = replace(c.family, horizon=c.family.horizon + 1)  # observes what the last action leads to
+    longer = replace(
+        c.family, horizon=c.family.horizon + 1
+    )  # observes what the last action leads to
     D = rollout(longer, replace(c.network, deterministic=True), theta, tasks, 1, None)
     return [obs[: n + 1] for obs, n in zip(D.obs[:, 0], D.mask[:, 0].sum(1), strict=True)]
 
@@ -49,7 +61,9 @@ def probabilities(c, theta, tasks):
     """(T, arms): with what probability the policy theta (T, P) pulls each arm of a bandit."""
     arms = np.arange(c.family.arms)
     if c.deterministic:
-        return (c.network.mode(theta, np.ones((len(tasks), 1, 1), theta.dtype)) == arms).astype(float)
+        return (c.network.mode(theta, np.ones((len(tasks), 1, 1), theta.dtype)) == arms).astype(
+            float
+        )
     obs = np.ones((len(tasks), len(arms), 1), theta.dtype)
     return np.exp(c.network.log_prob(theta, obs, np.tile(arms, (len(tasks), 1))))
 
@@ -60,7 +74,9 @@ def adaptations(c, theta, n):
     For a bandit: its probabilities (arms,), and its mean rewards (arms,). theta: meta-parameters (P or 2P,).
     """
     tasks, more = chosen(c, n), replace(c, episodes=c.adapt_episodes)
-    steps = islice(metarl.adaptation(more, theta, tasks, (c.seed, metarl.TEST, PICTURES)), c.test_steps + 1)
+    steps = islice(
+        metarl.adaptation(more, theta, tasks, (c.seed, metarl.TEST, PICTURES)), c.test_steps + 1
+    )
     view, target = (probabilities, c.family.means) if c.family.discrete else (paths, c.family.goals)
     views = [view(c, theta_k, tasks) for theta_k in steps]
     return list(zip(zip(*views, strict=True), target(tasks), strict=True))
@@ -95,18 +111,26 @@ def sparkline(values, width=72):
     known = np.isfinite(values)
     low, high = (values[known].min(), values[known].max()) if known.any() else (0, 0)
     height = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
-    return "".join(BLOCKS[min(int(8 * h), 7)] if finite else " " for h, finite in zip(height, known, strict=True))
+    return "".join(
+        BLOCKS[min(int(8 * h), 7)] if finite else " "
+        for h, finite in zip(height, known, strict=True)
+    )
 
 
 def text_maps(paths, goal, width=35, height=15):
     """Each path in a frame of its own, side by side on one scale, from o to the goal X."""
     paths = [path[np.isfinite(path).all(1)] for path in paths]
     low, high = (f([*np.concatenate(paths), goal], 0) for f in (np.min, np.max))
-    cells, shape = np.array([width - 1, height - 1]), np.array([1, 2])  # a character is twice as high as wide
+    cells, shape = (
+        np.array([width - 1, height - 1]),
+        np.array([1, 2]),
+    )  # a character is twice as high as wide
     unit, maps = ((high - low) / shape / cells).max() or 1, []
     for path in paths:
         canvas, t = np.full((height, width), " "), np.arange(len(path))
-        way = np.transpose([np.interp(np.linspace(0, len(path) - 1, 50 * len(path)), t, x) for x in path.T])
+        way = np.transpose(
+            [np.interp(np.linspace(0, len(path) - 1, 50 * len(path)), t, x) for x in path.T]
+        )
         for mark, points in (("·", way), ("o", path[:1]), ("X", goal[None])):
             x, y = np.rint((points - (low + high) / 2) / shape / unit + cells / 2).astype(int).T
             canvas[height - 1 - y, x] = mark
@@ -119,7 +143,10 @@ def text_bars(probabilities, means, width=20):
     """A line for each of the best arms: its mean reward, and each of the probabilities (arms,) as a bar."""
     lines = []
     for arm in best(means):
-        bars = [f"{'█' * int(np.nan_to_num(p[arm]) * width + 0.5):{width}} {p[arm]:5.3f}" for p in probabilities]
+        bars = [
+            f"{'█' * int(np.nan_to_num(p[arm]) * width + 0.5):{width}} {p[arm]:5.3f}"
+            for p in probabilities
+        ]
         lines.append(f"arm {arm + 1:<3} mean {means[arm]:6.2f}  " + "   ".join(bars))
     return "\n".join(lines)
 
@@ -150,11 +177,20 @@ def table(result):
     text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh one{'s' * (test['episodes'] > 1)}\n"
     text += f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(test["mean"])))
     for name, row in rows.items():
-        cells = [f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)]
+        cells = [
+            f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)
+        ]
         text += f"\n{name:10}" + "".join(f"{cell:>17}" for cell in cells)
-    iterations, steps, seconds = result["config"]["iterations"], result["env_steps"], result["seconds"]
+    iterations, steps, seconds = (
+        result["config"]["iterations"],
+        result["env_steps"],
+        result["seconds"],
+    )
     text += f"\n{'optimum':10}{result['optimal']:>17.2f}\n"
-    return text + f"{iterations} iterations, {steps:,.0f} environment steps, {seconds:.1f} s of training"
+    return (
+        text
+        + f"{iterations} iterations, {steps:,.0f} environment steps, {seconds:.1f} s of training"
+    )
 
 
 # --- As SVG ---
@@ -185,7 +221,9 @@ def svg(draw, *arguments):
 def draw_adaptation(figure, c, theta, n=4, steps=3):
     """A panel for each of n held-out tasks, before and after at most so many adaptation steps."""
     drawn, draw = adaptations(c, theta, n), draw_arms if c.family.discrete else draw_paths
-    panels = figure.subplots(1, len(drawn), sharex=True, sharey=not c.family.discrete, squeeze=False)[0]
+    panels = figure.subplots(
+        1, len(drawn), sharex=True, sharey=not c.family.discrete, squeeze=False
+    )[0]
     for panel, (views, target) in zip(panels, drawn, strict=True):
         draw(panel, views[: steps + 1], target)
     panels[0].set(ylabel="arm: its mean reward" if c.family.discrete else "y")
@@ -203,7 +241,9 @@ def draw_paths(panel, paths, goal):
 def draw_arms(panel, probabilities, means):
     rows, width = np.arange(len(best(means))), 0.8 / len(probabilities)
     for k, p in enumerate(probabilities):
-        panel.barh(rows - 0.4 + (k + 0.5) * width, p[best(means)], width, color=COLOURS[k], label=when(k))
+        panel.barh(
+            rows - 0.4 + (k + 0.5) * width, p[best(means)], width, color=COLOURS[k], label=when(k)
+        )
     panel.set_yticks(rows, [f"{arm + 1}: {means[arm]:.2f}" for arm in best(means)])
     panel.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="probability of the arm")
 
@@ -213,7 +253,9 @@ def draw_curves(axes, curves, optimum, **labels):
     for i, (label, (x, y, *_)) in enumerate(curves.items()):
         axes.plot(x, y, **LOOK[i], label=label, markevery=max(1, len(x) // 8))
     axes.axhline(optimum, color="grey", linewidth=1, label="optimum")
-    axes.set(ylim=axes.get_ylim(), **labels)  # before the intervals, which may be far wider than all the rest
+    axes.set(
+        ylim=axes.get_ylim(), **labels
+    )  # before the intervals, which may be far wider than all the rest
     for i, (x, y, *intervals) in enumerate(curves.values()):
         for half in intervals:
             axes.errorbar(x, y, half, color=COLOURS[i], ls="", linewidth=0.8, capsize=2)
@@ -222,6 +264,11 @@ def draw_curves(axes, curves, optimum, **labels):
 
 def draw_log(figure, lines, optimum):
     log, axes = columns(lines), figure.subplots()
-    curves = {f"{name} adaptation": (log[:, 3] / 1e6, log[:, i]) for i, name in ((1, "before"), (2, "after"))}
-    draw_curves(axes, curves, optimum, xlabel="environment steps (millions)", ylabel="return in training")
+    curves = {
+        f"{name} adaptation": (log[:, 3] / 1e6, log[:, i])
+        for i, name in ((1, "before"), (2, "after"))
+    }
+    draw_curves(
+        axes, curves, optimum, xlabel="environment steps (millions)", ylabel="return in training"
+    )
     figure.legend(loc="outside right center")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-import figures
 import metarl
-from checkpoints import FILES, SCHEMA, Record, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
-from figures import PLOTS, require_plots
-from settings import Setting, flag, number, parser
-from workers import workers
+from harness import figures
+from harness.checkpoints import FILES, SCHEMA, Record, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
+from harness.figures import PLOTS, require_plots
+from harness.settings import Setting, flag, number, parser
+from harness.workers import workers
 
 
 def main(argv=None):
@@ -45,14 +45,31 @@ def prepare(argv):
     p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
     shared = "share the work among N processes or a Dask cluster's; the same numbers [0: as many as cores]"
-    p.add_argument("--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared)
-    p.add_argument("--quiet", action="store_true", help="no progress on standard error, no pictures in the terminal")
-    p.add_argument("--plot", action="store_true", help=f"draw {' and '.join(PLOTS)} into DIR, with matplotlib")
+    p.add_argument(
+        "--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared
+    )
+    p.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no progress on standard error, no pictures in the terminal",
+    )
+    p.add_argument(
+        "--plot", action="store_true", help=f"draw {' and '.join(PLOTS)} into DIR, with matplotlib"
+    )
     try:
-        given = {name: tuple(x) if isinstance(x, list) else x for name, x in vars(p.parse_args(argv)).items()}
-        out, resume, quiet, plot, spec = map(given.pop, ("out", "resume", "quiet", "plot", "workers"))
-        if not (spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)):
-            raise Stop(2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT")
+        given = {
+            name: tuple(x) if isinstance(x, list) else x
+            for name, x in vars(p.parse_args(argv)).items()
+        }
+        out, resume, quiet, plot, spec = map(
+            given.pop, ("out", "resume", "quiet", "plot", "workers")
+        )
+        if not (
+            spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)
+        ):
+            raise Stop(
+                2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT"
+            )
         if plot:
             require_plots(resume or out)
         if resume is not None:
@@ -76,7 +93,10 @@ def resumed(resume, out, given, plot):
     c = replace(c, **given)
     done = state["t"] == c.iterations and (resume / "result.json").exists()
     if state["t"] > c.iterations or (done and not plot):
-        raise Stop(2, f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations")
+        raise Stop(
+            2,
+            f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations",
+        )
     return c, state, seconds
 
 
@@ -100,14 +120,17 @@ def progress(c, first, quiet):
     return show
 
 
-def iterate(c, state, quiet, each, keep=lambda state: None):
+def iterate(c, state, quiet, in_chunks, keep=lambda state: None):
     """Train up to c.iterations, handing each state to `keep`, and return the last. Stop where one is not finite."""
-    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state, each)
+    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state, in_chunks)
     while state["t"] < c.iterations:
         state = next(states)
         broken = [name for name, value in state.items() if not np.isfinite(value).all()]
         if broken:
-            raise Stop(3, f"iteration {state['t']}: not finite: {', '.join(broken)}; try smaller step sizes")
+            raise Stop(
+                3,
+                f"iteration {state['t']}: not finite: {', '.join(broken)}; try smaller step sizes",
+            )
         keep(state)
         show(state)
     return state
@@ -116,16 +139,23 @@ def iterate(c, state, quiet, each, keep=lambda state: None):
 def run(c, state, seconds, out, quiet, plot, spec):
     """Train from `state`, save, test, report and draw."""
     if c.algo == "cma-es" and state["C"].ndim == 1 and not quiet:
-        print(f"cma-es: {len(state['theta'])} parameters: adapts the diagonal of the covariance only", file=sys.stderr)
+        print(
+            f"cma-es: {len(state['theta'])} parameters: adapts the diagonal of the covariance only",
+            file=sys.stderr,
+        )
     with workers(spec) as map:
-        each, record = partial(metarl.each, map=map), Record(out, c, state, seconds)
+        in_chunks, record = partial(metarl.in_chunks, map=map), Record(out, c, state, seconds)
         try:
-            state = iterate(c, state, quiet, each, record.keep)
+            state = iterate(c, state, quiet, in_chunks, record.keep)
             record.checkpoint()
-            result = evaluate(c, state, record.seconds, quiet, each)
+            result = evaluate(c, state, record.seconds, quiet, in_chunks)
         except KeyboardInterrupt:
             record.checkpoint()
-            hint = f"go on with: python metarl.py --resume {out}" if out else "without --out nothing is kept"
+            hint = (
+                f"go on with: python metarl.py --resume {out}"
+                if out
+                else "without --out nothing is kept"
+            )
             raise Stop(130, f"interrupted after {record.state['t']} iterations; {hint}") from None
         except (Stop, ConnectionError):
             record.checkpoint()
@@ -137,7 +167,10 @@ def run(c, state, seconds, out, quiet, plot, spec):
     if not quiet:
         print(figures.printable(figures.text(c, state["theta"], record.lines), sys.stdout.encoding))
     if plot:
-        drawn = [(figures.draw_adaptation, c, state["theta"]), (figures.draw_log, record.lines, result["optimal"])]
+        drawn = [
+            (figures.draw_adaptation, c, state["theta"]),
+            (figures.draw_log, record.lines, result["optimal"]),
+        ]
         for name, arguments in zip(PLOTS, drawn, strict=True):
             with replacing(out / name) as file:
                 file.write(figures.svg(*arguments))
@@ -149,21 +182,41 @@ def interval(returns):
     from scipy.special import stdtrit
 
     n = len(returns)
-    return {"mean": returns.mean(0), "ci95": stdtrit(n - 1, 0.975) * returns.std(0, ddof=1) / np.sqrt(n)}
+    return {
+        "mean": returns.mean(0),
+        "ci95": stdtrit(n - 1, 0.975) * returns.std(0, ddof=1) / np.sqrt(n),
+    }
 
 
-def evaluate(c, state, seconds, quiet, each):
+def evaluate(c, state, seconds, quiet, in_chunks):
     """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
-    tasks, returns = metarl.meta_test(c, state["theta"], each)
-    baselines = {"random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"], each)[1])}
+    tasks, returns = metarl.meta_test(c, state["theta"], in_chunks)
+    baselines = {
+        "random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"], in_chunks)[1])
+    }
     if c.compare == "joint":
         joint = replace(c, algo="joint", inner_steps=0, sampling_term=False, learn_alpha=False)
-        theta = iterate(joint, metarl.initial_state(joint), quiet, each)["theta"]
-        baselines["joint"] = interval(metarl.meta_test(joint, theta, each)[1])
+        theta = iterate(joint, metarl.initial_state(joint), quiet, in_chunks)["theta"]
+        baselines["joint"] = interval(metarl.meta_test(joint, theta, in_chunks)[1])
     held_out = {"tasks": c.test_tasks, "splits_coincide": c.family.splits_coincide}
     held_out |= {"episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
     held_out |= {**interval(returns), "returns": returns}
-    result = {"schema": SCHEMA, "numpy": np.__version__, "algo": c.algo, "env": c.env, "policy": c.policy}
-    result |= {"seed": c.seed, "config": asdict(c), "env_steps": state["env_steps"], "seconds": seconds}
-    result |= {"held_out": held_out, "optimal": c.family.optimal_return(tasks).mean(), "baselines": baselines}
+    result = {
+        "schema": SCHEMA,
+        "numpy": np.__version__,
+        "algo": c.algo,
+        "env": c.env,
+        "policy": c.policy,
+    }
+    result |= {
+        "seed": c.seed,
+        "config": asdict(c),
+        "env_steps": state["env_steps"],
+        "seconds": seconds,
+    }
+    result |= {
+        "held_out": held_out,
+        "optimal": c.family.optimal_return(tasks).mean(),
+        "baselines": baselines,
+    }
     return json.loads(json.dumps(result, default=lambda x: x.tolist()))

@@ -13,7 +13,7 @@ from dataclasses import asdict
 import numpy as np
 
 import metarl
-from settings import Setting
+from harness.settings import Setting
 
 SCHEMA = 1  # of checkpoint.npz and result.json
 SAVE_EVERY = 5.0  # seconds
@@ -60,13 +60,18 @@ def load(path):
     except Exception:  # noqa: BLE001 - damage makes zipfile, NumPy and json raise almost anything
         raise Stop(2, f"{path}: is damaged, or not a checkpoint") from None
     try:
-        options = {name: tuple(v) if isinstance(v, list) else v for name, v in about["setting"].items()}
+        options = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in about["setting"].items()
+        }
         c, seconds, schema = Setting(**options), float(about["seconds"]), about["schema"]
     except (AttributeError, KeyError, TypeError, ValueError):
         schema = None
     if schema != SCHEMA:
         raise Stop(2, f"{path}: is a checkpoint of another version or program")
-    kinds = [{name: (a.shape, a.dtype) for name, a in s.items()} for s in (state, metarl.initial_state(c))]
+    kinds = [
+        {name: (a.shape, a.dtype) for name, a in s.items()}
+        for s in (state, metarl.initial_state(c))
+    ]
     if kinds[0] != kinds[1] or not all(np.isfinite(a).all() for a in state.values()):
         raise Stop(2, f"{path}: its arrays do not belong to a run of its setting")
     return c, state, seconds
