@@ -1,29 +1,56 @@
 """Task families: batches of small Markov decision processes, as pure functions of explicit state.
 
-A task is a row of numbers, a batch of tasks an (n, D) array. Everything broadcasts: with tasks of shape (T, 1, D)
-and states of shape (T, K, ...) one call steps K episodes of each of T tasks. A family has
+A task is a row of numbers, a batch of tasks an (n, D) array. Everything broadcasts: with tasks of
+shape (T, 1, D) and states of shape (T, K, ...) one call steps K episodes of each of T tasks.
 
-    obs_dim, action_dim, discrete, horizon, task_dim   what a policy and a rollout need to know
-    splits_coincide                                    True where training and test tasks are the same by definition
-    sample_tasks(n, rng, split)                        -> (n, D), split "train" or "test"; the splits share no task
-    reset(tasks, shape, rng)                           -> state of `shape` episodes
-    observe(state)                                     -> (..., obs_dim)
-    step(state, action, tasks, rng)                    -> state, reward (...), done (...)
-    optimal_return(tasks)                              -> (...): the mean return of the best policy that knows the task
+The contract. A family is any object that has
 
-`done` ends an episode before the horizon; what comes after is for the rollout to mask. States, rewards and
-observations take the dtype of the tasks.
+    obs_dim, action_dim, discrete, horizon   what a policy and a rollout need to know
+    task_dim                                 D, the numbers of a task
+    sample_tasks(n, rng, split)              -> (n, D), split "train" or "test": no task in both
+    reset(tasks, shape, rng)                 -> state of `shape` episodes
+    observe(state)                           -> (..., obs_dim)
+    step(state, action, tasks, rng)          -> state, reward (...), done (...)
+
+and, where it can,
+
+    optimal_return(tasks)    -> (...), the mean return of the best policy that knows the task
+    splits_coincide          True where training and test tasks are the same by definition
+    goals(tasks)             -> (..., 2), for pictures of families whose observation is a position
+    means(tasks)             -> (..., arms), for pictures of bandits
+
+`done` ends an episode before the horizon; what comes after is for the rollout to mask. States,
+rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
+`discrete`, integers (...) below action_dim.
+
+How to read it: `checkerboard`, which keeps training and test tasks apart; the point masses; the
+bandits; and the table of all of them, FAMILIES.
 """
 
-import ast
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-CELLS = 50  # per axis, even
+
+def require(holds, name, value, allowed):
+    """Raise ValueError with one line that names the option, its value and what is allowed."""
+    if not holds:
+        raise ValueError(f"{name} {value!r}: must be {allowed}")
+
+
+def require_whole(name, value, least):
+    """Raise ValueError unless the value is an integer of at least `least`."""
+    is_whole = isinstance(value, int) and value >= least
+    require(is_whole, name, value, f"a whole number of at least {least}")
+
+
+# --- Training and test tasks ---
+
+CELLS = 50  # of the checkerboard per axis; an even number
 
 
 def check_sample(n, split):
+    """Raise ValueError for a split or a number of tasks that there is not."""
     if split not in ("train", "test"):
         raise ValueError(f"split {split!r}: must be 'train' or 'test'")
     if n < 1:
@@ -31,81 +58,105 @@ def check_sample(n, split):
 
 
 def checkerboard(n, rng, split, dims):
-    """n points uniform in [0, 1]^dims, training ones on the black cells of a checkerboard, test ones on the white.
+    """n points in [0, 1]^dims: for training on black cells of a checkerboard, for tests on white.
 
-    So the two splits have the same distribution up to the size of a cell and never share a task. A hundredth of a cell
-    is left out at each border, lest rounding carry a point over. Returns (n, dims).
+    The points are uniform there. So the two splits have the same distribution, up to the size of a
+    cell, and never share a task. A hundredth of a cell is left out at each border, lest rounding
+    carry a point over. A family maps the points to its tasks, one to one. Returns (n, dims).
     """
     check_sample(n, split)
     cells = rng.integers(CELLS, size=(n, dims))
-    cells[:, 0] ^= (
-        cells.sum(1) + (split == "test")
-    ) % 2  # the neighbour along the first axis has the other colour
-    return (cells + rng.uniform(0.01, 0.99, (n, dims))) / CELLS
+    colour = cells.sum(1) % 2  # 0 black, 1 white
+    wanted = 1 if split == "test" else 0
+    # A cell of the other colour is exchanged with its neighbour along the first axis, which has the
+    # colour that is wanted: 0 with 1, 2 with 3, ..., which the last bit tells (CELLS is even).
+    cells[colour != wanted, 0] ^= 1
+    within = rng.uniform(0.01, 0.99, (n, dims))
+    return (cells + within) / CELLS
 
 
-def require(holds, name, value, allowed):
-    if not holds:
-        raise ValueError(f"{name} {value!r}: must be {allowed}")
-
-
-def require_whole(name, value, least):
-    require(
-        isinstance(value, int) and value >= least,
-        name,
-        value,
-        f"a whole number of at least {least}",
-    )
+# --- Point masses ---
 
 
 def distance(offset):
-    x, y = (
-        offset[..., 0],
-        offset[..., 1],
-    )  # no sum over the last axis: NumPy's is slow for two numbers
+    """The length of offset (..., 2). Not by a sum over the last axis: slow for two numbers."""
+    x = offset[..., 0]
+    y = offset[..., 1]
     return np.sqrt(x * x + y * y)
 
 
-# fmt: off
-# --- Point masses. A method that is one expression is one line. ---
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
-    Action 1 moves by 0.1, at most 0.1 per axis and step. Unless a family says otherwise, the task is the goal, the
-    reward minus the distance to it after the move, and an episode ends with the horizon.
+    Action 1 moves by 0.1, at most 0.1 per axis and step. Unless a family says otherwise, the task
+    is the goal, the reward minus the distance to it after the move, and an episode ends with the
+    horizon.
     """
-    obs_dim = action_dim = task_dim = 2
-    discrete = splits_coincide = False
+
+    obs_dim = 2
+    action_dim = 2
+    task_dim = 2
+    discrete = False
+    splits_coincide = False
 
     def __post_init__(self):
         require_whole("horizon", self.horizon, 1)
 
-    def reset(self, tasks, shape, rng): return np.zeros((*shape, 2), tasks.dtype)
-    def observe(self, state): return state
-    def allowed(self, position): return position
-    def move(self, action, tasks): return 0.1 * action.clip(-1, 1)
-    def goals(self, tasks): return tasks
-    def own_frame(self, tasks): return self.goals(tasks)  # as the agent has to aim at them
-    def reward(self, d): return -d
-    def ended(self, offset): return np.zeros(offset.shape[:-1], bool)
+    def reset(self, tasks, shape, rng):
+        """Positions (*shape, 2) at the origin."""
+        return np.zeros((*shape, 2), tasks.dtype)
+
+    def observe(self, state):
+        """The position itself."""
+        return state
 
     def step(self, state, action, tasks, rng):
+        """Move, then be paid for the distance that is left."""
         state = self.allowed(state + self.move(action, tasks))
         offset = state - self.goals(tasks)
-        return state, self.reward(distance(offset)), self.ended(offset)
+        return state, self.reward_at(distance(offset)), self.ended(offset)
 
     def optimal_return(self, tasks):
         """Straight to the goal, each axis at full speed: at no time can any path be closer."""
         t = np.arange(1, self.horizon + 1)[:, None]
-        left = np.maximum(np.abs(self.own_frame(tasks)[..., None, :]) - 0.1 * t, 0)
-        return self.reward(distance(left)).sum(-1)
+        to_go = np.abs(self.aim(tasks))[..., None, :]
+        left = np.maximum(to_go - 0.1 * t, 0)
+        return self.reward_at(distance(left)).sum(-1)
+
+    # What a family may do otherwise.
+
+    def goals(self, tasks):
+        """The goal of each task (..., 2)."""
+        return tasks
+
+    def move(self, action, tasks):
+        """How far the action carries (..., 2)."""
+        return 0.1 * action.clip(-1, 1)
+
+    def aim(self, tasks):
+        """Where the goal (..., 2) lies in the frame of the actions that reach it."""
+        return self.goals(tasks)
+
+    def allowed(self, position):
+        """The position, moved back within the walls if there are any."""
+        return position
+
+    def reward_at(self, d):
+        """The reward at distance d from the goal."""
+        return -d
+
+    def ended(self, offset):
+        """Whether the episode ends, by the offset (..., 2) from the goal."""
+        return np.zeros(offset.shape[:-1], bool)
+
 
 @dataclass(frozen=True)
 class PointMass(Point):
-    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only the rewards tell.
+    """MAML's 2-D navigation (Finn et al. 2017, section 5.3): go to a goal that only rewards tell.
 
     Closer to it than `radius` in both axes, the episode ends. Goals: uniform in [-box, box]^2.
     """
+
     horizon: int = 100
     box: float = 0.5
     radius: float = 0.01  # 0: an episode never ends before the horizon
@@ -113,93 +164,144 @@ class PointMass(Point):
     def __post_init__(self):
         super().__post_init__()
         require(0 < self.box < np.inf, "box", self.box, "above 0 and finite")
-        require(0 <= self.radius <= 0.1, "radius", self.radius, "in [0, 0.1], no more than a step")
+        small = 0 <= self.radius <= 0.1
+        require(small, "radius", self.radius, "in [0, 0.1], no more than a step")
 
-    def sample_tasks(self, n, rng, split="train"): return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
+    def sample_tasks(self, n, rng, split="train"):
+        """Goals (n, 2)."""
+        return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
+
     def ended(self, offset):
         near = np.abs(offset) < self.radius
         return near[..., 0] & near[..., 1]
+
 
 @dataclass(frozen=True)
 class SparsePointMass(Point):
     """1 - distance within 0.2 of the goal, else 0. Goals: uniform on the unit half-circle, y >= 0.
 
-    The horizon of 50 steps of 0.1 is enough to walk to the circle and along all of its arc: 1 + pi < 5.
+    The horizon of 50 steps of 0.1 is enough to walk to the circle and along all of its arc:
+    1 + pi < 5.
     """
+
     horizon: int = 50
 
     def sample_tasks(self, n, rng, split="train"):
+        """Goals (n, 2)."""
         angle = np.pi * checkerboard(n, rng, split, 1)
         return np.concatenate([np.cos(angle), np.sin(angle)], 1)
 
-    def reward(self, d): return np.where(d < 0.2, 1 - d, 0)
+    def reward_at(self, d):
+        return np.where(d < 0.2, 1 - d, 0)
+
 
 @dataclass(frozen=True)
 class FourCorners(Point):
-    """-4 + max(0, 4 - distance^2) in [-5, 5]^2: nothing tells where the goal is before one is within 2 of it.
+    """-4 + max(0, 4 - distance^2) in [-5, 5]^2: within 2 of the goal only does anything tell.
 
-    Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There are only these four,
-    so training and test tasks coincide, as in the published protocol.
+    Song et al. 2020. Goals: (+-2, +-2), of which a policy without adaptation can serve one. There
+    are only these four, so training and test tasks coincide, as in the published protocol.
     """
+
     horizon: int = 100
     splits_coincide = True
 
     def sample_tasks(self, n, rng, split="train"):
+        """Goals (n, 2), each corner as often as the others, or once more."""
         check_sample(n, split)
-        corner = (rng.permutation(n) + rng.integers(4)) % 4  # each as often as the others, or once more
-        return np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])[corner]
+        order = rng.permutation(n)
+        first = rng.integers(4)  # the corners that come once more begin with this one
+        corners = np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])
+        return corners[(order + first) % 4]
 
-    def allowed(self, position): return position.clip(-5, 5)
-    def reward(self, d): return -4 + np.maximum(0, 4 - d**2)
+    def allowed(self, position):
+        return position.clip(-5, 5)
+
+    def reward_at(self, d):
+        return -4 + np.maximum(0, 4 - d**2)
+
 
 @dataclass(frozen=True)
 class TurnedPointMass(Point):
-    """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle (Yang et al. 2019, NoRML).
+    """The goal (0.5, 0) is known, the dynamics are not: each move is turned by an angle.
 
-    Task: the angle, uniform in [-pi, pi].
+    Yang et al. 2019 (NoRML). Task: the angle, uniform in [-pi, pi].
     """
+
     horizon: int = 20
     task_dim = 1
 
-    def sample_tasks(self, n, rng, split="train"): return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
-    def goals(self, tasks): return np.broadcast_to(np.array([0.5, 0], tasks.dtype), (*tasks.shape[:-1], 2))
+    def sample_tasks(self, n, rng, split="train"):
+        """Angles (n, 1)."""
+        return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
 
-    def turn(self, x, angle):
-        """x (..., 2) turned anticlockwise by angle (..., 1)."""
-        cos, sin = np.cos(angle), np.sin(angle)
-        return np.concatenate([cos * x[..., :1] - sin * x[..., 1:], sin * x[..., :1] + cos * x[..., 1:]], -1)
+    def goals(self, tasks):
+        goal = np.array([0.5, 0], tasks.dtype)
+        return np.broadcast_to(goal, (*tasks.shape[:-1], 2))
 
-    def move(self, action, tasks): return self.turn(super().move(action, tasks), tasks)
-    def own_frame(self, tasks): return self.turn(self.goals(tasks), -tasks)
+    def move(self, action, tasks):
+        return turned(super().move(action, tasks), tasks)
+
+    def aim(self, tasks):
+        """The agent has to aim where the turn will carry it to the goal: turned back."""
+        return turned(self.goals(tasks), -tasks)
+
+
+def turned(x, angle):
+    """x (..., 2) turned anticlockwise by angle (..., 1)."""
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    first = cos * x[..., :1] - sin * x[..., 1:]
+    second = sin * x[..., :1] + cos * x[..., 1:]
+    return np.concatenate([first, second], -1)
 
 
 # --- Bandits ---
+
+
 class Arms:
-    """What the bandits share. An episode is `horizon` pulls; the observation is the constant 1, without memory."""
+    """What the bandits share. An episode is `horizon` pulls; the observation is the constant 1.
+
+    So the policy has no memory of what it was paid: only adaptation can tell it of the arms.
+    """
+
     obs_dim = 1
-    discrete, splits_coincide = True, False
     action_dim = property(lambda self: self.arms)
+    discrete = True
+    splits_coincide = False
 
     def __post_init__(self):
         require_whole("horizon", self.horizon, 1)
         require_whole("arms", self.arms, 2)
 
-    def reset(self, tasks, shape, rng): return np.ones((*shape, 1), tasks.dtype)
-    def observe(self, state): return state
+    def reset(self, tasks, shape, rng):
+        """The constant 1 (*shape, 1)."""
+        return np.ones((*shape, 1), tasks.dtype)
+
+    def observe(self, state):
+        """The constant 1."""
+        return state
 
     def step(self, state, action, tasks, rng):
+        """Pull the arm `action`."""
         means = np.broadcast_to(self.means(tasks), (*action.shape, self.arms))
         mean = np.take_along_axis(means, action[..., None], -1)[..., 0]
-        return state, self.reward(mean, rng).astype(tasks.dtype), np.zeros(action.shape, bool)
+        reward = self.pay(mean, rng).astype(tasks.dtype)
+        return state, reward, np.zeros(action.shape, bool)
 
-    def optimal_return(self, tasks): return self.horizon * self.means(tasks).max(-1)
+    def optimal_return(self, tasks):
+        """The best arm in every pull."""
+        return self.horizon * self.means(tasks).max(-1)
+
 
 @dataclass(frozen=True)
 class Bandit(Arms):
     """Bernoulli arms: reward 1 with the probability of the arm, else 0 (Duan et al. 2016).
 
-    Task: the probabilities (arms,), each uniform in [0, 1], or Beta(a, b) with prior = ((a, b) for each arm).
+    Task: the probabilities (arms,), each uniform in [0, 1], or Beta(a, b) with
+    prior = ((a, b) for each arm).
     """
+
     arms: int = 5
     horizon: int = 10
     prior: tuple = ()
@@ -207,25 +309,39 @@ class Bandit(Arms):
 
     def __post_init__(self):
         super().__post_init__()
-        pairs = len(self.prior) in (0, self.arms) and all(len(ab) == 2 and min(ab) > 0 for ab in self.prior)
-        require(pairs, "prior", self.prior, f"() or {self.arms} pairs of numbers above 0")
+        right_number = len(self.prior) in (0, self.arms)
+        are_pairs = all(len(ab) == 2 and min(ab) > 0 for ab in self.prior)
+        allowed = f"() or {self.arms} pairs of numbers above 0"
+        require(right_number and are_pairs, "prior", self.prior, allowed)
 
     def sample_tasks(self, n, rng, split="train"):
+        """Probabilities (n, arms): the inverse of Beta's cumulative distribution at the points.
+
+        That increases with the point, so the splits stay apart.
+        """
         from scipy.special import betaincinv
 
-        a, b = np.array(self.prior or self.arms * [(1, 1)], float).T
-        return betaincinv(a, b, checkerboard(n, rng, split, self.arms))  # increasing: the splits stay apart
+        uniform = self.arms * [(1, 1)]
+        a, b = np.array(self.prior or uniform, float).T
+        return betaincinv(a, b, checkerboard(n, rng, split, self.arms))
 
-    def means(self, tasks): return tasks
-    def reward(self, mean, rng): return rng.random(mean.shape) < mean
+    def means(self, tasks):
+        """The mean reward of each arm (..., arms)."""
+        return tasks
+
+    def pay(self, mean, rng):
+        """The reward of a pull of an arm with this mean."""
+        return rng.random(mean.shape) < mean
+
 
 @dataclass(frozen=True)
 class LinearBandit(Arms):
     """The parametric bandit: arm a pays x_a . w plus Gaussian noise of deviation `noise`.
 
-    The features x_a, standard normal from the seed `features`, are the same for all tasks. Task: the hidden weights w
-    (dims,), each normal with mean 1 and deviation 1.
+    The features x_a, standard normal from the seed `features`, are the same for all tasks. Task:
+    the hidden weights w (dims,), each normal with mean 1 and deviation 1.
     """
+
     arms: int = 5
     horizon: int = 10
     dims: int = 3
@@ -240,18 +356,22 @@ class LinearBandit(Arms):
         require(0 <= self.noise < np.inf, "noise", self.noise, "at least 0 and finite")
 
     def sample_tasks(self, n, rng, split="train"):
+        """Weights (n, dims): the inverse of the normal distribution at the points."""
         from scipy.special import ndtri
 
         return 1 + ndtri(checkerboard(n, rng, split, self.dims))
 
     def means(self, tasks):
+        """The mean reward of each arm (..., arms)."""
         x = np.random.default_rng(self.features).standard_normal((self.arms, self.dims))
         return tasks @ x.T.astype(tasks.dtype)
 
-    def reward(self, mean, rng): return mean + self.noise * rng.standard_normal(mean.shape)
+    def pay(self, mean, rng):
+        """The reward of a pull of an arm with this mean."""
+        return mean + self.noise * rng.standard_normal(mean.shape)
 
-# fmt: on
 
+# --- All of them ---
 
 FAMILIES = {
     "pointmass": PointMass,
@@ -264,21 +384,19 @@ FAMILIES = {
 
 
 def make(name, **options):
-    """The family called `name`, with its dataclass fields as options; ValueError for what it does not know.
+    """The family called `name`, with its dataclass fields as options.
 
-    The name can carry options of its own, as Python writes keyword arguments: "bandit:arms=10,horizon=100".
+    ValueError for a name or an option that there is not, and for a value that is not allowed.
     """
-    name, _, text = name.partition(":")
     require(name in FAMILIES, "environment", name, f"one of {', '.join(FAMILIES)}")
-    known = ", ".join(f"{f.name}={f.default}" for f in fields(FAMILIES[name]))
+    family = FAMILIES[name]
+    known = {field.name: field.default for field in fields(family)}
+    examples = ", ".join(f"{option}={default}" for option, default in known.items())
+    for option in options:
+        require(option in known, f"options of environment {name}", options, f"among {examples}")
     try:
-        call = ast.parse(f"dict({text})", mode="eval").body
-        options |= {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        unknown = call.args or options.keys() - {f.name for f in fields(FAMILIES[name])}
-    except (AttributeError, SyntaxError, ValueError):
-        unknown = True
-    require(not unknown, f"options of environment {name}", text or options, f"among {known}")
-    try:
-        return FAMILIES[name](**options)
-    except TypeError:
-        raise ValueError(f"options of environment {name} {options}: must be like {known}") from None
+        return family(**options)
+    except TypeError:  # a value of another type
+        raise ValueError(
+            f"options of environment {name} {options}: must be like {examples}"
+        ) from None

@@ -1,18 +1,20 @@
 """Evolution strategies: OpenAI-ES, SNES, xNES and CMA-ES, in NumPy. All of them minimise.
 
 Each one keeps a normal distribution over x, and repeats three steps ("ask and tell"):
-    x = strategy.ask()              sample a population, one point a row                       (popsize, n)
-    f = [fitness(p) for p in x]     evaluate it, smaller is better                             (popsize,)
+    x = strategy.ask()              sample a population, one point a row                (popsize, n)
+    f = [fitness(p) for p in x]     evaluate it, smaller is better                      (popsize,)
     strategy.tell(x, f)             use the fitness to move the distribution
-`tell` accepts points that were never asked for; `state()` rebuilds a strategy after any generation, bit for bit.
+`tell` accepts points that were never asked for; `state()` rebuilds a strategy after any generation,
+bit for bit.
 
-Read in this order:
-    OpenAIES    a gradient estimate for the mean alone             Salimans et al. 2017, arXiv 1703.03864v2
-    SNES        natural gradient, one step size per coordinate     Wierstra et al. 2014, JMLR 15, 949-980
-    XNES        natural gradient, full covariance                  the same
-    CMAES       full covariance, paths, negative weights           Hansen, arXiv 1604.00772v2
-    Strategy    what they share: checks, the best point, saving, when to stop
+How to read it, from top to bottom:
+    Strategy    what they share: arguments, the best point, saving
+    OpenAIES    a gradient for the mean alone                 Salimans et al. 2017, arXiv 1703.03864
+    SNES        natural gradient, a step size per coordinate  Wierstra et al. 2014, JMLR 15, 949-980
+    XNES        natural gradient, full covariance             the same
+    CMAES       full covariance, paths, negative weights      Hansen, arXiv 1604.00772v2
     minimize    the loop above, called as scipy.optimize.minimize is
+    stop        when going on is a waste
 
     in code           shape             in the papers
     mean              (n,)              theta, mu, m      mean of the distribution
@@ -25,155 +27,131 @@ Read in this order:
 import numpy as np
 
 
-def require(holds, text, *values):
+def check(holds, message):
+    """Raise ValueError with the message unless it holds."""
     if not holds:
-        raise ValueError(text.format(*values))
+        raise ValueError(message)
 
 
 class Strategy:
-    """What the four strategies share, whatever moves their distribution. Bad arguments raise ValueError.
+    """What the four strategies share, whatever moves their distribution.
 
     x0, sigma0    first mean (n,) and standard deviation > 0
     popsize       points per generation, at least 2; 4 + floor(3 ln n) unless given
     rng           numpy.random.Generator, or a seed for one; `ask` alone draws from it
+    Raises ValueError for arguments that are not allowed.
     """
 
-    RECORD = ("t", "best_x", "best_f", "history")
-    MOVING = ("mean", "sigma")
+    SEEN = ("t", "best_x", "best_f", "history")  # what it remembers of the generations told
+    MOVING = ("mean", "sigma")  # what describes its distribution
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         x0 = np.array(x0, float)
-        require(
-            x0.ndim == 1 and x0.size and np.isfinite(x0).all(),
-            "x0 must be a vector of finite numbers, not {}",
-            x0,
-        )
-        require(
-            np.ndim(sigma0) == 0 and 0 < sigma0 < np.inf,
-            "sigma0 must be a positive number, not {!r}",
-            sigma0,
-        )
-        popsize = 4 + np.floor(3 * np.log(x0.size)) if popsize is None else popsize
-        require(
-            popsize >= 2 and popsize % 1 == 0,
-            "popsize must be an integer of at least 2, not {!r}",
-            popsize,
-        )
-        self.n, self.popsize, self.sigma0, self.rng = (
-            x0.size,
-            int(popsize),
-            float(sigma0),
-            np.random.default_rng(rng),
-        )
-        self.t, self.mean, self.sigma = np.int64(0), x0, np.float64(sigma0)
-        self.best_x, self.best_f = x0, np.float64(np.inf)
-        self.history = np.empty((3, 0))  # best, median and worst fitness of the latest generations
+        is_vector = x0.ndim == 1 and x0.size > 0 and np.isfinite(x0).all()
+        check(is_vector, f"x0 must be a vector of finite numbers, not {x0}")
+        is_positive = np.ndim(sigma0) == 0 and 0 < sigma0 < np.inf
+        check(is_positive, f"sigma0 must be a positive number, not {sigma0!r}")
+        if popsize is None:
+            popsize = 4 + np.floor(3 * np.log(x0.size))
+        is_count = popsize >= 2 and popsize % 1 == 0
+        check(is_count, f"popsize must be an integer of at least 2, not {popsize!r}")
+        self.n = x0.size
+        self.popsize = int(popsize)
+        self.sigma0 = float(sigma0)
+        self.rng = np.random.default_rng(rng)
 
-    # (x, f) of the best point ever told, (x0, inf) before the first; generations in which it has to change
-    best = property(lambda self: (self.best_x, self.best_f))
-    recent = property(lambda self: 10 + int(np.ceil(30 * self.n / self.popsize)))
+        self.mean = x0
+        self.sigma = np.float64(sigma0)
+
+        self.t = np.int64(0)  # generations told
+        self.best_x = x0  # the best point ever told,
+        self.best_f = np.float64(np.inf)  # and its fitness; inf before the first
+        self.history = np.empty((3, 0))  # best, median, worst fitness of the latest generations
+
+    @property
+    def best(self):
+        """(x, f) of the best point ever told."""
+        return self.best_x, self.best_f
+
+    @property
+    def recent(self):
+        """The number of latest generations in which the fitness has to change."""
+        return 10 + int(np.ceil(30 * self.n / self.popsize))
 
     def state(self):
-        """Everything that changes from one generation to the next, except the generator: {name: array}."""
-        return {name: np.array(getattr(self, name)) for name in self.RECORD + self.MOVING}
+        """{name: array} of all that changes with the generations, but the generator of noise."""
+        return {name: np.array(getattr(self, name)) for name in self.SEEN + self.MOVING}
 
     def restore(self, state):
-        """Continue from what `state()` returned; entries of other names are ignored. Returns self."""
+        """Continue from what `state()` returned; other entries are ignored. Returns self."""
         for name, old in self.state().items():
             new = np.array(state[name])
-            fits = (new.ndim, new.shape[:1]) == (
-                old.ndim,
-                old.shape[:1],
-            )  # history grows along its last axis
-            require(fits, "state: {} must have shape {}, not {}", name, old.shape, new.shape)
-            setattr(self, name, new[()])  # [()] turns 0-d arrays into scalars: one type, same bits
+            # history is longer or shorter along its last axis
+            fits = new.ndim == old.ndim and new.shape[:1] == old.shape[:1]
+            check(fits, f"state: {name} must have shape {old.shape}, not {new.shape}")
+            setattr(self, name, new[()])  # [()] turns 0-d arrays into scalars, as they were
         return self
 
     def told(self, x, f):
-        """Check one generation and record it. Returns x (popsize, n) and f (popsize,), with inf for NaN.
+        """Check one generation and remember it.
 
-        The median of the history is the element popsize // 2 in order: of two in the middle the larger.
+        Returns x (popsize, n) and f (popsize,), with inf for NaN.
         """
-        x, f = np.asarray(x, float), np.array(f, float)
-        have, must = (x.shape, f.shape), ((self.popsize, self.n), (self.popsize,))
-        require(have == must, "x and f must have shapes {} and {}, not {} and {}", *must, *have)
-        require(np.isfinite(x).all(), "x must be finite")
-        require(not np.isnan(f).all(), "f is NaN at every point: there is nothing to rank")
+        x = np.asarray(x, float)
+        f = np.array(f, float)
+        n, popsize = self.n, self.popsize
+        fits = x.shape == (popsize, n) and f.shape == (popsize,)
+        wanted = f"{(popsize, n)} and {(popsize,)}"
+        check(fits, f"x and f must have shapes {wanted}, not {x.shape} and {f.shape}")
+        check(np.isfinite(x).all(), "x must be finite")
+        check(not np.isnan(f).all(), "f is NaN at every point: there is nothing to rank")
         f[np.isnan(f)] = np.inf
-        ranked = np.sort(f)
-        if ranked[0] < self.best_f:
-            self.best_x, self.best_f = x[f.argmin()].copy(), ranked[0]
+
+        best = f.argmin()
+        if f[best] < self.best_f:
+            self.best_x = x[best].copy()
+            self.best_f = f[best]
         self.t = self.t + 1
-        window = min(max(self.recent + 110, int(self.t) // 5), 20000)
-        self.history = np.append(self.history, ranked[[0, self.popsize // 2, -1], None], axis=1)[
-            :, -window:
-        ]
+        ranked = np.sort(f)
+        median = ranked[popsize // 2]  # of two in the middle the larger
+        latest = [[ranked[0]], [median], [ranked[-1]]]
+        kept = history_length(self)
+        self.history = np.append(self.history, latest, axis=1)[:, -kept:]
         return x, f
 
     def axes(self):
-        """Lengths (n,) of the principal axes, and directions (n, n), one a column; None if the coordinates'."""
+        """Lengths (n,) and directions (n, n), one a column, of the distribution's principal axes.
+
+        None for directions that are those of the coordinates.
+        """
         return np.broadcast_to(self.sigma, self.n), None
 
-    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def stop(self):
-        """{reason: value} of every reason to stop, {} while there is none: Hansen's tutorial, Sec. B.3."""
-        broken = [name for name in self.MOVING if not np.isfinite(getattr(self, name)).all()]
-        if broken:
-            return {"nonfinite": broken}
-        (length, B), i = (
-            self.axes(),
-            int(self.t) % self.n,
-        )  # one axis a generation is tested for its effect
-        std = length if B is None else np.linalg.norm(B * length, axis=1)
-        axis = length[i] * (np.arange(self.n) == i if B is None else B[:, i])
-        stuck = self.mean + 0.2 * std == self.mean
-        reasons = {  # tolx without its condition on p_c; a condition number is a ratio of squared lengths
-            "tolx": (std.max() < 1e-12 * self.sigma0, std.max()),
-            "tolxup": (length.max() > 1e4 * self.sigma0, length.max()),
-            "conditioncov": (
-                length.min() < 1e-7 * length.max(),
-                (length.max() / length.min()) ** 2,
-            ),
-            "noeffectaxis": ((self.mean + 0.1 * axis == self.mean).all(), i),
-            "noeffectcoord": (stuck.any(), np.flatnonzero(stuck).tolist()),
-        }
-        best, median, worst = self.history
-        if best.size >= self.recent:
-            f = np.append(best[-self.recent :], worst[-1])
-            spread = 0.0 if f.min() == f.max() else np.ptp(f)  # not inf - inf
-            reasons["tolfun"] = (spread <= 1e-12, spread)
-        if best.size >= self.recent + 110:
-            part = int(0.3 * best.size)
-            flat = all(np.median(h[-part:]) >= np.median(h[:part]) for h in (best, median))
-            reasons["stagnation"] = (flat, best.size)
-        return {reason: value for reason, (holds, value) in reasons.items() if holds}
+        """{reason: value} of every reason to stop, {} while there is none: end of the file."""
+        return reasons_to_stop(self)
 
 
 def by_rank(u, f):
-    """Weight of each point: u[k] for rank k in f, smallest first, shared by ties; less the mean of u."""
+    """The weight of each point: u[k] for rank k in f, smallest first, less the mean of u.
+
+    Points of equal fitness share the weights of their ranks.
+    """
     _, group, size = np.unique(f, return_inverse=True, return_counts=True)
-    shared = np.add.reduceat(u, np.cumsum(size) - size) / size
-    return (shared - np.add.reduceat(u, [0]) / u.size)[
-        group
-    ]  # summed alike: equal fitness weighs exactly 0
-
-
-def eigh(a):
-    """Eigenvalues, ascending, and -vectors, of whatever sign; NaN, which stop() reports, where NumPy would raise."""
-    return (
-        np.linalg.eigh(a)
-        if np.isfinite(a).all()
-        else (np.full(len(a), np.nan), np.full_like(a, np.nan))
-    )
+    start = np.cumsum(size) - size
+    shared = np.add.reduceat(u, start) / size
+    # Summed as the groups are: if all fitness is equal, every point weighs exactly 0.
+    mean = np.add.reduceat(u, [0]) / u.size
+    return (shared - mean)[group]
 
 
 class OpenAIES(Strategy):
-    """Gradient descent on E f(mean + sigma eps): Salimans et al. 2017, Algorithm 1, which maximises.
+    """Gradient descent on E f(mean + sigma eps): Algorithm 1 of Salimans et al. (it maximises).
 
-    popsize         even: rows i and i + popsize/2 of `ask` are an antithetic pair (Sec. 2.1); sigma is fixed
-    fitness         "ranks" (centred, -1/2 to 1/2), "standardised" or "raw" (less the mean: pairs cancel it)
-    optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; momentum goes on under equal fitness)
-    lr              learning rate; sigma0^2 unless given: under "ranks" a step is then a fraction of sigma
+    popsize         even: rows i and i + popsize/2 of `ask` are an antithetic pair (Sec. 2.1)
+    sigma0          stays as it is
+    fitness         "ranks" (centred, -1/2 to 1/2), "standardised" or "raw" (pairs cancel the mean)
+    optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; under equal fitness it goes on)
+    lr              learning rate; sigma0^2 unless given: under "ranks" a fraction of sigma
     weight_decay    the gradient of weight_decay/2 |mean|^2 is added
     """
 
@@ -192,67 +170,92 @@ class OpenAIES(Strategy):
     ):
         super().__init__(x0, sigma0, popsize, rng)
         known = fitness in ("ranks", "standardised", "raw")
-        require(known, "fitness must be ranks, standardised or raw, not {!r}", fitness)
-        require(optimizer in ("sgd", "adam"), "optimizer must be sgd or adam, not {!r}", optimizer)
-        self.popsize += self.popsize % 2 if popsize is None else 0
-        require(
-            self.popsize % 2 == 0, "popsize must be even, for antithetic pairs, not {!r}", popsize
-        )
-        self.fitness, self.optimizer, self.weight_decay = fitness, optimizer, weight_decay
+        check(known, f"fitness must be ranks, standardised or raw, not {fitness!r}")
+        check(optimizer in ("sgd", "adam"), f"optimizer must be sgd or adam, not {optimizer!r}")
+        if popsize is None:
+            self.popsize += self.popsize % 2
+        is_even = self.popsize % 2 == 0
+        check(is_even, f"popsize must be even, for antithetic pairs, not {popsize!r}")
+        self.fitness = fitness
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
         self.lr = self.sigma0**2 if lr is None else lr
-        self.m, self.v = np.zeros(self.n), np.zeros(self.n)
+        self.m = np.zeros(self.n)
+        self.v = np.zeros(self.n)
 
     def ask(self):
-        eps = self.rng.standard_normal((self.popsize // 2, self.n))  # l.3
-        return self.mean + self.sigma * np.concatenate([eps, -eps])  # l.4
+        """Points (popsize, n) around the mean, in antithetic pairs."""
+        eps = self.rng.standard_normal((self.popsize // 2, self.n))  # OpenAI-ES l.3, ES-MAML l.2
+        eps = np.concatenate([eps, -eps])
+        return self.mean + self.sigma * eps  # OpenAI-ES l.4, ES-MAML l.2
 
     def tell(self, x, f):
+        """Move the mean against the gradient that the points x with fitness f tell."""
         x, f = self.told(x, f)
         g = self.gradient(x, f) + self.weight_decay * self.mean
         if self.optimizer == "adam":
-            self.m = 0.9 * self.m + (1 - 0.9) * g
-            self.v = 0.999 * self.v + (1 - 0.999) * g**2
-            g = self.m / (1 - 0.9**self.t) / (np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8)
-        self.mean = self.mean - self.lr * g  # l.5
+            g = self.adam(g)
+        self.mean = self.mean - self.lr * g  # OpenAI-ES l.5, ES-MAML l.6
 
     def gradient(self, x, f):
-        """Gradient estimate (n,) at the mean: sum_i F_i eps_i / (popsize sigma), F the shaped fitness."""
+        """The gradient (n,) at the mean: sum_i F_i eps_i / (popsize sigma), F from `shaped`."""
         eps = (x - self.mean) / self.sigma
-        return self.shaped(f) @ eps / (self.popsize * self.sigma)  # l.5
+        F = self.shaped(f)
+        return F @ eps / (self.popsize * self.sigma)  # OpenAI-ES l.5, ES-MAML l.6
 
     def shaped(self, f):
-        """f (popsize,) as the option `fitness` asks; equal fitness gives zeros. The deviation is by popsize."""
+        """f (popsize,) as the option `fitness` asks; equal fitness gives zeros."""
         if self.fitness == "ranks":
             return by_rank(np.arange(f.size) / (f.size - 1), f)
-        finite = f[np.isfinite(f)] if np.isfinite(f).any() else np.zeros(1)
-        f = (
-            np.clip(f, finite.min(), finite.max()) - finite.min()
-        )  # inf counts as the worst finite value
+        finite = f[np.isfinite(f)]
+        if finite.size == 0:
+            finite = np.zeros(1)
+        f = np.clip(f, finite.min(), finite.max())  # inf counts as the worst finite value
+        f = f - finite.min()
         f = f - f.mean()
-        return f / (f.std() or 1.0) if self.fitness == "standardised" else f
+        if self.fitness == "raw":
+            return f
+        return f / (f.std() or 1.0)  # the deviation by popsize
+
+    def adam(self, g):
+        """The direction of Adam's step."""
+        self.m = 0.9 * self.m + (1 - 0.9) * g
+        self.v = 0.999 * self.v + (1 - 0.999) * g**2
+        m_hat = self.m / (1 - 0.9**self.t)
+        v_hat = self.v / (1 - 0.999**self.t)
+        return m_hat / (np.sqrt(v_hat) + 1e-8)
 
 
 def utilities(popsize):
-    """u_k = max(0, ln(popsize/2 + 1) - ln k) / (their sum), k = 1 the best; `by_rank` subtracts 1/popsize."""
-    u = np.maximum(0, np.log(popsize / 2 + 1) - np.log(np.arange(1, popsize + 1)))
+    """u_k = max(0, ln(popsize/2 + 1) - ln k) / (their sum), k = 1 the best (Wierstra et al. 2014).
+
+    `by_rank` subtracts 1/popsize.
+    """
+    k = np.arange(1, popsize + 1)
+    u = np.maximum(0, np.log(popsize / 2 + 1) - np.log(k))
     return u / u.sum()
 
 
 class SNES(Strategy):
-    """Separable NES (Wierstra et al. 2014, Algorithm 6, Table 1): sigma (n,), a step size per coordinate."""
+    """Separable NES (Wierstra et al., Algorithm 6, Table 1): sigma (n,), one per coordinate."""
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         super().__init__(x0, sigma0, popsize, rng)
-        self.sigma, self.u = np.full(self.n, self.sigma0), utilities(self.popsize)
-        self.eta_mu, self.eta_sigma = 1.0, (3 + np.log(self.n)) / (5 * np.sqrt(self.n))
+        self.sigma = np.full(self.n, self.sigma0)
+        self.u = utilities(self.popsize)
+        self.eta_mu = 1.0
+        self.eta_sigma = (3 + np.log(self.n)) / (5 * np.sqrt(self.n))
 
     def ask(self):
+        """Points (popsize, n): z_k = mu + sigma s_k."""
         s = self.rng.standard_normal((self.popsize, self.n))
-        return self.mean + self.sigma * s  # z_k = mu + sigma s_k
+        return self.mean + self.sigma * s
 
     def tell(self, x, f):
+        """Move mean and step sizes along the natural gradient."""
         x, f = self.told(x, f)
-        s, u = (x - self.mean) / self.sigma, by_rank(self.u, f)
+        s = (x - self.mean) / self.sigma
+        u = by_rank(self.u, f)
         grad_mu = u @ s  # sum_k u_k s_k
         grad_sigma = u @ (s**2 - 1)  # sum_k u_k (s_k^2 - 1)
         self.mean = self.mean + self.eta_mu * self.sigma * grad_mu
@@ -260,158 +263,325 @@ class SNES(Strategy):
 
 
 class XNES(Strategy):
-    """Exponential NES (Wierstra et al. 2014, Algorithm 5, Table 1): covariance sigma^2 B B^T, det B = 1."""
+    """Exponential NES (Wierstra et al., Algorithm 5, Table 1): covariance sigma^2 B B^T."""
 
     MOVING = ("mean", "sigma", "B")
 
     def __init__(self, x0, sigma0, popsize=None, rng=None):
         super().__init__(x0, sigma0, popsize, rng)
-        self.B, self.u, self.eta_mu = np.eye(self.n), utilities(self.popsize), 1.0
-        self.eta_sigma = self.eta_B = (9 + 3 * np.log(self.n)) / (5 * self.n * np.sqrt(self.n))
+        n = self.n
+        self.B = np.eye(n)  # its determinant stays 1
+        self.u = utilities(self.popsize)
+        self.eta_mu = 1.0
+        self.eta_sigma = (9 + 3 * np.log(n)) / (5 * n * np.sqrt(n))
+        self.eta_B = self.eta_sigma
 
     def ask(self):
+        """Points (popsize, n): z_k = mu + sigma B s_k, where the paper has B^T."""
         s = self.rng.standard_normal((self.popsize, self.n))
-        return self.mean + self.sigma * (
-            s @ self.B.T
-        )  # z_k = mu + sigma B s_k, where the paper has B^T
+        return self.mean + self.sigma * (s @ self.B.T)
 
     def tell(self, x, f):
+        """Move mean, step size and shape along the natural gradient."""
         x, f = self.told(x, f)
-        s, u = np.linalg.solve(self.B, (x - self.mean).T / self.sigma).T, by_rank(self.u, f)
+        steps = (x - self.mean) / self.sigma
+        s = np.linalg.solve(self.B, steps.T).T
+        u = by_rank(self.u, f)
+        identity = np.eye(self.n)
         grad_mu = u @ s  # sum_k u_k s_k
-        grad_M = (s.T * u) @ s - u.sum() * np.eye(self.n)  # sum_k u_k (s_k s_k^T - I)
+        grad_M = (s.T * u) @ s - u.sum() * identity  # sum_k u_k (s_k s_k^T - I)
         grad_sigma = np.trace(grad_M) / self.n
-        grad_B = grad_M - grad_sigma * np.eye(self.n)
+        grad_B = grad_M - grad_sigma * identity
         self.mean = self.mean + self.eta_mu * self.sigma * (self.B @ grad_mu)
         self.sigma = self.sigma * np.exp(self.eta_sigma / 2 * grad_sigma)
-        values, V = eigh(self.eta_B / 2 * grad_B)
-        self.B = (
-            self.B @ (V * np.exp(values)) @ V.T
-        )  # B exp(eta_B/2 grad_B), as exp(V L V^T) = V exp(L) V^T
+        # B exp(eta_B/2 grad_B), where exp(V L V^T) = V exp(L) V^T
+        L, V = eigh(self.eta_B / 2 * grad_B)
+        self.B = self.B @ (V * np.exp(L)) @ V.T
 
     def axes(self):
         directions, lengths, _ = np.linalg.svd(self.B)
         return self.sigma * lengths, directions
 
 
-class CMAES(Strategy):
-    """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T. Equations of Hansen's tutorial.
+def eigh(a):
+    """Eigenvalues, ascending, and eigenvectors, of whatever sign.
 
-    diagonal    sep-CMA-ES (Ros & Hansen 2008): C and D (n,), no B; c_1 and c_mu (n + 2)/3 times as large
+    All NaN, which `stop` reports, where NumPy would raise.
+    """
+    if np.isfinite(a).all():
+        return np.linalg.eigh(a)
+    return np.full(len(a), np.nan), np.full_like(a, np.nan)
+
+
+class CMAES(Strategy):
+    """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T (Hansen's tutorial).
+
+    diagonal    sep-CMA-ES (Ros & Hansen 2008): C and D (n,), no B; c_1 and c_mu (n + 2)/3 times as
+                large. Where the two differ is in the last four methods.
     """
 
     def __init__(self, x0, sigma0, popsize=None, rng=None, diagonal=False):
         super().__init__(x0, sigma0, popsize, rng)
-        n, faster = self.n, (self.n + 2) / 3 if diagonal else 1.0
-        w = np.log((self.popsize + 1) / 2) - np.log(np.arange(1, self.popsize + 1))  # (eq. 49)
-        self.mu = self.popsize // 2
-        plus, minus = w[: self.mu], w[self.mu :]
-        mu_eff, mu_eff_minus = (v.sum() ** 2 / (v**2).sum() for v in (plus, minus))  # (eq. 8)
+        n = self.n
+        self.diagonal = diagonal
+        self.choose_parameters()
+        self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
+        # Generations for which the factors B and D of C serve: App. C, l.80.
+        self.gap = int(np.ceil(1 / (10 * n * (self.c_1 + self.c_mu))))
+
+        self.p_sigma = np.zeros(n)
+        self.p_c = np.zeros(n)
+        self.D = np.ones(n)
+        if diagonal:
+            self.C = np.ones(n)
+            self.B = None
+            self.MOVING = ("mean", "sigma", "p_sigma", "p_c", "C", "D")
+        else:
+            self.C = np.eye(n)
+            self.B = np.eye(n)
+            self.MOVING = ("mean", "sigma", "p_sigma", "p_c", "C", "D", "B")
+
+    def choose_parameters(self):
+        """The weights of the ranks, and how fast each part of the distribution learns."""
+        n = self.n
+        faster = (n + 2) / 3 if self.diagonal else 1.0
+        self.mu = self.popsize // 2  # the better half, which moves the mean
+
+        k = np.arange(1, self.popsize + 1)
+        w = np.log((self.popsize + 1) / 2) - np.log(k)  # (eq. 49)
+        plus = w[: self.mu]
+        minus = w[self.mu :]
+        mu_eff = plus.sum() ** 2 / (plus**2).sum()  # (eq. 8)
+        mu_eff_minus = minus.sum() ** 2 / (minus**2).sum()  # (eq. 8)
+
         c_1 = 2 * faster / ((n + 1.3) ** 2 + mu_eff)  # (eq. 57)
-        c_mu = min(
-            1 - c_1, 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
-        )  # (eq. 58)
+        rate = 2 * faster * (1 / 4 + mu_eff + 1 / mu_eff - 2)
+        c_mu = min(1 - c_1, rate / ((n + 2) ** 2 + mu_eff))  # (eq. 58)
+
+        # The negative weights are made so large that C stays positive definite.
         alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))  # (eqs. 50, 51)
         alpha = min(alpha, (1 - c_1 - c_mu) / (n * c_mu))  # (eq. 52)
         self.w = np.where(w >= 0, w / plus.sum(), alpha * w / -minus.sum())  # (eq. 53)
+
+        self.mu_eff = mu_eff
+        self.c_1 = c_1
+        self.c_mu = c_mu
         self.c_m = 1.0  # (eq. 54)
         self.c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (eq. 55)
-        self.d_sigma = (
-            1 + 2 * max(0.0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + self.c_sigma
-        )  # (eq. 55)
+        more = max(0.0, np.sqrt((mu_eff - 1) / (n + 1)) - 1)  # for large populations
+        self.d_sigma = 1 + 2 * more + self.c_sigma  # (eq. 55)
         self.c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)  # (eq. 56)
-        self.mu_eff, self.c_1, self.c_mu = mu_eff, c_1, c_mu
-        self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
-        self.gap = int(
-            np.ceil(1 / (10 * n * (c_1 + c_mu)))
-        )  # generations that B and D serve: App. C, l.80
-        self.diagonal, self.p_sigma, self.p_c, self.D = (
-            diagonal,
-            np.zeros(n),
-            np.zeros(n),
-            np.ones(n),
-        )
-        self.C, self.B = (np.ones(n), None) if diagonal else (np.eye(n), np.eye(n))
-        self.MOVING += (
-            ("p_sigma", "p_c", "C", "D") if diagonal else ("p_sigma", "p_c", "C", "D", "B")
-        )
 
     def ask(self):
+        """Points (popsize, n) from N(mean, sigma^2 C)."""
         z = self.rng.standard_normal((self.popsize, self.n))  # (eq. 38)
-        y = z * self.D if self.diagonal else (z * self.D) @ self.B.T  # (eq. 39)
+        y = self.root_times(z)  # (eq. 39)
         return self.mean + self.sigma * y  # (eq. 40)
 
     def tell(self, x, f):
+        """Move mean, step size and covariance matrix."""
         x, f = self.told(x, f)
-        n, mu, mu_eff, w, c_s, c_c = self.n, self.mu, self.mu_eff, self.w, self.c_sigma, self.c_c
 
-        # Selection and recombination; the sort is stable, so that ties keep sampling order
-        y = (x[np.argsort(f, kind="stable")] - self.mean) / self.sigma
-        z = y / self.D if self.diagonal else (y @ self.B / self.D) @ self.B.T  # C^(-1/2) y
-        y_w, z_w = w[:mu] @ y[:mu], w[:mu] @ z[:mu]  # (eq. 41) and C^(-1/2) of it
+        # Selection and recombination: y_1 belongs to the best point. Ties keep their order.
+        order = np.argsort(f, kind="stable")
+        y = (x[order] - self.mean) / self.sigma
+        z = self.inverse_root_times(y)  # C^(-1/2) y
+        best = slice(self.mu)
+        y_w = self.w[best] @ y[best]  # (eq. 41)
+        z_w = self.w[best] @ z[best]  # C^(-1/2) y_w
         self.mean = self.mean + self.c_m * self.sigma * y_w  # (eq. 42)
 
-        # Step-size control
-        self.p_sigma = (1 - c_s) * self.p_sigma + np.sqrt(
-            c_s * (2 - c_s) * mu_eff
-        ) * z_w  # (eq. 43)
-        norm = np.sqrt(self.p_sigma @ self.p_sigma)
-        self.sigma = self.sigma * np.exp(c_s / self.d_sigma * (norm / self.chi_n - 1))  # (eq. 44)
+        self.control_step_size(z_w)
+        self.adapt_covariance(y, z, y_w)
 
-        # Covariance matrix adaptation; h_sigma stalls p_c while sigma is far too small. t counts this update
-        h_sigma = float(
-            norm / np.sqrt(1 - (1 - c_s) ** (2 * self.t)) < (1.4 + 2 / (n + 1)) * self.chi_n
-        )  # (eq. 45)
-        self.p_c = (1 - c_c) * self.p_c + h_sigma * np.sqrt(
-            c_c * (2 - c_c) * mu_eff
-        ) * y_w  # (eq. 45)
-        w_o = np.where(
-            w >= 0, w, w * n / np.maximum((z * z).sum(1), 1e-300)
-        )  # (eq. 46), no 0 at the mean
-        keep = (
-            1 + self.c_1 * (1 - h_sigma) * c_c * (2 - c_c) - self.c_1 - self.c_mu * w.sum()
-        )  # (eq. 47)
-        # keep C + c_1 p_c p_c^T + c_mu sum_i w_o_i y_i y_i^T, with the rank-one term as one more row
-        weights, rows = np.append(self.c_1, self.c_mu * w_o), np.vstack([self.p_c, y])  # (eq. 47)
-        outer = weights @ rows**2 if self.diagonal else (rows.T * weights) @ rows  # (eq. 47)
-        self.C = keep * self.C + outer  # (eq. 47)
+    def control_step_size(self, z_w):
+        """sigma grows where the path, a fading sum of steps, is longer than that of random ones."""
+        gain = np.sqrt(self.c_sigma * (2 - self.c_sigma) * self.mu_eff)
+        self.p_sigma = (1 - self.c_sigma) * self.p_sigma + gain * z_w  # (eq. 43)
+        length = np.sqrt(self.p_sigma @ self.p_sigma)
+        change = self.c_sigma / self.d_sigma * (length / self.chi_n - 1)
+        self.sigma = self.sigma * np.exp(change)  # (eq. 44)
+
+    def adapt_covariance(self, y, z, y_w):
+        """C grows along the path of the mean and along good steps, and shrinks along bad ones."""
+        n = self.n
+        # h_sigma stalls the path p_c while p_sigma is long: sigma is far too small then, and C would
+        # grow in its place. The root is what p_sigma lacks in length in the first generations; t
+        # counts this one already: it is the tutorial's g + 1.
+        length = np.sqrt(self.p_sigma @ self.p_sigma)
+        length = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.t))
+        is_short = length < (1.4 + 2 / (n + 1)) * self.chi_n  # (eq. 45)
+        h_sigma = 1.0 if is_short else 0.0
+        gain = np.sqrt(self.c_c * (2 - self.c_c) * self.mu_eff)
+        self.p_c = (1 - self.c_c) * self.p_c + h_sigma * gain * y_w  # (eq. 45)
+
+        squares = np.maximum((z * z).sum(1), 1e-300)  # a point at the mean has none
+        w_o = np.where(self.w >= 0, self.w, self.w * n / squares)  # (eq. 46)
+
+        # c_1 p_c p_c^T and c_mu sum_i w_o_i y_i y_i^T: each is given by its weights and its rows.
+        rank_one = ([self.c_1], [self.p_c])  # (eq. 47)
+        rank_mu = (self.c_mu * w_o, y)  # (eq. 47)
+        made_up = self.c_1 * (1 - h_sigma) * self.c_c * (2 - self.c_c)  # for a path that stalls
+        keep = 1 + made_up - self.c_1 - self.c_mu * self.w.sum()  # (eq. 47)
+        self.C = keep * self.C + self.outer_products(rank_one, rank_mu)  # (eq. 47)
         if self.t % self.gap == 0:
-            D2, self.B = (self.C, None) if self.diagonal else eigh(self.C)
-            self.D = np.sqrt(
-                np.maximum(D2, 1e-20 * D2.max())
-            )  # rounding can leave eigenvalues at or below 0
+            self.factorise()
 
     def axes(self):
         return self.sigma * self.D, self.B
 
+    # What differs with `diagonal`.
+
+    def root_times(self, z):
+        """B D z for each row of z: N(0, I) becomes N(0, C)."""
+        if self.diagonal:
+            return z * self.D
+        return (z * self.D) @ self.B.T
+
+    def inverse_root_times(self, y):
+        """C^(-1/2) y = B D^-1 B^T y for each row of y."""
+        if self.diagonal:
+            return y / self.D
+        return (y @ self.B / self.D) @ self.B.T
+
+    def outer_products(self, *terms):
+        """The sum of weight_i row_i row_i^T over all rows of all terms (weights, rows).
+
+        (n, n), or its diagonal (n,). One matrix product for all: for large n that is much faster
+        than a sum of matrices.
+        """
+        weights = np.concatenate([weights for weights, _ in terms])
+        rows = np.concatenate([rows for _, rows in terms])
+        if self.diagonal:
+            return weights @ rows**2
+        return (rows.T * weights) @ rows
+
+    def factorise(self):
+        """B and D from C = B D^2 B^T."""
+        if self.diagonal:
+            D2 = self.C
+        else:
+            D2, self.B = eigh(self.C)
+        self.D = np.sqrt(np.maximum(D2, 1e-20 * D2.max()))  # rounding can leave some at or below 0
+
+
+# --- The loop ---
 
 METHODS = {"cma-es": CMAES, "xnes": XNES, "snes": SNES, "openai-es": OpenAIES}
 
 
 def minimize(f, x0, sigma0, method="cma-es", target=-np.inf, max_evaluations=None, **options):
-    """Minimise f, which takes one point (n,) and returns a number; popsize, rng, ... go to the strategy.
+    """Minimise f, which takes one point (n,) and returns a number.
 
-    Ends after the generation in which stop() has a reason, f <= target, or max_evaluations (1e4 n) are spent.
-    Returns a scipy.optimize.OptimizeResult: x and fun (the best evaluation), nfev, nit, message, stop, and
-    status: 0 (success) for the target, or points or fitness as good as equal; 1 max_evaluations; 2 otherwise.
+    options (popsize, rng, ...) go to the strategy. Ends after the generation in which stop() has a
+    reason, f <= target, or max_evaluations (1e4 n) are spent.
+    Returns a scipy.optimize.OptimizeResult: x and fun (the best evaluation), nfev, nit, message,
+    stop, and status: 0 (success) for the target, or points or fitness as good as equal; 1
+    max_evaluations; 2 otherwise.
     """
     from scipy.optimize import OptimizeResult  # here, as it is slow to import
 
-    require(method in METHODS, "method must be one of {}, not {!r}", ", ".join(METHODS), method)
-    strategy, why = METHODS[method](x0, sigma0, **options), {}
-    while not why:
+    check(method in METHODS, f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    strategy = METHODS[method](x0, sigma0, **options)
+    limit = max_evaluations or 10_000 * strategy.n
+    reasons = {}
+    while not reasons:
         x = strategy.ask()
         strategy.tell(x, [f(p) for p in x.copy()])
-        nfev, why = int(strategy.t) * strategy.popsize, strategy.stop()
+        nfev = int(strategy.t) * strategy.popsize
+        reasons = strategy.stop()
         if strategy.best_f <= target:
-            why["target"] = strategy.best_f
-        if nfev >= (max_evaluations or 10_000 * strategy.n):
-            why["max_evaluations"] = nfev
-    status = (
-        0 if why.keys() & {"target", "tolx", "tolfun"} else 1 if "max_evaluations" in why else 2
-    )
-    message = ", ".join(f"{reason}: {value}" for reason, value in why.items())
-    report = {"success": status == 0, "status": status, "message": message, "stop": why}
+            reasons["target"] = strategy.best_f
+        if nfev >= limit:
+            reasons["max_evaluations"] = nfev
+
+    if reasons.keys() & {"target", "tolx", "tolfun"}:
+        status = 0
+    elif "max_evaluations" in reasons:
+        status = 1
+    else:
+        status = 2
     return OptimizeResult(
-        x=strategy.best_x, fun=strategy.best_f, nfev=nfev, nit=int(strategy.t), **report
+        x=strategy.best_x,
+        fun=strategy.best_f,
+        nfev=nfev,
+        nit=int(strategy.t),
+        success=status == 0,
+        status=status,
+        message=", ".join(f"{reason}: {value}" for reason, value in reasons.items()),
+        stop=reasons,
     )
+
+
+# --- When to stop: Hansen's tutorial, Sec. B.3 ---
+
+
+def history_length(strategy):
+    """The number of generations to remember: a fifth of all, at least those of `stagnates`."""
+    fifth = int(strategy.t) // 5
+    return min(max(strategy.recent + 110, fifth), 20000)
+
+
+@np.errstate(divide="ignore", over="ignore", invalid="ignore")
+def reasons_to_stop(strategy):
+    """{reason: value} of every reason to stop, {} while there is none.
+
+    As in the tutorial, but tolx without its condition on p_c; and a condition number is a ratio of
+    squared lengths of axes.
+    """
+    moving = {name: getattr(strategy, name) for name in strategy.MOVING}
+    broken = [name for name, value in moving.items() if not np.isfinite(value).all()]
+    if broken:
+        return {"nonfinite": broken}
+
+    mean = strategy.mean
+    length, B = strategy.axes()
+    i = int(strategy.t) % strategy.n  # one axis a generation is tested for its effect
+    if B is None:
+        std = length
+        axis = length[i] * (np.arange(strategy.n) == i)
+    else:
+        std = np.linalg.norm(B * length, axis=1)
+        axis = length[i] * B[:, i]
+    stuck = np.flatnonzero(mean + 0.2 * std == mean)
+    best, _, worst = strategy.history
+
+    reasons = {}
+    if std.max() < 1e-12 * strategy.sigma0:
+        reasons["tolx"] = std.max()
+    if length.max() > 1e4 * strategy.sigma0:
+        reasons["tolxup"] = length.max()
+    if length.min() < 1e-7 * length.max():
+        reasons["conditioncov"] = (length.max() / length.min()) ** 2
+    if (mean + 0.1 * axis == mean).all():
+        reasons["noeffectaxis"] = i
+    if stuck.size:
+        reasons["noeffectcoord"] = stuck.tolist()
+    if best.size >= strategy.recent:
+        spread = spread_of(np.append(best[-strategy.recent :], worst[-1]))
+        if spread <= 1e-12:
+            reasons["tolfun"] = spread
+    if stagnates(strategy):
+        reasons["stagnation"] = best.size
+    return reasons
+
+
+def spread_of(f):
+    """The largest less the smallest; 0, and not inf - inf, where all are equal."""
+    if f.min() == f.max():
+        return 0.0
+    return np.ptp(f)
+
+
+def stagnates(strategy):
+    """Whether best and median fitness are no better at the end of the history than at its start.
+
+    By the medians of the last and the first 30 %.
+    """
+    best, median, _ = strategy.history
+    if best.size < strategy.recent + 110:
+        return False
+    part = int(0.3 * best.size)
+    last = np.median([best[-part:], median[-part:]], axis=1)
+    first = np.median([best[:part], median[:part]], axis=1)
+    return bool((last >= first).all())

@@ -1,35 +1,40 @@
 """Outer-loop meta-reinforcement learning: the algorithms and nothing else.
 
-How to read it: `adapt` is the inner loop U(theta, task), a few steps of policy gradient. `meta_gradient` sends a
-gradient through it. The outer loops `maml` and `reptile` are pure functions from state and address to state, and
-carry the line numbers of their pseudo-code. `train` iterates one of them, `meta_test` judges the result on tasks
-never trained on. Every option of a run, `c`, is in settings.py; what surrounds a run (files, errors) in cli.py.
+How to read it, from top to bottom:
 
-    symbol        in code          shape           meaning
-    theta, phi    theta, phi       (P,)            meta-parameters (phi in Reptile)
-    theta'_i      theta_prime      (T, P)          parameters adapted to task i
-    alpha, beta   c.alpha, c.beta  scalar          inner and outer step size
-    x             x                (P,) or (2P,)   theta and, if they are learned, the inner step sizes
-    epsilon       c.epsilon        scalar          Reptile's outer step
-    D, D'         D, D_prime       Trajectories    episodes before and after adaptation
-    T, K, H, P                                     tasks, episodes per task, horizon, parameters
+1. Noise and its addresses, and chunks of tasks: what every algorithm uses.
+2. `adapt`, the inner loop U(theta, task): a few steps of policy gradient.
+3. `meta_loss` and `meta_gradient`, which send a gradient through it.
+4. The outer loops `maml` and `reptile`. Like all others they are pure functions from a state and an
+   address to the next state, and carry the line numbers of their pseudo-code.
+5. Black boxes, which need the return after adaptation and nothing else: `es_maml` and `evolve`.
+6. A run: `initial_state`, `train`, the only loop over iterations, and `meta_test`, which judges the
+   result on tasks never trained on.
+7. TRPO in place of a gradient step, with which MAML was published.
 
-Losses are minimised: L is minus the return. Noise is addressed, not consumed: the same address gives the same
-noise, so every step can be repeated, resumed, or computed elsewhere with the same result.
+    symbol         in code           shape          meaning
+    theta, phi     theta, phi        (P,)           meta-parameters (phi in Reptile)
+    theta'_i       path[-1]          (T, P)         parameters adapted to task i
+    alpha, beta    c.alpha, c.beta   scalar         inner and outer step size
+    x              x                 (P,) or (2P,)  theta and, if learned, the log inner step sizes
+    epsilon        c.epsilon         scalar         Reptile's outer step
+    D, D'          D, D_prime        Trajectories   episodes before and after adaptation
+    T, K, H, P                                      tasks, episodes per task, horizon, parameters
+
+`c` holds the options of a run: `harness.settings.Setting`, which says what each one is, or another
+dataclass with these attributes. c.family is the task family, c.pi the policy.
+Losses are minimised: L is minus the return.
 """
 
 import os
 
-for _name in (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-):
-    os.environ.setdefault(_name, "1")  # before NumPy is imported: our parallelism is over tasks
+# One thread for linear algebra, before NumPy is imported: our parallelism is over tasks.
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
 
 from dataclasses import replace
-from itertools import count, islice
+from functools import partial
 
 import numpy as np
 
@@ -38,310 +43,404 @@ import es
 from autodiff import Tensor, grad
 from policies import Common, rollout, sampling_term, surrogate
 
-GRADIENTS = (
-    "maml",
-    "fomaml",
-    "emaml",
-    "joint",
-)  # learn by gradients of the return after adaptation
-BLACK_BOXES = ("es-maml", "nes", "cma-es")  # learn from the return after adaptation alone
+# --- Noise ---
+# Noise is addressed, not consumed: the same address gives the same noise, so that every step can be
+# repeated, resumed, or computed elsewhere with the same result. An address is a sequence of numbers
+# that begins with the seed of the run. These are all that there are:
+#
+#     (seed, INIT)                          the first theta
+#     (seed, TRAIN, t, TASKS)               the tasks of iteration t
+#     (seed, TRAIN, t, ASK)                 the population of iteration t
+#     (seed, TRAIN, t, INNER, i, k)         inner step k of a chunk; for k = inner_steps, D'
+#     (seed, TEST, TASKS)                   the held-out tasks
+#     (seed, TEST, INNER, i, INNER, k)      adaptation step k of a chunk of them
+#     (seed, TEST, INNER, i, MEASURE, k)    the episodes that measure the return after k steps
+#     (seed, TEST, PICTURES, k)             adaptation step k of the tasks that are drawn
+#
+# t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i is the number
+# of the first task of the chunk.
 
-INIT, TRAIN, TEST = range(3)  # what noise is for: stands in its address after the seed
-TASKS, INNER, MEASURE, ASK = range(4)  # and further on
-CHUNK = 5  # tasks that are worked on together, whatever the number of workers
+INIT = 0
+TRAIN = 1
+TEST = 2
+
+TASKS = 0
+INNER = 1
+MEASURE = 2
+ASK = 3
+PICTURES = 4
 
 
 def noise_at(seed, *address):
-    """The generator of the noise at an address, a sequence of non-negative integers."""
+    """The generator of the noise at an address, (seed, *address)."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=address))
 
 
-def in_chunks(f, c, theta, tasks, address, map=map):
-    """f(c, theta, tasks, address) in chunks of tasks (and of theta, unless all tasks share it, (P,)).
+# --- Chunks of tasks ---
 
-    f returns arrays with a row per task; so does `each`. A chunk's noise is addressed by its first row.
-    map: the builtin, or that of any concurrent.futures executor. The chunks do not depend on it.
+CHUNK = 5  # tasks whose graphs are held at once, whatever the number of workers
+ROWS = 2000  # members times tasks that are rolled out at once where there is no graph
+
+
+def in_chunks(f, c, x, tasks, address, map=map):
+    """f(c, x, tasks, address), a chunk of tasks at a time, and the results put together again.
+
+    x: parameters (P,) that all tasks share, or a row for each task (T, ...). f returns a list of
+    arrays with a row for each of its tasks; so does this. A chunk's noise has the address of f with
+    the number of its first task added.
+    map: the builtin, or that of any concurrent.futures executor, which shares the chunks among
+    workers. The chunks do not depend on it, so the numbers do not either.
     """
-    members = theta.shape[1] if theta.ndim == 3 else 1  # (T, n, P): n for each task
-    size = (
-        CHUNK if c.inner == "pg" else max(1, 2000 // members)
-    )  # no graph to hold, but small arrays
-    starts = range(0, len(tasks), size)
-    rows = [slice(i, i + size) for i in starts]
-    thetas = [theta[r] if theta.ndim > 1 else theta for r in rows]
-    chunks = map(
-        f, [c] * len(rows), thetas, [tasks[r] for r in rows], [(*address, i) for i in starts]
-    )
-    return [np.concatenate(column) for column in zip(*chunks, strict=True)]
+    size = chunk_size(c, x)
+    xs, parts, addresses = [], [], []
+    for i in range(0, len(tasks), size):
+        rows = slice(i, i + size)
+        xs.append(x if x.ndim == 1 else x[rows])
+        parts.append(tasks[rows])
+        addresses.append((*address, i))
+    results = map(f, [c] * len(xs), xs, parts, addresses)
+    return [np.concatenate(column) for column in zip(*results, strict=True)]
+
+
+def chunk_size(c, x):
+    """The number of tasks in a chunk."""
+    if c.inner == "pg":
+        return CHUNK
+    members = x.shape[1] if x.ndim == 3 else 1  # x (T, n, P): n members on each task
+    return max(1, ROWS // members)
+
+
+def sample_tasks(c, n, rng, split="train"):
+    """n tasks (n, D) of the family's split, in the dtype of the run."""
+    return c.family.sample_tasks(n, rng, split).astype(c.dtype)
 
 
 # --- The inner loop ---
-def adam(g, m, v, t):
-    """The direction of Adam's step number t >= 1, and its moments (Kingma & Ba 2015, Algorithm 1)."""
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-    return m / (1 - 0.9**t) / (ad.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v
+
+
+def adapt(c, x, sample, create_graph=False, steps=None):
+    """The inner loop U: policy-gradient steps from x (T, P or 2P), a Tensor, in each of T tasks.
+
+    sample(k, theta) gives the episodes of step k, taken by theta (T, P): Trajectories.
+    create_graph: record the inner gradients, so that theta' can be differentiated through them.
+    steps: how many; c.inner_steps unless given.
+    Returns the path [theta, ..., theta'], Tensors (T, P) before and after each step, and the list
+    of the Trajectories that the steps took.
+    """
+    if steps is None:
+        steps = c.inner_steps
+    theta, scale = unpack(c, x)
+    m = v = 0
+    path = [theta]
+    episodes = []
+    for k in range(steps):
+        D = sample(k, theta.data)  # MAML l.5
+        loss = ad.sum(surrogate(c, theta, D, c.estimator))  # each row has a gradient of its own
+        g = grad(loss, theta, create_graph=create_graph)  # MAML l.6, Reptile l.4
+        if c.inner_optimizer == "adam":
+            g, m, v = adam(g, m, v, k + 1)
+        alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay
+        theta = theta - alpha * scale * g  # MAML l.7, Reptile l.4
+        path.append(theta)
+        episodes.append(D)
+    return path, episodes
 
 
 def unpack(c, x):
-    """From x (..., P or 2P): theta (..., P), and the factor on the inner step size of each parameter, exp of the rest.
+    """From x (..., P or 2P): theta (..., P), and the factor on the inner step of each parameter.
 
-    Meta-SGD (Li et al. 2017), but for the exponential, which keeps step sizes positive.
+    The factors are the exponential of the second half of x: Meta-SGD (Li et al. 2017), but for the
+    exponential, which keeps step sizes positive. 1 where they are not learned.
     """
-    return (x[..., : c.network.size], ad.exp(x[..., c.network.size :])) if c.learn_alpha else (x, 1)
+    if not c.learn_alpha:
+        return x, 1
+    P = c.pi.size
+    return x[..., :P], ad.exp(x[..., P:])
 
 
 def sampler(c, tasks, address):
-    """The episodes of inner step k: a function of k and theta (T, P)."""
-    return lambda k, theta: rollout(
-        c.family, c.network, theta, tasks, c.episodes, noise_at(*address, k)
-    )
+    """The function `sample` of `adapt`: K episodes in each task under the noise at the address."""
+
+    def sample(k, theta):
+        return rollout(c.family, c.pi, theta, tasks, c.episodes, noise_at(*address, k))
+
+    return sample
 
 
-def inner_loop(c, x, sample, create_graph=False):
-    """Policy-gradient steps from x (T, P or 2P), a Tensor, in each task; after each step theta (T, P) and its episodes."""
-    (theta, scale), m, v = unpack(c, x), 0, 0
-    for k in count():
-        D = sample(k, theta.data)  # l.5
-        g = grad(
-            ad.sum(surrogate(c, theta, D, c.estimator)), theta, create_graph=create_graph
-        )  # l.6
-        if c.inner_optimizer == "adam":
-            g, m, v = adam(g, m, v, k + 1)
-        theta = theta - (c.alpha if k == 0 else c.alpha * c.alpha_decay) * scale * g  # l.7
-        yield theta, D
+def adam(g, m, v, t):
+    """The direction of Adam's step t = 1, 2, ..., and its moments (Kingma & Ba 2015, Alg. 1)."""
+    m = 0.9 * m + 0.1 * g
+    v = 0.999 * v + 0.001 * g * g
+    m_hat = m / (1 - 0.9**t)
+    v_hat = v / (1 - 0.999**t)
+    return m_hat / (ad.sqrt(v_hat) + 1e-8), m, v
 
 
-def adapt(c, x, sample, create_graph=False):
-    """The inner loop U of k = c.inner_steps steps from x (T, P or 2P), a Tensor, on the episodes that `sample` gives.
+# --- The gradient through the inner loop ---
 
-    create_graph: record the steps, so that a gradient can pass through them. Returns [theta, ..., theta'], Tensors
-    (T, P) before and after each step, and the list of the k Trajectories that they took.
+
+def meta_loss(c, x, sample):
+    """(T,): the loss of each task after adaptation, as a function of x before it; and all episodes.
+
+    Those are the Trajectories of the inner steps and, last, D'. Two objectives can be meant. J^I is
+    the return after steps along the true gradient: the chain rule through theta', exact with dice
+    and infinitely many episodes. J^II_K is the expected return after steps on K sampled episodes;
+    these too depend on theta, and `sampling_term` adds what that contributes: with log-prob,
+    exactly (E-MAML, Stadie et al. 2018).
     """
-    steps = list(islice(inner_loop(c, x, sample, create_graph), c.inner_steps))
-    return [unpack(c, x)[0], *(theta for theta, _ in steps)], [D for _, D in steps]
+    # This is what sets MAML apart from first-order MAML, and all that does. If the inner gradients
+    # are recorded, theta' = theta - alpha g is differentiated with g as a function of theta. If
+    # not, g is a constant, and the chain rule passes through theta' as through the identity.
+    second_order = c.estimator != "first-order"
+    path, episodes = adapt(c, x, sample, create_graph=second_order)  # MAML l.4-7
+    theta_prime = path[-1]
+    D_prime = sample(c.inner_steps, theta_prime.data)  # MAML l.8
+    episodes = [*episodes, D_prime]
+    loss = surrogate(c, theta_prime, D_prime)  # MAML l.10
+    if c.sampling_term:
+        loss = loss + sampling_term(c, path, episodes)
+    return loss, episodes
 
 
-def summary(episodes):
-    """(T, 3): each task's mean return in the first and in the last of the Trajectories, its environment steps."""
+def meta_gradient(c, x, tasks, address):
+    """For each task the gradient of `meta_loss` by x (P or 2P,): (T, P or 2P); and the log (T, 3).
+
+    Every task has a copy of x, so that each gets a gradient of its own.
+    """
+    x = Tensor(np.tile(x, (len(tasks), 1)))
+    loss, episodes = meta_loss(c, x, sampler(c, tasks, address))
+    g = grad(ad.sum(loss), x)  # MAML l.10
+    return [g.data, log_of(episodes)]
+
+
+def log_of(episodes):
+    """(T, 3): each task's mean return in the first and the last Trajectories; environment steps."""
     steps = sum(D.mask.sum((1, 2)) for D in episodes)
     return np.stack([episodes[0].returns, episodes[-1].returns, steps], 1)
 
 
 # --- The outer loops ---
-def lifetime(c, x, sample):
-    """The path [theta, ..., theta'] of the inner loop from x, to be differentiated; its Trajectories and D', k + 1."""
-    path, episodes = adapt(c, x, sample, create_graph=c.estimator != "first-order")  # l.4-7
-    return path, [*episodes, sample(c.inner_steps, path[-1].data)]  # l.8
-
-
-def meta_loss(c, x, sample):
-    """(T,): the loss of each task after adaptation, as a function of x before it; and the k + 1 Trajectories.
-
-    Two objectives. J^I is the return after steps along the true gradient: the chain rule through theta', exact with
-    dice and infinitely many episodes. J^II_K is the expected return after steps on K sampled episodes; these too
-    depend on theta, and `sampling` adds what that contributes: with log-prob, exactly (E-MAML, Stadie et al. 2018).
-    """
-    path, episodes = lifetime(c, x, sample)
-    loss = surrogate(c, path[-1], episodes[-1])  # l.10
-    return loss + sampling_term(c, path, episodes) if c.sampling_term else loss, episodes
-
-
-def meta_gradient(c, x, tasks, address):
-    """For each task the gradient of `meta_loss`, (T, P or 2P), and the summary of the episodes, (T, 3).
-
-    With the estimator first-order the inner gradients are constants, so that the chain rule passes through
-    theta' = theta - alpha * g as through the identity. joint has no inner steps: a policy gradient.
-    """
-    x = Tensor(np.tile(x, (len(tasks), 1)))
-    loss, episodes = meta_loss(c, x, sampler(c, tasks, address))
-    return grad(ad.sum(loss), x).data, summary(episodes)  # l.10
 
 
 def maml(c, state, address, in_chunks):
-    """One iteration of MAML for RL (Finn et al. 2017, Algorithm 3), with the mean over tasks for the sum in l.10.
+    """One iteration of MAML for RL (Finn et al. 2017, Algorithm 3), with the mean over tasks.
 
-    Also of fomaml, its first-order form (section 5.2), of emaml, and of joint, which trains one policy for all tasks.
+    Also of fomaml, its first-order form (section 5.2); of emaml; and of joint, which has no inner
+    steps: the policy gradient of one policy for all tasks.
     """
-    tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # l.3
-    g, log = in_chunks(meta_gradient, c, state["theta"], tasks, (*address, INNER))  # l.4-9
-    state, g = record(state, log), g.mean(0)
-    if c.outer != "trpo":
-        return descend(c, state, g)  # l.10
-    from trpo import trpo  # which needs this module
-
-    return trpo(c, state, g, tasks, (*address, INNER), in_chunks)
-
-
-def reptile_adapt(c, phi, tasks, address):
-    """U for Reptile: phi_k (T, P) and the summary of the episodes (T, 3)."""
-    path, episodes = adapt(c, Tensor(np.tile(phi, (len(tasks), 1))), sampler(c, tasks, address))
-    return path[-1].data, summary(episodes)
-
-
-def reptile(c, state, address, in_chunks):
-    """One iteration of Reptile (Nichol et al. 2018, Algorithm 1), serial with one task, else batched over tasks."""
-    phi = state["theta"]
-    tau = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # l.3
-    phi_k, log = in_chunks(reptile_adapt, c, phi, tau, (*address, INNER))  # l.4
-    return {**record(state, log), "theta": phi + c.epsilon * (phi_k - phi).mean(0)}  # l.5
+    theta = state["theta"]
+    tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # MAML l.3
+    g, log = in_chunks(meta_gradient, c, theta, tasks, (*address, INNER))  # MAML l.4-9
+    g = g.mean(0)
+    state = with_log(state, log)
+    if c.outer == "trpo":
+        return state | {"theta": trpo(c, theta, g, tasks, (*address, INNER), in_chunks)}
+    return descend(c, state, g)  # MAML l.10
 
 
 def descend(c, state, g):
-    """One step of the outer optimiser against the gradient g (P,), scaled down to the length c.max_norm."""
+    """One step of the outer optimiser against the gradient g, scaled down to length c.max_norm."""
     norm = np.sqrt((g * g).sum())
-    g = g * np.minimum(1, c.max_norm / norm) if norm > 0 else g
+    if norm > 0:
+        g = g * np.minimum(1, c.max_norm / norm)
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
-        state = {**state, "m": m, "v": v}
-    beta = (
-        np.repeat([c.beta, c.beta_alpha], c.network.size).astype(g.dtype)
-        if c.learn_alpha
-        else c.beta
-    )
-    return {**state, "theta": state["theta"] - beta * g}  # l.10
+        state = state | {"m": m, "v": v}
+    beta = c.beta
+    if c.learn_alpha:  # step sizes are learned at a rate of their own
+        beta = np.repeat([c.beta, c.beta_alpha], c.pi.size).astype(g.dtype)
+    return state | {"theta": state["theta"] - beta * g}  # MAML l.10
 
 
-def record(state, log):
-    """The state with the returns and environment steps of an iteration's episodes, from their summaries (T, 3)."""
+def reptile(c, state, address, in_chunks):
+    """One iteration of Reptile (Nichol et al. 2018, Algorithm 1), batched over c.tasks tasks."""
+    phi = state["theta"]
+    tau = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # Reptile l.3
+    phi_k, log = in_chunks(reptile_adapt, c, phi, tau, (*address, INNER))  # Reptile l.4
+    phi = phi + c.epsilon * (phi_k - phi).mean(0)  # Reptile l.5
+    return with_log(state, log) | {"theta": phi}
+
+
+def reptile_adapt(c, phi, tasks, address):
+    """phi_k (T, P), the end of k inner steps in each task, and the log (T, 3)."""
+    x = Tensor(np.tile(phi, (len(tasks), 1)))
+    path, episodes = adapt(c, x, sampler(c, tasks, address))
+    return [path[-1].data, log_of(episodes)]
+
+
+def with_log(state, log):
+    """The state with the returns and environment steps of an iteration, from its logs (T, 3)."""
     pre, post, _ = log.mean(0)
-    return {**state, "pre": pre, "post": post, "env_steps": state["env_steps"] + log[:, 2].sum()}
+    env_steps = state["env_steps"] + log[:, 2].sum()
+    return state | {"pre": pre, "post": post, "env_steps": env_steps}
 
 
-# --- Without meta-gradients: the return after adaptation takes the place of the loss ---
+# --- Black boxes: the return after adaptation takes the place of the loss ---
+# An inner loop is a function of theta (rows, P), the scale of each parameter's step, the task of
+# each row and a generator. It returns theta after one adaptation and the Trajectories it took.
 
 
-def hill_climb(c, theta, scale, tasks, noise):
-    """hc: of K queries the first is theta, each other a step at random from the best so far (Song et al. 2020)."""
-    D = rollout(c.family, c.network, theta, tasks, 1, noise, keep=False)
-    best, episodes = D.returns, [D]
+def hill_climb(c, theta, scale, tasks, rng):
+    """hc: hill climbing with K queries (Song et al. 2020).
+
+    The first query is theta itself, each other a random step from the best so far.
+    """
+    D = rollout(c.family, c.pi, theta, tasks, 1, rng, keep=False)
+    best = D.returns
+    episodes = [D]
     for _ in range(c.episodes - 1):
-        trial = theta + c.inner_sigma * scale * noise.standard_normal(theta.shape).astype(
-            theta.dtype
-        )
-        D = rollout(c.family, c.network, trial, tasks, 1, noise, keep=False)
+        eps = rng.standard_normal(theta.shape).astype(theta.dtype)
+        query = theta + c.inner_sigma * scale * eps
+        D = rollout(c.family, c.pi, query, tasks, 1, rng, keep=False)
         better = D.returns > best
-        theta, best = np.where(better[:, None], trial, theta), np.where(better, D.returns, best)
+        theta = np.where(better[:, None], query, theta)
+        best = np.where(better, D.returns, best)
         episodes.append(D)
     return theta, episodes
 
 
-def es_gradient(c, theta, scale, tasks, noise):
-    """es: ascent along an ES gradient from K / 2 antithetic pairs of queries, of returns over their deviation."""
-    episodes, g = [], 0
+def es_gradient(c, theta, scale, tasks, rng):
+    """es: a step along an ES gradient from K / 2 antithetic pairs of queries.
+
+    Returns are divided by their standard deviation over all queries, by n.
+    """
+    g = 0
+    episodes = []
     for _ in range(c.episodes // 2):
-        eps = noise.standard_normal(theta.shape).astype(theta.dtype)
+        eps = rng.standard_normal(theta.shape).astype(theta.dtype)
         step = c.inner_sigma * scale * eps
-        pair = [
-            rollout(c.family, c.network, x, tasks, 1, noise, keep=False)
-            for x in (theta + step, theta - step)
-        ]
-        g = g + (pair[0].returns - pair[1].returns)[:, None] * eps
-        episodes += pair
-    deviation = np.std([D.returns for D in episodes], 0)[:, None] + 1e-8  # over all queries, by n
+        plus = rollout(c.family, c.pi, theta + step, tasks, 1, rng, keep=False)
+        minus = rollout(c.family, c.pi, theta - step, tasks, 1, rng, keep=False)
+        g = g + (plus.returns - minus.returns)[:, None] * eps
+        episodes += [plus, minus]
+    returns = [D.returns for D in episodes]
+    deviation = np.std(returns, 0)[:, None] + 1e-8
     return theta + c.alpha * scale * g / (len(episodes) * deviation), episodes
 
 
-def policy_gradient(c, theta, scale, tasks, noise):
-    """pg: the inner step of MAML, with alpha times `scale` for step size."""
+def policy_gradient(c, theta, scale, tasks, rng):
+    """pg: the inner step of MAML on K episodes."""
+    D = rollout(c.family, c.pi, theta, tasks, c.episodes, rng)
     leaf = Tensor(theta)
-    D = rollout(c.family, c.network, theta, tasks, c.episodes, noise)
-    return theta - c.alpha * scale * grad(ad.sum(surrogate(c, leaf, D)), leaf).data, [D]
+    g = grad(ad.sum(surrogate(c, leaf, D)), leaf).data
+    return theta - c.alpha * scale * g, [D]
 
 
 INNER_LOOPS = {"pg": policy_gradient, "es": es_gradient, "hc": hill_climb}
 
 
 def fitness(c, x, tasks, address):
-    """v = f^T(U(x, T)) of n members on each of T tasks, all under the same noise (Song et al. 2020, l.4).
+    """v = f^T(U(x, T)) of n members on each of T tasks: (T, n), and the log (T, 3).
 
-    x: (T, n, P or 2P). Returns the values (T, n) and the summary of the episodes (T, 3).
+    x: (T, n, P or 2P). All members of a task are judged under the same noise.
     """
-    T, n, _ = x.shape
-    (theta, scale), tasks, episodes = (
-        unpack(c, x.reshape(T * n, -1).astype(c.dtype)),
-        np.repeat(tasks, n, 0),
-        [],
-    )
+    T, n, size = x.shape
+    theta, scale = unpack(c, x.reshape(T * n, size).astype(c.dtype))
+    tasks = np.repeat(tasks, n, 0)  # task by task, as the rows of theta
+    episodes = []
     for k in range(c.inner_steps):
-        theta, taken = INNER_LOOPS[c.inner](
-            c, theta, scale, tasks, Common(noise_at(*address, k), n)
-        )  # l.4, U
+        rng = Common(noise_at(*address, k), n)
+        theta, taken = INNER_LOOPS[c.inner](c, theta, scale, tasks, rng)  # ES-MAML l.4, U
         episodes += taken
-    noise = Common(noise_at(*address, c.inner_steps), n)  # not the noise that it adapted to
-    D = rollout(
-        c.family, c.network, theta, tasks, 1 if c.deterministic else c.episodes, noise, keep=False
-    )  # l.4, f
-    log = summary([*episodes, D]).reshape(T, n, 3)
-    return D.returns.reshape(T, n), np.stack([*log.mean(1).T[:2], log[..., 2].sum(1)], 1)
-
-
-def strategy(c, state, noise):
-    """The evolution strategy of the algorithm, where the last iteration left it."""
-    if c.algo == "es-maml":
-        s = es.OpenAIES(state["theta"], c.sigma, c.population, noise, c.fitness, c.outer, c.beta)
-    elif c.algo == "nes":
-        s = NES[c.nes](state["theta"], c.sigma, c.population, noise)
-    else:
-        s = es.CMAES(
-            state["theta"], c.sigma, c.population, noise, diagonal=state["theta"].size > 500
-        )
-    return s.restore({**s.state(), **state, "mean": state["theta"]})
-
-
-def moved(state, s):
-    """The state with what the strategy s has moved."""
-    return {
-        **state,
-        **{name: getattr(s, name) for name in s.MOVING if name != "mean"},
-        "theta": s.mean,
-    }
+    rng = Common(noise_at(*address, c.inner_steps), n)  # not the noise that it adapted to
+    K = 1 if c.deterministic else c.episodes
+    D = rollout(c.family, c.pi, theta, tasks, K, rng, keep=False)  # ES-MAML l.4, f
+    v = D.returns.reshape(T, n)
+    pre, post, steps = np.moveaxis(log_of([*episodes, D]).reshape(T, n, 3), 2, 0)
+    return [v, np.stack([pre.mean(1), post.mean(1), steps.sum(1)], 1)]
 
 
 def es_maml(c, state, address, in_chunks):
-    """One iteration of zero-order ES-MAML (Song et al. 2020, Algorithm 2) from antithetic pairs, n counting both.
+    """One iteration of zero-order ES-MAML (Song et al. 2020, Algorithm 2) from antithetic pairs.
 
-    With c.fitness "raw" and SGD to the letter; ranks and Adam take the place of values and step size otherwise.
+    n = c.population counts both members of a pair, which share a task. With c.fitness "raw" and SGD
+    to the letter; else ranks and Adam take the place of values and step size.
     """
-    s = strategy(c, state, noise_at(*address, ASK))
-    x = s.ask()  # l.2, theta + sigma g: rows i and i + n/2 are a pair
-    tasks = sample_tasks(c, c.population // 2, noise_at(*address, TASKS))  # l.2, one for each pair
-    v, log = in_chunks(fitness, c, np.stack(np.split(x, 2), 1), tasks, (*address, INNER))  # l.3-5
-    s.tell(x, -v.T.ravel())  # l.6
-    return moved(record(state, log), s)
+    strategy = strategy_of(c, state, noise_at(*address, ASK))
+    x = strategy.ask()  # ES-MAML l.2
+    tasks = sample_tasks(c, c.population // 2, noise_at(*address, TASKS))  # ES-MAML l.2
+    plus, minus = np.split(x, 2)  # theta + sigma g and theta - sigma g, in the same order
+    pairs = np.stack([plus, minus], 1)  # (n/2, 2, P)
+    v, log = in_chunks(fitness, c, pairs, tasks, (*address, INNER))  # ES-MAML l.3-5
+    v = np.concatenate([v[:, 0], v[:, 1]])  # in the order of x again
+    strategy.tell(x, -v)  # ES-MAML l.6
+    return with_distribution(with_log(state, log), strategy)
 
 
-def distribution(c, state, address, in_chunks):
-    """One generation of NES or CMA-ES on the mean return after adaptation, all members on the same tasks."""
-    s = strategy(c, state, noise_at(*address, ASK))
-    x = s.ask()
+def evolve(c, state, address, in_chunks):
+    """One generation of NES or CMA-ES on the mean return after adaptation.
+
+    All members are judged on the same tasks, or it would rank tasks, not members.
+    """
+    strategy = strategy_of(c, state, noise_at(*address, ASK))
+    x = strategy.ask()
     tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))
-    v, log = in_chunks(
-        fitness, c, np.broadcast_to(x, (len(tasks), *x.shape)), tasks, (*address, INNER)
-    )
-    s.tell(x, -v.mean(0))
-    return moved(record(state, log), s)
+    on_each_task = np.broadcast_to(x, (len(tasks), *x.shape))
+    v, log = in_chunks(fitness, c, on_each_task, tasks, (*address, INNER))
+    strategy.tell(x, -v.mean(0))
+    return with_distribution(with_log(state, log), strategy)
 
 
-ALGORITHMS = {**dict.fromkeys(GRADIENTS, maml), "reptile": reptile, "es-maml": es_maml}
-ALGORITHMS |= {"nes": distribution, "cma-es": distribution}
 NES = {"snes": es.SNES, "xnes": es.XNES}
 
 
+def strategy_of(c, state, rng):
+    """The evolution strategy of the algorithm, where the last iteration left it.
+
+    The state of a run holds what describes the strategy's distribution, its mean as theta, and the
+    number t of iterations done. What else a strategy remembers (its best point, its history) is of
+    no use here, as each generation has other tasks: that is as in a new strategy.
+    """
+    theta = state["theta"]
+    if c.algo == "es-maml":
+        strategy = es.OpenAIES(
+            theta, c.sigma, c.population, rng, fitness=c.fitness, optimizer=c.outer, lr=c.beta
+        )
+    elif c.algo == "nes":
+        strategy = NES[c.nes](theta, c.sigma, c.population, rng)
+    else:
+        diagonal = theta.size > 500
+        strategy = es.CMAES(theta, c.sigma, c.population, rng, diagonal=diagonal)
+    entries = strategy.state()
+    for name in ("t", *strategy.MOVING):
+        if name in state:
+            entries[name] = state[name]
+    return strategy.restore(entries)
+
+
+def with_distribution(state, strategy):
+    """The state with what the strategy has moved."""
+    moved = {name: getattr(strategy, name) for name in strategy.MOVING}
+    theta = moved.pop("mean")
+    return state | moved | {"theta": theta}
+
+
 # --- A run ---
-def sample_tasks(c, n, rng, split="train"):
-    """n tasks (n, D) of the family's split, in the dtype of the run."""
-    return c.family.sample_tasks(n, rng, split).astype(c.dtype)
+
+GRADIENTS = ("maml", "fomaml", "emaml", "joint")  # learn by gradients of the meta-loss
+BLACK_BOXES = ("es-maml", "nes", "cma-es")  # learn from the return after adaptation alone
+ALGORITHMS = {
+    "maml": maml,
+    "fomaml": maml,
+    "emaml": maml,
+    "joint": maml,
+    "reptile": reptile,
+    "es-maml": es_maml,
+    "nes": evolve,
+    "cma-es": evolve,
+}
 
 
 def initial_state(c):
     """Everything that a run carries from one iteration to the next: a flat dict of arrays.
 
-    theta (P,), with learned step sizes (2P,); Adam's moments m, v or the shape of the strategy's distribution, if
-    there are any; t, the number of iterations done; env_steps, taken so far; pre and post, the mean return in the
-    first and last episodes of the latest iteration.
+    theta (P,), with learned step sizes (2P,); Adam's moments m, v or the shape of the strategy's
+    distribution, if there are any; t, the number of iterations done; env_steps, taken so far; pre
+    and post, the mean return in the first and last episodes of the latest iteration.
     """
-    theta = c.network.init(noise_at(c.seed, INIT))  # l.1
-    x = np.append(theta, np.zeros(theta.size * c.learn_alpha))
+    theta = c.pi.init(noise_at(c.seed, INIT))  # MAML l.1, Reptile l.1
+    if c.learn_alpha:
+        theta = np.append(theta, np.zeros(theta.size))  # factors exp(0) = 1
     state = {
         "t": np.array(0),
         "env_steps": np.array(0.0),
@@ -349,62 +448,153 @@ def initial_state(c):
         "post": np.array(0.0),
     }
     if c.algo in BLACK_BOXES:
-        return moved(state, strategy(c, {"theta": x}, None))
-    x = x.astype(c.dtype)
-    adam = c.algo != "reptile" and c.outer == "adam"
-    return {**state, "theta": x, **({"m": 0 * x, "v": 0 * x} if adam else {})}
+        return with_distribution(state, strategy_of(c, {"theta": theta}, None))
+    theta = theta.astype(c.dtype)
+    state["theta"] = theta
+    if c.outer == "adam" and c.algo in GRADIENTS:
+        state["m"] = np.zeros_like(theta)
+        state["v"] = np.zeros_like(theta)
+    return state
 
 
 def train(c, state, in_chunks=in_chunks):
     """Iterate the algorithm from `state`, yielding the state after each iteration, without end."""
-    while True:  # l.2
-        state = {
-            **ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, int(state["t"])), in_chunks),
-            "t": state["t"] + 1,
-        }
-        yield (state := {name: np.asarray(value) for name, value in state.items()})
+    while True:  # MAML l.2, Reptile l.2, ES-MAML l.1
+        t = int(state["t"])
+        state = ALGORITHMS[c.algo](c, state, (c.seed, TRAIN, t), in_chunks)
+        state = state | {"t": t + 1}
+        state = {name: np.asarray(value) for name, value in state.items()}
+        yield state
 
 
-def adaptation(c, theta, tasks, address):
-    """From meta-parameters (P or 2P,) to theta (T, P) after 0, 1, 2, ... adaptations to each task, without end."""
-    x = np.tile(theta.astype(c.dtype), (len(tasks), 1))
-    theta, scale = unpack(c, x)
-    if c.algo in BLACK_BOXES:
-        for k in count():
-            yield theta
-            theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, noise_at(*address, k))
-    yield theta
-    for theta, _ in inner_loop(c, Tensor(x), sampler(c, tasks, address)):
-        yield theta.data
+def meta_test(c, x, in_chunks=in_chunks):
+    """Adapt x (P or 2P,) to held-out tasks.
 
-
-def returns_by_step(c, theta, tasks, address):
-    """(T, test_steps + 1): the mean return of each task after 0, 1, ... adaptation steps, on episodes of its own."""
-    columns = []
-    for k, adapted in enumerate(
-        islice(adaptation(c, theta, tasks, (*address, INNER)), c.test_steps + 1)
-    ):
-        D = rollout(
-            c.family,
-            c.network,
-            adapted,
-            tasks,
-            c.test_episodes,
-            noise_at(*address, MEASURE, k),
-            keep=False,
-        )
-        columns.append(D.returns)
-    return (np.stack(columns, 1),)
-
-
-def meta_test(c, theta, in_chunks=in_chunks):
-    """Adapt theta (P,) to held-out tasks. Returns the tasks (n, D) and the returns after each step (n, steps + 1)."""
+    Returns the tasks (n, D), and the mean return of each before any and after each adaptation step,
+    (n, test_steps + 1).
+    """
     tasks = sample_tasks(c, c.test_tasks, noise_at(c.seed, TEST, TASKS), "test")
     c = replace(c, episodes=c.adapt_episodes)
-    return tasks, in_chunks(returns_by_step, c, theta, tasks, (c.seed, TEST, INNER))[0]
+    [returns] = in_chunks(returns_by_step, c, x, tasks, (c.seed, TEST, INNER))
+    return tasks, returns
+
+
+def returns_by_step(c, x, tasks, address):
+    """[(T, test_steps + 1)]: the return of each task after 0, 1, ... steps, on fresh episodes."""
+    columns = []
+    for k, theta in enumerate(adapted_by_step(c, x, tasks, (*address, INNER))):
+        rng = noise_at(*address, MEASURE, k)
+        D = rollout(c.family, c.pi, theta, tasks, c.test_episodes, rng, keep=False)
+        columns.append(D.returns)
+    return [np.stack(columns, 1)]
+
+
+def adapted_by_step(c, x, tasks, address):
+    """From x (P or 2P,) to a list of theta (T, P) after 0, 1, ..., test_steps adaptation steps."""
+    x = np.tile(x.astype(c.dtype), (len(tasks), 1))
+    if c.algo not in BLACK_BOXES:
+        path, _ = adapt(c, Tensor(x), sampler(c, tasks, address), steps=c.test_steps)
+        return [theta.data for theta in path]
+    theta, scale = unpack(c, x)
+    path = [theta]
+    for k in range(c.test_steps):
+        theta, _ = INNER_LOOPS[c.inner](c, theta, scale, tasks, noise_at(*address, k))
+        path.append(theta)
+    return path
+
+
+# --- TRPO as the outer optimiser ---
+# A step along the natural gradient, within a bound on how far the adapted policies may move. F, the
+# Fisher matrix of the policies after adaptation as a function of x before it, is never built, only
+# multiplied: by automatic differentiation through the inner loop.
+
+DELTA = 0.01  # the bound on the divergence
+DAMPING = 1e-5  # is added to the diagonal of F
+
+
+def trpo(c, x, g, tasks, address, in_chunks):
+    """x after a trust-region step against the gradient g (Schulman et al. 2015, Appendix C).
+
+    The direction is F^-1 g, by conjugate gradients. The step along it is shortened until the mean
+    divergence of the adapted policies is at most DELTA and their loss has improved; if it never is,
+    x stays.
+    """
+    from scipy.sparse.linalg import LinearOperator, cg  # here, as it is slow to import
+
+    def mean_over_tasks(f, vector):
+        [rows] = in_chunks(partial(f, vector), c, x, tasks, address)
+        return rows.mean(0)
+
+    def F(v):
+        return mean_over_tasks(fisher_product, v.astype(x.dtype)) + DAMPING * v
+
+    operator = LinearOperator((x.size, x.size), F, dtype=x.dtype)
+    direction, _ = cg(operator, g, rtol=1e-10, maxiter=10)
+    # For small steps the divergence is 1/2 step^T F step: this one would reach the bound.
+    curvature = max(direction @ F(direction), 1e-30)
+    step = np.sqrt(2 * DELTA / curvature) * direction
+    for i in range(15):
+        new = x - (0.8**i * step).astype(x.dtype)
+        divergence, gain = mean_over_tasks(trial, new)
+        if divergence <= DELTA and gain > 0:
+            return new
+    return x
+
+
+def fisher_product(v, c, x, tasks, address):
+    """[(T, P)]: J^T F' J v for each task: the Hessian at x of the divergence, times v.
+
+    J is the derivative of theta' by x; F' the Hessian of the divergence by theta', where it is at
+    its minimum 0, so that no second derivative of theta' comes in.
+    """
+    x = Tensor(np.tile(x, (len(tasks), 1)))
+    sample = sampler(c, tasks, address)
+    path, _ = adapt(c, x, sample, create_graph=c.estimator != "first-order")
+    theta_prime = path[-1]
+    D_prime = sample(c.inner_steps, theta_prime.data)
+    # J v out of backward passes alone: J^T u is linear in u, so v . J^T u = (J v) . u has the
+    # derivative J v by u, wherever u is.
+    u = Tensor(np.zeros(theta_prime.shape, x.dtype))
+    JT_u = grad(theta_prime, x, u, create_graph=True)
+    J_v = grad(ad.sum(JT_u * v), u).data
+    fixed = theta_prime.data
+    F_J_v = ad.hvp(lambda other: ad.sum(mean_kl(c, fixed, other, D_prime)), fixed, J_v)
+    return [grad(theta_prime, x, F_J_v).data]
+
+
+def mean_kl(c, theta, other, D):
+    """(T,): the mean of KL(pi_theta || pi_other) over the steps of D."""
+    kl = c.pi.kl(theta, other, D.obs)
+    return ad.sum(kl * D.mask, (1, 2)) / D.mask.sum((1, 2))
+
+
+def trial(new, c, x, tasks, address):
+    """[(T, 2)]: the divergence of `new` (P or 2P,) from x after adaptation, and its gain in loss.
+
+    Both adapt on, and are judged by, the episodes of x.
+    """
+    x = Tensor(np.tile(x, (len(tasks), 1)))
+    new = Tensor(np.tile(new, (len(tasks), 1)))
+    sample = sampler(c, tasks, address)
+    path, episodes = adapt(c, x, sample)
+    episodes = [*episodes, sample(c.inner_steps, path[-1].data)]
+    episodes = with_log_pi(c, path, episodes)
+    other, _ = adapt(c, new, lambda k, theta: episodes[k])
+    D_prime = episodes[-1]
+    gain = surrogate(c, path[-1], D_prime, "lvc") - surrogate(c, other[-1], D_prime, "lvc")
+    if c.sampling_term:
+        gain = gain + sampling_term(c, path, episodes) - sampling_term(c, other, episodes)
+    divergence = mean_kl(c, path[-1].data, other[-1].data, D_prime)
+    return [np.stack([divergence, gain.data], 1)]
+
+
+def with_log_pi(c, path, episodes):
+    """The episodes with log pi of those who took them, so that others can be judged by them."""
+    pairs = zip(path, episodes, strict=True)
+    return [D._replace(log_pi=c.pi.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs]
 
 
 if __name__ == "__main__":
-    from harness.cli import main  # cli imports metarl under its own name: one copy of every class
+    from harness.cli import main  # it imports metarl under its own name: one copy of every class
 
     raise SystemExit(main())

@@ -1,33 +1,116 @@
 """The policy network, rollouts, and the losses that policy gradients differentiate.
 
-Read `Policy` first: a network over one flat parameter vector. `rollout` then runs it in a batch of tasks. The functions
-below it compute, from the episodes of each task alone, what multiplies grad log pi; at last `surrogate`, whose gradient
-is the policy gradient, with what decides on its Hessian, and `sampling_term`. `c` is a Setting: the options of a run.
+How to read it, from top to bottom:
+
+1. `Network`, a multilayer perceptron over one flat parameter vector, and `Policy`, which makes a
+   distribution of actions out of its output.
+2. `rollout` runs the policies of a batch of tasks and gives their `Trajectories`.
+3. Returns, baselines and `advantages`: from the episodes of each task alone, what multiplies
+   grad log pi.
+4. `surrogate`, whose gradient is the policy gradient, with what decides on its Hessian,
+   ESTIMATORS; and `sampling_term`.
 
     theta          (P,) shared by all tasks, or (T, P), one row per task
     T, K, H        tasks, episodes per task, horizon
-    obs, actions   (T, K, H, obs_dim), and (T, K, H, action_dim) or, for discrete actions, integers (T, K, H)
+    obs, actions   (T, K, H, obs_dim), and (T, K, H, action_dim) or, if discrete, integers (T, K, H)
+    D              Trajectories
+    c              the options of a run: any object with these attributes (see metarl.py)
 """
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 import autodiff as ad
 
+# --- The network and the policy ---
+
+# In the memory of their argument: that is the output of an affine layer, which nothing else needs.
 ACTIVATIONS = {"tanh": ad.tanh_, "relu": ad.relu_}
 
 
 @dataclass(frozen=True)
-class Policy:
-    """A multilayer perceptron with a Gaussian head, or a categorical one if `discrete`; `hidden=()` is linear.
+class Network:
+    """A multilayer perceptron whose weights are slices of a flat vector; `hidden=()` is linear.
 
-    Layout of theta: for each layer its weights (inputs x outputs, row by row) and its biases; the Gaussian head ends
-    with the logarithm of the standard deviation of each action (the same in all states). Methods take theta (P,) or
-    (T, P) and obs (T, ..., obs_dim); arrays or, in `log_prob`, Tensors.
+    Layout of theta: for each layer its weights (inputs x outputs, row by row), then its biases. A
+    vector may be longer: what follows belongs to others. Methods take theta (P,) for all, or (T, P)
+    for each of T; arrays or Tensors.
+    """
+
+    inputs: int
+    outputs: int
+    hidden: tuple = (64, 64)
+    activation: str = "tanh"
+
+    @property
+    def widths(self):
+        """The number of units in each layer, from the inputs to the outputs."""
+        return (self.inputs, *self.hidden, self.outputs)
+
+    @property
+    def size(self):
+        """P, the number of parameters."""
+        return sum((i + 1) * o for i, o in pairwise(self.widths))
+
+    def init(self, rng):
+        """Weights uniform with variance 2 / (inputs + outputs), biases 0: (P,).
+
+        Glorot & Bengio 2010, equation 16.
+        """
+        parts = []
+        for i, o in pairwise(self.widths):
+            bound = math.sqrt(6 / (i + o))
+            parts.append(rng.uniform(-1, 1, i * o) * bound)
+            parts.append(np.zeros(o))
+        return np.concatenate(parts)
+
+    def layers(self, theta):
+        """The weights (..., i, o) and biases (..., 1, o) of each layer, out of theta (..., P)."""
+        batch = theta.shape[:-1]
+        layers = []
+        start = 0
+        for i, o in pairwise(self.widths):
+            biases = start + i * o
+            end = biases + o
+            w = theta[..., start:biases].reshape(*batch, i, o)
+            b = theta[..., biases:end].reshape(*batch, 1, o)
+            layers.append((w, b))
+            start = end
+        return layers
+
+    def at(self, theta):
+        """The network with the parameters theta: a function from x to outputs, as in `apply`."""
+        batch = theta.shape[:-1]
+        layers = self.layers(theta)
+        activation = ACTIVATIONS[self.activation]
+
+        def network(x):
+            h = x.reshape(*batch, -1, self.inputs)  # one matrix product per parameter vector
+            for n, (w, b) in enumerate(layers):
+                if n > 0:
+                    h = activation(h)
+                h = ad.affine(h, w, b)
+            return h.reshape(*x.shape[:-1], self.outputs)
+
+        return network
+
+    def apply(self, theta, x):
+        """x (..., inputs), or (T, ..., inputs) for theta (T, P), to the same with outputs last."""
+        return self.at(theta)(x)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A network with a Gaussian head, or a categorical one if `discrete`.
+
+    The network gives the means of the actions, or the logits of the arms. A Gaussian policy has as
+    many parameters more, at the end of theta: the logarithm of the standard deviation of each
+    action, the same in all states. Methods take theta (P,) or (T, P) and obs (T, ..., obs_dim);
+    arrays or, in `log_prob` and `kl`, Tensors. If `deterministic`, it acts by the mode.
     """
 
     obs_dim: int
@@ -39,113 +122,112 @@ class Policy:
     std: float = 1.0
 
     @property
-    def widths(self):
-        return (self.obs_dim, *self.hidden, self.action_dim)
+    def network(self):
+        """What maps observations to means or logits."""
+        return Network(self.obs_dim, self.action_dim, self.hidden, self.activation)
 
     @property
     def size(self):
         """P, the number of parameters."""
-        weights = sum((i + 1) * o for i, o in zip(self.widths, self.widths[1:], strict=False))
-        return weights + (0 if self.discrete else self.action_dim)
+        if self.discrete:
+            return self.network.size
+        return self.network.size + self.action_dim
 
     def init(self, rng):
-        """Weights uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010), biases 0, std as given. (P,)"""
-        theta = np.full(self.size, 0.0 if self.discrete else math.log(self.std))
-        for w, b, (i, o) in self._layers():
-            theta[w], theta[b] = rng.uniform(-1, 1, i * o) * math.sqrt(6 / (i + o)), 0
-        return theta
+        """The network's first parameters, and the standard deviation as given: (P,)."""
+        theta = self.network.init(rng)
+        if self.discrete:
+            return theta
+        return np.append(theta, np.full(self.action_dim, math.log(self.std)))
 
-    def _layers(self):
-        """For each layer the slices of theta that hold its weights and its biases, and its (inputs, outputs)."""
-        start = 0
-        for i, o in zip(self.widths, self.widths[1:], strict=False):
-            yield slice(start, start + i * o), slice(start + i * o, start + (i + 1) * o), (i, o)
-            start += (i + 1) * o
-
-    def _network(self, theta):
-        """The function from obs to the means or logits, in the shape of obs up to its last axis."""
-        lead, activation = theta.shape[:-1], ACTIVATIONS[self.activation]
-        parts = lambda w, b, size: (
-            theta[..., w].reshape(*lead, *size),
-            theta[..., b].reshape(*lead, 1, size[1]),
-        )
-        layers = [parts(*layer) for layer in self._layers()]
-
-        def output(obs):
-            x = obs.reshape(*lead, -1, self.obs_dim)  # one matrix product per parameter vector
-            for n, (w, b) in enumerate(layers):
-                x = ad.affine(activation(x) if n > 0 else x, w, b)
-            return x.reshape(*obs.shape[:-1], self.action_dim)
-
-        return output
-
-    def _log_std(self, theta, ndim):
-        """The log standard deviations, with axes of length 1 to broadcast over arrays of `ndim` axes."""
+    def log_std(self, theta, ndim):
+        """The log deviations, with axes of length 1 to broadcast over arrays of `ndim` axes."""
         log_std = theta[..., self.size - self.action_dim :]
-        return log_std.reshape(*theta.shape[:-1], *[1] * (ndim - theta.ndim), self.action_dim)
+        ones = (1,) * (ndim - theta.ndim)
+        return log_std.reshape(*theta.shape[:-1], *ones, self.action_dim)
 
     def mode(self, theta, obs):
         """The most probable action; of equally probable ones the first."""
         return replace(self, deterministic=True).act(theta, obs, None)
 
     def act(self, theta, obs, rng):
-        """A sampled action: the inverse of the cumulative distribution at a uniform number, or mean + std * noise.
-
-        The mode if the policy is deterministic.
-        """
+        """A sampled action."""
         return self.actor(theta, obs.ndim)(obs, rng)
 
     def actor(self, theta, ndim=3):
-        """`act` as a function of obs, with `ndim` axes, and rng: what does not change from step to step is done once."""
-        network, std = self._network(theta), self.discrete or ad.exp(self._log_std(theta, ndim))
+        """`act` as a function of obs and rng: what stays from step to step is done once.
+
+        ndim: the number of axes of obs. In a rollout obs is (T, K, obs_dim).
+        """
+        network = self.network.at(theta)
+        if not self.discrete:
+            std = ad.exp(self.log_std(theta, ndim))
 
         def act(obs, rng):
             output = network(obs)
+            if self.discrete and self.deterministic:
+                return output.argmax(-1)
+            if self.discrete:
+                return sample_categorical(output, rng)
             if self.deterministic:
-                return output.argmax(-1) if self.discrete else output
-            if not self.discrete:
-                return output + std * rng.standard_normal(output.shape).astype(output.dtype)
-            cumulative = np.exp(ad.log_softmax(output)).cumsum(-1)
-            u = rng.random(output.shape[:-1])
-            return (cumulative[..., :-1] <= u[..., None]).sum(
-                -1
-            )  # the last sum is 1 up to rounding
+                return output
+            noise = rng.standard_normal(output.shape).astype(output.dtype)
+            return output + std * noise
 
         return act
 
     def log_prob(self, theta, obs, action):
-        """log pi(action | obs), summed over the action's dimensions: the shape of obs up to its last axis."""
-        output = self._network(theta)(obs)
+        """log pi(action | obs), summed over the dimensions of the action: one number for each obs."""
+        output = self.network.apply(theta, obs)
         if self.discrete:
-            return ad.take_along_axis(ad.log_softmax(output), action[..., None], -1)[..., 0]
-        log_std = self._log_std(theta, output.ndim)
+            log_pi = ad.log_softmax(output)
+            return ad.take_along_axis(log_pi, action[..., None], -1)[..., 0]
+        log_std = self.log_std(theta, output.ndim)
         z = (action - output) * ad.exp(-log_std)
-        return (
-            -0.5 * ad.sum(z * z, -1)
-            - ad.sum(log_std, -1)
-            - 0.5 * self.action_dim * math.log(2 * math.pi)
-        )
+        constant = 0.5 * self.action_dim * math.log(2 * math.pi)
+        return -0.5 * ad.sum(z * z, -1) - ad.sum(log_std, -1) - constant
 
     def kl(self, theta, other, obs):
-        """The Kullback-Leibler divergence of pi_other from pi_theta, KL(theta || other), in the shape of log_prob."""
-        p, q = self._network(theta)(obs), self._network(other)(obs)
+        """KL(pi_theta || pi_other), the Kullback-Leibler divergence in each of obs, as log_prob."""
+        p = self.network.apply(theta, obs)
+        q = self.network.apply(other, obs)
         if self.discrete:
-            p, q = ad.log_softmax(p), ad.log_softmax(q)
-            return ad.sum(ad.exp(p) * (p - q), -1)
-        log_p, log_q = self._log_std(theta, p.ndim), self._log_std(other, q.ndim)
-        ratio, shift = ad.exp(log_p - log_q), (p - q) * ad.exp(-log_q)
-        return ad.sum(log_q - log_p + 0.5 * (ratio * ratio + shift * shift - 1), -1)
+            log_p = ad.log_softmax(p)
+            log_q = ad.log_softmax(q)
+            return ad.sum(ad.exp(log_p) * (log_p - log_q), -1)
+        log_std_p = self.log_std(theta, p.ndim)
+        log_std_q = self.log_std(other, q.ndim)
+        ratio = ad.exp(log_std_p - log_std_q)
+        shift = (p - q) * ad.exp(-log_std_q)
+        return ad.sum(log_std_q - log_std_p + 0.5 * (ratio * ratio + shift * shift - 1), -1)
+
+
+def sample_categorical(logits, rng):
+    """For logits (..., n) an index (...): the inverse of the cumulative distribution.
+
+    It is the number of cumulative probabilities that a uniform number has passed. The last of them,
+    1 up to rounding, is left out, so that no index is n.
+    """
+    cumulative = np.exp(ad.log_softmax(logits)).cumsum(-1)
+    u = rng.random(logits.shape[:-1])
+    return (cumulative[..., :-1] <= u[..., None]).sum(-1)
+
+
+# --- Episodes ---
 
 
 class Trajectories(NamedTuple):
-    """K episodes of each of T tasks. `mask` is True up to the end of an episode; rewards are 0 after it."""
+    """K episodes of each of T tasks.
+
+    `mask` is True up to the end of an episode, the last step included; rewards are 0 after it.
+    """
 
     obs: np.ndarray  # (T, K, H, obs_dim)
     actions: np.ndarray  # (T, K, H, action_dim), or integers (T, K, H)
     rewards: np.ndarray  # (T, K, H)
     mask: np.ndarray  # (T, K, H), bool
     log_pi: np.ndarray | None = (
-        None  # (T, K, H), of the actions under the policy that took them, if recorded
+        None  # (T, K, H), log pi_old, if actions are judged under another pi
     )
 
     @property
@@ -155,78 +237,118 @@ class Trajectories(NamedTuple):
 
 
 def rollout(env, policy, theta, tasks, K, rng, keep=True):
-    """K episodes in each task: Trajectories, whose obs and actions are None unless `keep`. theta (P,) or (T, P)."""
-    tasks, shape = tasks[:, None], (len(tasks), K)
-    state, steps = env.reset(tasks, shape, rng), []
-    act = policy.actor(theta) if hasattr(policy, "actor") else partial(policy.act, theta)
+    """K episodes in each task, acting by theta (P,) or (T, P): Trajectories.
+
+    keep: with observations and actions; else they are None, where only the return is asked for.
+    """
+    tasks = tasks[:, None]  # (T, 1, D): they broadcast over the episodes
+    state = env.reset(tasks, (len(tasks), K), rng)
+    act = policy.actor(theta)
+    steps = []
     for _ in range(env.horizon):
         obs = env.observe(state)
         action = act(obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
-        steps.append((obs, action, reward, done) if keep else (reward, done))
-    *taken, rewards, done = (np.stack(column, 2) for column in zip(*steps, strict=True))
-    mask = done.cumsum(2) == done  # no end before this step
-    return Trajectories(*(taken or [None, None]), np.where(mask, rewards, 0), mask)
+        if keep:
+            steps.append((reward, done, obs, action))
+        else:
+            steps.append((reward, done))
+    rewards, done, *kept = (np.stack(column, 2) for column in zip(*steps, strict=True))
+    obs, actions = kept or (None, None)
+
+    # All episodes run on to the horizon. A step counts unless one before it was the last: the step
+    # that ends an episode is its own, so it is taken off the number of ends so far.
+    ends_before = done.cumsum(2) - done
+    mask = ends_before == 0
+    return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
 
 
-# fmt: off
 class Common:
-    """A generator of common random numbers: what it draws for one task serves all n members judged on it."""
-    def __init__(self, noise, n): self.noise, self.n = noise, n
-    def standard_normal(self, shape): return self.shared(self.noise.standard_normal, shape)
-    def random(self, shape): return self.shared(self.noise.random, shape)
-    def shared(self, draw, shape): return np.repeat(draw((shape[0] // self.n, *shape[1:])), self.n, 0)
-# fmt: on
+    """A generator of common random numbers: what it draws for a task serves n members judged on it.
+
+    Rows come task by task: 0 to n - 1 are the members of the first task.
+    """
+
+    def __init__(self, rng, n):
+        self.rng = rng
+        self.n = n
+
+    def standard_normal(self, shape):
+        return self.shared(self.rng.standard_normal, shape)
+
+    def random(self, shape):
+        return self.shared(self.rng.random, shape)
+
+    def shared(self, draw, shape):
+        rows, *rest = shape
+        for_each_task = draw((rows // self.n, *rest))
+        return np.repeat(for_each_task, self.n, 0)
+
+
+# --- Returns, baselines, advantages ---
 
 
 def returns_to_go(rewards, gamma):
-    """sum_{l >= 0} gamma^l r_{t+l} along the last axis."""
+    """sum_{l >= 0} gamma^l r_{t+l} along the last axis.
+
+    One matrix product takes the place of a loop over time: r_s has the weight gamma^(s - t) in the
+    return from t, and none if it came before.
+    """
     t = np.arange(rewards.shape[-1])
-    powers, ahead = (
-        (float(gamma) ** t).astype(rewards.dtype),
-        t[:, None] - t,
-    )  # r_s counts gamma^(s - t) at t <= s
-    return rewards @ np.where(ahead >= 0, powers[ahead], 0)
+    ahead = t[:, None] - t  # s - t, for s along rows and t along columns
+    powers = (float(gamma) ** t).astype(rewards.dtype)
+    weight = np.where(ahead >= 0, powers[np.maximum(ahead, 0)], 0)
+    return rewards @ weight
+
+
+def no_baseline(D, returns):
+    """0 everywhere (T, K, H)."""
+    return np.zeros_like(returns)
 
 
 def time_baseline(D, returns):
-    """The mean return-to-go at each time step over the episodes of the task that still run. (T, 1, H)"""
-    running = np.maximum(D.mask.sum(1, keepdims=True), 1).astype(returns.dtype)
+    """The mean return-to-go at each time step over the task's episodes that still run. (T, 1, H)"""
+    running = D.mask.sum(1, keepdims=True)
+    running = np.maximum(running, 1).astype(returns.dtype)  # the mean of none is 0
     return (returns * D.mask).sum(1, keepdims=True) / running
 
 
 def linear_baseline(D, returns):
-    """Ridge regression of the returns-to-go on features of state and time, for each task (Duan et al. 2016). (T, K, H)
+    """Ridge regression of the returns-to-go on features of state and time, in each task. (T, K, H)
 
-    Features: o, o^2, t/100, (t/100)^2, (t/100)^3, 1; ridge 1e-5; solved in float64 whatever the dtype.
+    Duan et al. 2016. Features: o, o^2, t/100, (t/100)^2, (t/100)^3, 1; ridge 1e-5; solved in
+    float64 whatever the dtype.
     """
     T, K, H = returns.shape
-    t = np.broadcast_to(np.arange(H)[:, None] / 100, (T, K, H, 1))
-    features = (
-        np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1) * D.mask[..., None]
-    )
-    x, y = features.reshape(T, K * H, -1), (returns * D.mask).reshape(T, K * H, 1)
+    t = np.arange(H)[:, None] / 100
+    t = np.broadcast_to(t, (T, K, H, 1))
+    features = np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1)
+    features = features * D.mask[..., None]  # steps after the end do not count
+    x = features.reshape(T, K * H, -1)
+    y = (returns * D.mask).reshape(T, K * H, 1)
     gram = x.swapaxes(1, 2) @ x + 1e-5 * np.eye(x.shape[-1])
     weights = np.linalg.solve(gram, x.swapaxes(1, 2) @ y)
     return (x @ weights).reshape(T, K, H).astype(returns.dtype)
 
 
-BASELINES = {
-    "none": lambda D, returns: np.zeros_like(returns),
-    "time": time_baseline,
-    "linear": linear_baseline,
-}
+# A baseline is a function of the Trajectories and their returns-to-go (T, K, H) to values that
+# broadcast to (T, K, H), each of its own task alone.
+BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
-    """Generalised advantage estimates (Schulman et al. 2016, eq. 16) of each step, 0 where the mask is. (T, K, H)
+    """Generalised advantage estimates of each step (T, K, H), 0 where the mask is.
 
-    baseline: a name in BASELINES. standardise: to mean 0 and standard deviation 1 over the steps of each task.
-    With lam=1 they are the returns-to-go minus the baseline. No statistic mixes tasks.
+    Schulman et al. 2016, equation 16: the sum over l of (gamma lam)^l delta_{t+l}. With lam = 1
+    they are the returns-to-go minus the baseline.
+    baseline: a name in BASELINES. standardise: to mean 0 and standard deviation 1 over the steps of
+    each task. No statistic mixes tasks.
     """
     values = BASELINES[baseline](D, returns_to_go(D.rewards, gamma)) * D.mask
-    following = np.concatenate([values[..., 1:], np.zeros_like(values[..., :1])], -1)
-    A = returns_to_go(D.rewards + gamma * following - values, gamma * lam)
+    after_the_last = np.zeros_like(values[..., :1])
+    next_values = np.concatenate([values[..., 1:], after_the_last], -1)
+    delta = D.rewards + gamma * next_values - values
+    A = returns_to_go(delta, gamma * lam)
     if standardise:
         mean, deviation = moments(A, D.mask)
         A = (A - mean) * D.mask / deviation
@@ -234,63 +356,120 @@ def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
 
 
 def moments(A, mask):
-    """Mean and standard deviation (plus 1e-8) of A over the steps of each task that the mask keeps, (T, 1, 1) each."""
+    """Mean and standard deviation of A over the steps of each task that the mask keeps.
+
+    (T, 1, 1) each. The deviation is by n, not n - 1, and 1e-8 larger, so that none is 0.
+    """
     n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
     mean = (A * mask).sum((1, 2), keepdims=True) / n
-    variance = (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n  # n, not n - 1
-    return mean, np.sqrt(variance) + 1e-8  # beside the root
+    variance = (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n
+    return mean, np.sqrt(variance) + 1e-8
 
 
 # --- What policy gradients differentiate ---
+# An estimator is what multiplies the advantage A_t: a function of the log-ratios
+#     r_t = log pi(a_t|s_t) - log pi_old(a_t|s_t)    (T, K, H).
+# pi_old is a constant, as a rule pi itself. Then r is 0, but its derivatives are those of log pi.
+# So all estimators have the same gradient, the policy gradient. Their second derivatives differ:
+# these are what a meta-gradient sees of the inner step. With s_t = grad log pi_t and
+# S_t = s_0 + ... + s_t,
+#
+#     log-prob   H_t                                where H_t is the Hessian of log pi_t
+#     lvc        H_t + s_t s_t'
+#     dice       H_t + S_t S_t' - S_{t-1} S_{t-1}'
+#
+# What is wanted is the derivative of an expectation, in which theta also decides how probable the
+# episode is: that is where the products of scores come from.
+
+
+def log_ratio(r):
+    """MAML's own code: the Hessian of log pi alone, biased even for a single action."""
+    return r
+
+
+def likelihood_ratio(r):
+    """A ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019)."""
+    return ad.exp(r)
+
+
 def dice(r):
-    """In each step the ratio of all actions so far less that before it (Farquhar et al. 2019)."""
-    so_far = ad.matmul(r, np.triu(np.ones((r.shape[-1],) * 2, r.dtype)))  # r_0 + ... + r_t
-    return ad.exp(so_far) - ad.exp(so_far - r)
+    """The ratio of all actions so far, less that of those before (Farquhar et al. 2019).
+
+    Unbiased to any order; with rewards for advantages it is DiCE (Foerster et al. 2018).
+    """
+    H = r.shape[-1]
+    ones = np.triu(np.ones((H, H), r.dtype))
+    so_far = ad.matmul(r, ones)  # the cumulative sum r_0 + ... + r_t
+    before = so_far - r
+    return ad.exp(so_far) - ad.exp(before)
 
 
-# From r = log pi(a_t|s_t) / pi_old(a_t|s_t) (T, K, H) to what multiplies the advantages. pi_old is a constant, as a rule
-# pi itself: r is 0, but not its derivatives. The gradients agree, the Hessians do not: they decide what a meta-gradient
-# sees of the inner step. Of J^I, the return after a step on infinitely many episodes:
 ESTIMATORS = {
-    "first-order": lambda r: r,  # the inner gradient is a constant (Finn et al. 2017, section 5.2)
-    "log-prob": lambda r: (
-        r
-    ),  # MAML's own code: the Hessian of log pi alone, biased even for one action
-    "lvc": ad.exp,  # a ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019)
-    "dice": dice,  # unbiased to any order (Foerster et al. 2018), with advantages for rewards
+    "first-order": log_ratio,  # `adapt` does not record its gradients: they are constants
+    "log-prob": log_ratio,
+    "lvc": likelihood_ratio,
+    "dice": dice,
 }
 
 
 def weights(c, D):
-    """The advantages (T, K, H) over K H: a mean over episodes and time, in which steps after the end count as zeros."""
+    """The advantages over K H (T, K, H): a mean over episodes and time.
+
+    Steps after the end of an episode count as zeros.
+    """
+    _, K, H = D.rewards.shape
     A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
-    return A / A[0].size
+    return A / (K * H)
 
 
 def surrogate(c, theta, D, estimator="log-prob"):
-    """(T,): the loss of each task whose gradient is minus the policy gradient, a mean over episodes and time steps.
+    """(T,): the loss of each task whose gradient is minus the policy gradient.
 
-    theta: Tensor (T, P). The Hessian is what the estimator says, an estimate of that of minus J only for dice.
+    A mean over episodes and time steps. theta: Tensor (T, P). Its Hessian is what the estimator
+    says: an estimate of that of minus J, the expected return, only for dice.
     """
-    log_pi = c.network.log_prob(theta, D.obs, D.actions)
-    old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
-    return -ad.sum(ESTIMATORS[estimator](log_pi - old) * weights(c, D), (1, 2))
+    log_pi = c.pi.log_prob(theta, D.obs, D.actions)
+    log_pi_old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
+    ratio = ESTIMATORS[estimator](log_pi - log_pi_old)
+    return -ad.sum(ratio * weights(c, D), (1, 2))
 
 
 def sampling_term(c, path, episodes):
-    """(T,): the loss whose gradient is minus J(theta') sum_n grad log pi(tau_n) (Stadie et al. 2018).
+    """(T,): the loss whose gradient is minus (J(theta') - b_n) sum_n grad log pi(tau_n).
 
-    tau_n: all episodes of the inner steps. J: the mean return of D' in the units of `weights`, less, if there is a
-    baseline, that of the other episodes of the same step, on which tau_n has no influence.
+    theta decides where the inner steps lead from given episodes tau_n; it also decides which
+    episodes they take. This is the second part (E-MAML, Stadie et al. 2018): episodes after which
+    the adapted policy does well are made more probable.
+    tau_n: all episodes of the inner steps. J(theta'): the mean return of the episodes D' after
+    them. b_n, if there is a baseline: the mean return of the *other* episodes of the same step.
+    Any b_n that tau_n has no influence on leaves the expectation as it is, since the expected score
+    is 0; the return of tau_n itself would not.
     """
     *inner, D_prime = episodes
-    _, deviation = moments(advantages(D_prime, c.baseline, c.gamma, c.lam, False), D_prime.mask)
-    unit = D_prime.rewards.shape[2] * (deviation[:, 0] if c.standardise else 1)
-    value = lambda D: returns_to_go(D.rewards, c.gamma)[..., 0] / unit  # (T, K)
-    loss, J = 0, value(D_prime).mean(1, keepdims=True)
-    for theta, D in zip(path, inner, strict=False):
-        R, K = value(D), D.rewards.shape[1]
-        others = (R.sum(1, keepdims=True) - R) / max(K - 1, 1) if c.baseline != "none" else 0
-        log_pi = ad.sum(c.network.log_prob(theta, D.obs, D.actions) * D.mask, 2)
-        loss = loss - ad.sum(log_pi * (J - others), 1)
+    unit = unit_of_weights(c, D_prime)
+
+    def returns(D):  # (T, K), discounted, in the units of the surrogate
+        return returns_to_go(D.rewards, c.gamma)[..., 0] / unit
+
+    J = returns(D_prime).mean(1, keepdims=True)
+    loss = 0
+    for theta, D in zip(path, inner, strict=False):  # the path ends with theta', which took D'
+        baseline = 0
+        if c.baseline != "none":
+            R = returns(D)
+            K = R.shape[1]
+            baseline = (R.sum(1, keepdims=True) - R) / max(K - 1, 1)
+        log_pi = c.pi.log_prob(theta, D.obs, D.actions)
+        log_pi_of_episode = ad.sum(log_pi * D.mask, 2)
+        loss = loss - ad.sum(log_pi_of_episode * (J - baseline), 1)
     return loss
+
+
+def unit_of_weights(c, D):
+    """(T, 1) or a number: the return that counts 1 in `weights`."""
+    H = D.rewards.shape[2]
+    if not c.standardise:
+        return H
+    A = advantages(D, c.baseline, c.gamma, c.lam, standardise=False)
+    _, deviation = moments(A, D.mask)
+    return H * deviation[:, 0]

@@ -17,7 +17,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import autodiff as ad
 import es
 import metarl
-import trpo
 from autodiff import Tensor, grad
 from harness import cli
 from harness.settings import Setting
@@ -57,8 +56,8 @@ class Quadratics:
     def step(self, state, action, tasks, rng):
         return state, np.ones(state.shape[:-1]), np.zeros(state.shape[:-1], bool)
 
-    def act(self, theta, obs, rng):
-        return obs
+    def actor(self, theta):
+        return lambda obs, rng: obs
 
     def log_prob(self, theta, obs, action):
         which = int(obs.flat[0])
@@ -153,7 +152,7 @@ def test_nichols_expansion(algo, k, monkeypatch):
 
 def loss_of_one_task(c, theta, D):
     """The surrogate of one task written out for theta (P,): a loop over layers, and one over episodes and steps."""
-    x, start, widths = D.obs, 0, c.network.widths
+    x, start, widths = D.obs, 0, c.pi.network.widths
     for i, o in itertools.pairwise(widths):
         x = ad.tanh(x) if start else x
         W, b = (
@@ -225,8 +224,10 @@ def test_meta_gradient_equals_differences(problem, inner_steps):
     c, theta, tasks = problem
     c = replace(c, inner_steps=inner_steps, alpha_decay=0.7)
     thetas = np.tile(theta, (len(tasks), 1))
-    path, episodes = metarl.lifetime(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
-    episodes = trpo.remember(c, path, episodes)
+    sample = sampler(c, tasks, ADDRESS)
+    path, episodes = adapt(c, Tensor(thetas), sample)
+    episodes.append(sample(inner_steps, path[-1].data))
+    episodes = metarl.with_log_pi(c, path, episodes)
 
     def outer_loss(theta):
         for k, D in enumerate(episodes[:-1]):

@@ -57,8 +57,8 @@ class Quadratic:
     def observe(self, state):
         return state
 
-    def act(self, theta, obs, rng):
-        return obs
+    def actor(self, theta):
+        return lambda obs, rng: obs
 
     def step(self, state, action, tasks, rng):
         return state, np.ones(state.shape[:-1]), np.zeros(state.shape[:-1], bool)

@@ -18,8 +18,8 @@ class Script:
     def __init__(self, actions):
         self.steps = iter(np.moveaxis(actions, 2, 0))
 
-    def act(self, theta, obs, rng):
-        return next(self.steps)
+    def actor(self, theta):
+        return lambda obs, rng: next(self.steps)
 
 
 def episodes(family, options, tasks, actions, noise, X=None):

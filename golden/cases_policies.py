@@ -25,8 +25,8 @@ def policy(network, theta, other, obs, w, noise):
     fields |= {"kl": p.kl(theta, other, obs), "log_prob": p.log_prob(theta, obs, fields["actions"])}
     fields["gradient"] = grad(ad.sum(p.log_prob(leaf, obs, fields["actions"]) * w), leaf).data
     first = theta if theta.ndim == 1 else theta[0]
-    for n, (weights, biases, shape) in enumerate(p._layers()):
-        fields |= {f"W{n}": first[weights].reshape(shape), f"b{n}": first[biases]}
+    for n, (W, b) in enumerate(p.network.layers(first)):
+        fields |= {f"W{n}": W, f"b{n}": b[0]}
     if not p.discrete:
         return fields | {"log_std": first[p.size - p.action_dim :]}
     each = [p.log_prob(theta, obs, np.full(obs.shape[:-1], a)) for a in range(p.action_dim)]

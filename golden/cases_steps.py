@@ -7,7 +7,6 @@ import numpy as np
 import autodiff as ad
 import metarl
 import policies
-import trpo
 from autodiff import Tensor, grad
 from harness.settings import Setting
 
@@ -35,9 +34,9 @@ def meta_gradient(c, x, tasks, noise):
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
         sample = metarl.sampler(c, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))
         leaf = Tensor(np.tile(x, (len(tasks), 1)))
-        path, episodes = (
-            metarl.adapt(c, leaf, sample) if reptile else metarl.lifetime(c, leaf, sample)
-        )
+        path, episodes = metarl.adapt(c, leaf, sample)
+        if not reptile:
+            episodes.append(sample(c.inner_steps, path[-1].data))
         fields = {}
         for k, D in enumerate(episodes):
             A = policies.advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
@@ -65,8 +64,8 @@ def trust_region(c, x, tasks, noise, v, new):
     """For each task the Fisher matrix after adaptation times v; divergence and improvement of `new`."""
     c, address = setting(c), (0, metarl.TRAIN, 0, metarl.INNER, 0)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
-        (product,) = trpo.fisher_product(v, c, x, tasks, address)
-        (trial,) = trpo.trial(new, c, x, tasks, address)
+        (product,) = metarl.fisher_product(v, c, x, tasks, address)
+        (trial,) = metarl.trial(new, c, x, tasks, address)
     return {"fisher_product": product, "kl": trial[:, 0], "gain": trial[:, 1]}
 
 

@@ -74,9 +74,7 @@ def adaptations(c, theta, n):
     For a bandit: its probabilities (arms,), and its mean rewards (arms,). theta: meta-parameters (P or 2P,).
     """
     tasks, more = chosen(c, n), replace(c, episodes=c.adapt_episodes)
-    steps = islice(
-        metarl.adaptation(more, theta, tasks, (c.seed, metarl.TEST, PICTURES)), c.test_steps + 1
-    )
+    steps = metarl.adapted_by_step(more, theta, tasks, (c.seed, metarl.TEST, PICTURES))
     view, target = (probabilities, c.family.means) if c.family.discrete else (paths, c.family.goals)
     views = [view(c, theta_k, tasks) for theta_k in steps]
     return list(zip(zip(*views, strict=True), target(tasks), strict=True))

@@ -224,7 +224,14 @@ class Setting:
 
     @cached_property
     def family(self):
-        return envs.make(self.env) if isinstance(self.env, str) else self.env
+        if not isinstance(self.env, str):
+            return self.env
+        import ast
+        name, _, text = self.env.partition(":")
+        call = ast.parse(f"dict({text})", mode="eval").body
+        return envs.make(name, **{k.arg: ast.literal_eval(k.value) for k in call.keywords})
+
+    pi = property(lambda self: self.network)
 
     @cached_property
     def network(self):

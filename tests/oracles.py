@@ -59,16 +59,35 @@ class Tabular:
         return np.nan_to_num(after).astype(int), reward.astype(float), np.isnan(after)
 
 
-class Softmax(Policy):
-    """A table of logits: theta (S * A,), state by state, in place of the weights and biases of a linear layer."""
+@dataclass(frozen=True)
+class Table:
+    """In place of a network: a table of logits, theta (S * A,), state by state."""
 
-    size = property(lambda self: self.obs_dim * self.action_dim)
+    states: int
+    actions: int
 
-    def _network(self, theta):
+    @property
+    def size(self):
+        return self.states * self.actions
+
+    def at(self, theta):
         lead = theta.shape[:-1]
-        table = ad.reshape(theta, (*lead, self.obs_dim, self.action_dim))
-        product = lambda obs: ad.matmul(obs.reshape(*lead, -1, self.obs_dim), table)
-        return lambda obs: ad.reshape(product(obs), (*obs.shape[:-1], self.action_dim))
+        table = ad.reshape(theta, (*lead, self.states, self.actions))
+
+        def logits(obs):
+            rows = obs.reshape(*lead, -1, self.states)
+            return ad.reshape(ad.matmul(rows, table), (*obs.shape[:-1], self.actions))
+
+        return logits
+
+    def apply(self, theta, obs):
+        return self.at(theta)(obs)
+
+
+class Softmax(Policy):
+    """A policy whose logits stand in a Table."""
+
+    network = property(lambda self: Table(self.obs_dim, self.action_dim))
 
 
 BANDIT = Tabular(((0.9, 0.1, 0.5),), ((0, 0, 0),), horizon=1)

@@ -342,8 +342,8 @@ CONVERSION = (
 @pytest.mark.parametrize("case", CASES)
 def test_float32_stays_float32(case, made, monkeypatch):
     """In every Tensor of a second-order gradient, and in every adjoint before it is made to conform."""
-    conform, adjoints = ad._conform, []
-    monkeypatch.setattr(ad, "_conform", lambda g, x: (adjoints.append(g), conform(g, x))[1])
+    conform, adjoints = ad._unbroadcast, []
+    monkeypatch.setattr(ad, "_unbroadcast", lambda g, x: (adjoints.append(g), conform(g, x))[1])
     gradients = second_order(*arguments(case, np.float32))
     assert {x.dtype for x in made + adjoints + gradients} == {np.dtype(np.float32)}
 
@@ -1111,7 +1111,7 @@ WRONG_CONFORM = {
 @pytest.mark.parametrize("name", WRONG_CONFORM)
 def test_check_grads_finds_gradients_of_the_wrong_shape_or_dtype(name, monkeypatch):
     dtype, wrong, message = WRONG_CONFORM[name]
-    monkeypatch.setattr(ad, "_conform", wrong)
+    monkeypatch.setattr(ad, "_unbroadcast", wrong)
     other = np.ones(3 if name == "not converted" else (2, 3), dtype)
     with pytest.raises(AssertionError, match=message):
         check_grads(operator.add, (np.ones(3, dtype), other))

@@ -11,13 +11,18 @@ from scipy.integrate import dblquad
 import autodiff as ad
 import es
 import metarl
-import trpo
 from autodiff import Tensor, grad
 from harness.settings import Setting
-from metarl import adapt, in_chunks, lifetime, noise_at, sampler
+from metarl import adapt, in_chunks, noise_at, sampler
 from policies import Policy, advantages
 
 ADDRESS = (0, metarl.TRAIN, 0, metarl.INNER)
+
+
+def lifetime(c, x, sample):
+    """The path of the inner loop from x, to be differentiated, and its k + 1 Trajectories."""
+    path, episodes = adapt(c, x, sample, create_graph=c.estimator != "first-order")
+    return path, [*episodes, sample(c.inner_steps, path[-1].data)]
 SMALL = dict(
     outer="trpo",
     learn_alpha=False,
@@ -100,14 +105,14 @@ def test_divergence_counts_the_steps_of_an_episode_alone():
         for i in range(3)
     ]
     thetas = np.tile(x, (3, 1))
-    assert_allclose(trpo.divergence(c, thetas, thetas + 0.1, D), kl, rtol=1e-12)
+    assert_allclose(metarl.mean_kl(c, thetas, thetas + 0.1, D), kl, rtol=1e-12)
 
 
 # --- The step ---
 def explicit_fisher(c, x, tasks, address):
     """J^T F' J for each task; J by central differences of the inner loop on fixed episodes, F' from the scores."""
     path, episodes = lifetime(c, Tensor(np.tile(x, (len(tasks), 1))), sampler(c, tasks, address))
-    episodes = trpo.remember(c, path, episodes)
+    episodes = metarl.with_log_pi(c, path, episodes)
     theta_prime, D = path[-1].data, episodes[-1]
     moved = path[0].data - theta_prime
 
@@ -150,12 +155,12 @@ def test_fisher_product_equals_an_explicit_matrix(options):
     c, x, tasks = problem(**options)
     F = explicit_fisher(c, x, tasks, ADDRESS)
     v = noise_at(3).standard_normal(x.size)
-    product = trpo.fisher_product(v, c, x, tasks, ADDRESS)[0]
+    product = metarl.fisher_product(v, c, x, tasks, ADDRESS)[0]
     assert_allclose(product, F @ v, rtol=1e-6, atol=1e-8)
 
 
 def outer_step(c, x, tasks, g):
-    return trpo.trpo(c, {"theta": x}, g, tasks, ADDRESS, in_chunks)["theta"]
+    return metarl.trpo(c, x, g, tasks, ADDRESS, in_chunks)
 
 
 @CASES
@@ -163,12 +168,12 @@ def test_step_is_along_the_natural_gradient_up_to_the_bound(options):
     c, x, tasks = problem(**options)
     g, _ = in_chunks(metarl.meta_gradient, c, x, tasks, ADDRESS)
     new = outer_step(c, x, tasks, g.mean(0))
-    kl, gain = in_chunks(partial(trpo.trial, new), c, x, tasks, ADDRESS)[0].mean(0)
-    assert 0.002 < kl <= trpo.DELTA and gain > 0
+    kl, gain = in_chunks(partial(metarl.trial, new), c, x, tasks, ADDRESS)[0].mean(0)
+    assert 0.002 < kl <= metarl.DELTA and gain > 0
     if x.size <= 10:  # as many conjugate gradients as there are parameters solve it exactly
-        F = explicit_fisher(c, x, tasks, (*ADDRESS, 0)).mean(0) + trpo.DAMPING * np.eye(x.size)
+        F = explicit_fisher(c, x, tasks, (*ADDRESS, 0)).mean(0) + metarl.DAMPING * np.eye(x.size)
         direction = np.linalg.solve(F, g.mean(0))
-        step = np.sqrt(2 * trpo.DELTA / (direction @ F @ direction)) * direction
+        step = np.sqrt(2 * metarl.DELTA / (direction @ F @ direction)) * direction
         shortened = np.log(np.linalg.norm(x - new) / np.linalg.norm(step)) / np.log(0.8)
         assert_allclose(x - new, 0.8 ** round(shortened) * step, rtol=1e-3)
         assert 0 <= round(shortened) < 15
@@ -188,7 +193,7 @@ def test_step_is_shortened_until_bound_and_surrogate_agree(monkeypatch):
             )
         ]
 
-    monkeypatch.setattr(trpo, "trial", trial)
+    monkeypatch.setattr(metarl, "trial", trial)
     accepted = 5
     assert_array_equal(outer_step(c, x, tasks, g), x - tried[-1])
     assert_allclose(tried, [0.8**i * tried[0] for i in range(5)], rtol=1e-9, atol=1e-12)
@@ -207,7 +212,7 @@ def test_trial_measures_nothing_where_it_stands_and_the_gradient_beside(options)
     """gain(x) = 0 and its derivative is minus the meta-gradient, on the episodes of x; the divergence is quadratic."""
     c, x, tasks = problem(**options)
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
-    at = lambda new: trpo.trial(new, c, x, tasks, ADDRESS)[0]
+    at = lambda new: metarl.trial(new, c, x, tasks, ADDRESS)[0]
     assert_allclose(at(x), 0, atol=1e-12)
     v = noise_at(3).standard_normal(x.size)
     ahead, behind = at(x + 1e-5 * v), at(x - 1e-5 * v)
@@ -229,7 +234,7 @@ def test_trial_weighs_by_the_ratio_of_the_new_policy_to_the_old():
         c.network.log_prob(new, D.obs, D.actions) - c.network.log_prob(x, D.obs, D.actions)
     )
     expected = ((ratio - 1) * A).mean((1, 2))
-    assert_allclose(trpo.trial(new, c, x, tasks, ADDRESS)[0][:, 1], expected, rtol=1e-12)
+    assert_allclose(metarl.trial(new, c, x, tasks, ADDRESS)[0][:, 1], expected, rtol=1e-12)
 
 
 def test_state_of_a_run_with_trpo_is_theta_alone():
@@ -249,7 +254,7 @@ def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
     P = c.network.size
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
     path, episodes = lifetime(c, Tensor(np.tile(x, (3, 1))), sampler(c, tasks, ADDRESS))
-    episodes = trpo.remember(c, path, episodes)
+    episodes = metarl.with_log_pi(c, path, episodes)
     slopes = []
     for k in range(inner_steps):
         leaf = Tensor(path[k].data)

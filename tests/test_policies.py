@@ -33,7 +33,7 @@ def batch(policy, dtype="f8"):
 def output_of(policy, theta, obs):
     """Means or logits for one observation, from the documented layout of theta, in loops over units."""
     x, rest = list(obs), list(theta)
-    for n, (i, o) in enumerate(itertools.pairwise(policy.widths)):
+    for n, (i, o) in enumerate(itertools.pairwise(policy.network.widths)):
         if n > 0:
             x = [np.tanh(u) if policy.activation == "tanh" else max(u, 0) for u in x]
         W, b, rest = rest[: i * o], rest[i * o : (i + 1) * o], rest[(i + 1) * o :]
@@ -111,7 +111,7 @@ def test_initialisation(kind):
     policy = Policy(50, 40, discrete, hidden and (60, 30)[: len(hidden)], activation)
     theta, start = policy.init(noise_at(0)), 0
     assert theta.shape == (policy.size,)
-    for i, o in itertools.pairwise(policy.widths):
+    for i, o in itertools.pairwise(policy.network.widths):
         W, start = theta[start : start + i * o], start + i * o
         limit = np.sqrt(6 / (i + o))
         assert 0.99 * limit < np.abs(W).max() <= limit and abs(W.var() * (i + o) / 2 - 1) < 0.1
