@@ -405,7 +405,7 @@ class CMAES(Strategy):
     def adapt_covariance(self, y, z, y_w):
         """C grows along the path of the mean and along good steps, and shrinks along bad ones."""
         n = self.n
-        # h_sigma stalls the path p_c while p_sigma is long: sigma is far too small then, and C would
+        # h_sigma stalls the path p_c while p_sigma is long: sigma is too small then, and C would
         # grow in its place. The root is what p_sigma lacks in length in the first generations; t
         # counts this one already: it is the tutorial's g + 1.
         length = np.sqrt(self.p_sigma @ self.p_sigma)
