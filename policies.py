@@ -177,7 +177,7 @@ class Policy:
         return act
 
     def log_prob(self, theta, obs, action):
-        """log pi(action | obs), summed over the dimensions of the action: one number for each obs."""
+        """log pi(action | obs), summed over the dimensions of the action; a number for each obs."""
         output = self.network.apply(theta, obs)
         if self.discrete:
             log_pi = ad.log_softmax(output)
