@@ -11,9 +11,9 @@ make its test fail or, if that passes, another one of the module's. Prints which
 exit status 1 if a fault survives or its code is no longer found exactly once: it is stale.
 --write puts the tests that were found into faults.json and the table into FAULTS.md.
 --stale lists what is stale in faults.json and equivalents.json, beside the statements most like it.
---replant looks for a new place for each of these, makes the same edit there, and keeps it if a test
-finds it (an equivalent: if none does). It prints every move, which a person should read, and what
-it leaves as it was. With --propose it only prints the moves that it would try.
+--replant looks for a new place for each of these, makes the same edit there, and keeps it if its
+test finds it, or any if that is gone (an equivalent: if none does). It prints every move, which a
+person should read, and what it leaves as it was. With --propose it only prints what it would try.
 """
 
 import argparse
@@ -53,8 +53,9 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "harness/checkpoints.py": COMMANDS,
     "harness/workers.py": ["tests/test_workers.py"],
 }
-LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be tried
-NEAR = 0.3  # how much less like it than the best one a statement may be to be tried
+LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
+NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
+ALIKE = 0.6  # how much the code at the new place needs to be like the old to be kept
 TRIED = 5  # statements, at most, for a stale fault
 
 
@@ -320,15 +321,17 @@ def renewed(fault):
 
 
 def replanted(fault, free):
-    """A proposal that its recorded test finds, else the first if another test does, else None."""
-    options = proposals(fault)
-    for option in options:
-        test = option.test and finder(option, [option.test], free)
+    """The likeliest proposal that the recorded test finds; None if there is none.
+
+    Almost any edit makes some test fail, so that another test says little about whether this is
+    still the same fault. It is asked only if the recorded one is gone.
+    """
+    for option in proposals(fault):
+        tests = [option.test] if option.test else tests_of(option.module)
+        alike = snippets.likeness(fault.old, option.old)
+        test = finder(option, tests, free) if alike >= ALIKE else None
         if test:
             return option._replace(test=test)
-    for option in options[:1]:
-        test = finder(option, tests_of(option.module), free)
-        return option._replace(test=test) if test else None
     return None
 
 
@@ -367,24 +370,31 @@ def show_stale(entries):
     """Print stale entries, each with the statements that are most like it."""
     for entry in entries:
         print(f"{title(entry)}\n    - {entry.old}\n    + {entry.new}")
-        for module, text, likeness, place in candidates(entry)[:3]:
-            line = text.count("\n", 0, place.statement.tokens[place.first].start) + 1
-            around = f"{module}:{line} {place.statement.where}".strip()
-            words = snippets.texts(place.statement.tokens)
-            near = words[max(0, place.first - 10) : place.last + 11]
-            print(f"    ? {likeness:.2f} {around}: {snippets.spelled(near)}")
+        show_like(entry)
+
+
+def show_like(entry):
+    """Print the statements that are most like an entry's code."""
+    for module, text, likeness, place in candidates(entry)[:3]:
+        line = text.count("\n", 0, place.statement.tokens[place.first].start) + 1
+        around = f"{module}:{line} {place.statement.where}".strip()
+        words = snippets.texts(place.statement.tokens)
+        near = words[max(0, place.first - 10) : place.last + 11]
+        print(f"    ? {likeness:.2f} {around}: {snippets.spelled(near)}")
 
 
 def show_move(entry, moved):
     """Print where an entry went, or that it stays stale."""
     if moved is None:
-        print(f"{title(entry)}: NOT RE-PLANTED\n    - {entry.old}\n    + {entry.new}", flush=True)
+        print(f"{title(entry)}: NOT RE-PLANTED\n    - {entry.old}\n    + {entry.new}")
+        show_like(entry)
+        sys.stdout.flush()
         return
     likeness = snippets.likeness(entry.old, moved.old)
     print(f"{title(entry)} -> {moved.module} {moved.where} ({likeness:.2f} alike)")
     print(f"    - {entry.old}\n    + {entry.new}\n    now\n    - {moved.old}\n    + {moved.new}")
     if moved.test != entry.test:
-        print(f"    found by another test: {moved.test}")
+        print(f"    found by {moved.test or 'a test to be found'}, not {entry.test or 'one'}")
     sys.stdout.flush()
 
 

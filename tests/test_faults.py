@@ -260,7 +260,7 @@ def test_a_renamed_function_and_a_renamed_name(project, capsys):
     )
     assert faults.main(["--replant", "--jobs", "1"]) == 1
     shown = lines(capsys)
-    assert shown[0].startswith("sample.py step: uphill -> sample.py move (")
+    assert "sample.py step: uphill -> sample.py move (0.67 alike)" in shown
     assert shown[-1] == "1 of 2 stale entries re-planted"
     moved = faults.listed()[0]
     assert moved == IN_STEP._replace(
