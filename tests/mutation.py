@@ -1,12 +1,13 @@
-"""Mutation testing with Cosmic Ray: how many small changes of a module, made without a thought, do its tests notice?
+"""Mutation testing with Cosmic Ray: how many thoughtless changes of a module do its tests notice?
 
     python -m tests.mutation [MODULE ...] [--sample N] [--seed S] [--jobs N]
 
-Needs Cosmic Ray beside what the tests need: pip install cosmic-ray. It makes all its mutants of a module (operators,
-numbers, comparisons, conditions, loops, decorators), of which a random sample is tested in copies of the project, each
-with the tests that faults.py names for the module, up to the first that fails. Prints each survivor and, by module,
-the share that was found, with Wilson's 95 % interval where it is a sample. Survivors in equivalents.json, where it is
-said why no test can find them, are counted in two ways: as survivors, and left out.
+Needs Cosmic Ray beside what the tests need: pip install cosmic-ray. It makes all its mutants of a
+module (operators, numbers, comparisons, conditions, loops, decorators), of which a random sample is
+tested in copies of the project, each with the tests that faults.py names for the module, up to the
+first that fails. Prints each survivor and, by module, the share that was found, with Wilson's 95 %
+interval where it is a sample. Survivors in equivalents.json, where it is said why no test can find
+them, are counted in two ways: as survivors, and left out.
 """
 
 import argparse
@@ -21,7 +22,17 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.faults import ROOT, TESTS, copy_to, equivalents, first_failure
+from tests.faults import (
+    ROOT,
+    copy_to,
+    equivalents,
+    first_failure,
+    is_stale,
+    planted,
+    read,
+    tests_of,
+)
+from tests.snippets import texts, tokens
 
 MODULES = ("autodiff.py", "es.py", "policies.py", "metarl.py")
 
@@ -44,7 +55,7 @@ def enter(work):
 
 
 def survivor(item, command, timeout):
-    """None for a mutant that is found, or runs for ever, else the first line that differs, before and after."""
+    """None for a mutant that is found, or runs for ever, else a line before and after."""
     from cosmic_ray.mutating import mutate_and_test
 
     result = mutate_and_test(item.mutations, command, timeout)
@@ -52,17 +63,48 @@ def survivor(item, command, timeout):
         raise RuntimeError(result.output)
     if result.is_killed:
         if result.output == "timeout":
-            print(
-                f"{item.mutations[0].module_path}:{item.mutations[0].start_pos[0]} timed out",
-                flush=True,
-            )
+            print(f"{position(item)} timed out", flush=True)
         return None
-    lines = [
-        line
-        for line in result.diff.splitlines()
-        if line[:1] in "+-" and line[:3] not in ("---", "+++")
-    ]
-    return tuple(next((line[1:].strip() for line in lines if line[0] == sign), "") for sign in "-+")
+    return first_change(result.diff, "-"), first_change(result.diff, "+")
+
+
+def position(item):
+    mutation = item.mutations[0]
+    return f"{mutation.module_path}:{mutation.start_pos[0]}"
+
+
+def first_change(diff, sign):
+    """The first line of a unified diff with this sign, without it; "" if there is none."""
+    for line in diff.splitlines():
+        if line.startswith(sign) and not line.startswith(3 * sign):
+            return line[1:].strip()
+    return ""
+
+
+def code(text):
+    """What two modules have in common that differ in layout alone."""
+    return tuple(texts(tokens(text)))
+
+
+def explanations(module):
+    """{code of a mutant of the module: why no test can tell it from the original}."""
+    found = {}
+    for mutant in equivalents():
+        if mutant.module == module and is_stale(mutant):
+            print(f"stale in equivalents.json: {module} {mutant.where}: {mutant.old}")
+        elif mutant.module == module:
+            found[code(planted(mutant))] = mutant.fault
+    return found
+
+
+def mutated(item):
+    """The module as the mutant has it."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    mutation = item.mutations[0]
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    return mutate_code(read(ROOT / mutation.module_path), operator, mutation.occurrence)
 
 
 def interval(found, n):
@@ -77,40 +119,42 @@ def score(found, n, whole):
     return f"{found}/{n} = {found / n:.1%}" + ("" if n == whole else f" ({low:.1%} to {high:.1%})")
 
 
+def seconds_of(module, work):
+    """How long the module's tests take. RuntimeError if one fails without any mutation."""
+    start = time.perf_counter()
+    failure = first_failure(work / "innocent", tests_of(module))
+    if failure:
+        raise RuntimeError(f"{failure} fails without any mutation")
+    return time.perf_counter() - start
+
+
 def examine(module, sample, seed, jobs, work):
     """Test a sample of the module's mutants; print its survivors as they come, and its score."""
-    command = [
-        sys.executable,
-        "-B",
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        *TESTS[module],
-    ]
-    start = time.perf_counter()
-    if failure := first_failure(work / "innocent", TESTS[module]):
-        raise RuntimeError(f"{failure} fails without any mutation")
-    timeout = 60 + 10 * (time.perf_counter() - start)
-    everything, known = mutants(module, work), equivalents()
-    chosen = random.Random(seed).sample(everything, min(sample or len(everything), len(everything)))
-    survivors, explained = 0, 0
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += tests_of(module)
+    timeout = 60 + 10 * seconds_of(module, work)
+    everything = mutants(module, work)
+    size = min(sample or len(everything), len(everything))
+    chosen = random.Random(seed).sample(everything, size)
+    known = explanations(module)
+    survivors = 0
+    explained = 0
     with ProcessPoolExecutor(jobs, get_context("spawn"), enter, (work,)) as pool:
-        results = pool.map(partial(survivor, command=shlex.join(command), timeout=timeout), chosen)
-        for item, lines in zip(chosen, results, strict=True):
+        test = partial(survivor, command=shlex.join(command), timeout=timeout)
+        for item, lines in zip(chosen, pool.map(test, chosen), strict=True):
             if lines:
-                where = f"{module}:{item.mutations[0].start_pos[0]}"
-                why = known.get((module, *lines))
-                print(
-                    f"{where} survived: {why or ''}\n    - {lines[0]}\n    + {lines[1]}", flush=True
-                )
-                survivors, explained = survivors + 1, explained + bool(why)
-    n = len(chosen)
-    text = f"{module}: {len(everything)} mutants, found {score(n - survivors, n, len(everything))}"
+                why = known.get(code(mutated(item)), "")
+                print(f"{position(item)} survived: {why}")
+                print(f"    - {lines[0]}\n    + {lines[1]}", flush=True)
+                survivors += 1
+                explained += bool(why)
+    return summary(module, len(everything), len(chosen), survivors, explained)
+
+
+def summary(module, whole, n, survivors, explained):
+    text = f"{module}: {whole} mutants, found {score(n - survivors, n, whole)}"
     text += f", {explained} of {survivors} survivors equivalent, without these "
-    return text + score(n - survivors, n - explained, len(everything) - explained)
+    return text + score(n - survivors, n - explained, whole - explained)
 
 
 def main(argv=None):
@@ -118,13 +162,8 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("modules", nargs="*", metavar="MODULE", help=f"[{' '.join(MODULES)}]")
-    p.add_argument(
-        "--sample",
-        type=int,
-        default=100,
-        metavar="N",
-        help="mutants of each module; 0 for all [100]",
-    )
+    sampled = "mutants of each module; 0 for all [100]"
+    p.add_argument("--sample", type=int, default=100, metavar="N", help=sampled)
     p.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample [0]")
     p.add_argument("--jobs", type=int, default=2, metavar="N", help="processes [2]")
     options = p.parse_args(argv)
@@ -132,9 +171,8 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as work:
         copy_to(Path(work) / "innocent")
         for module in options.modules or MODULES:
-            print(
-                examine(module, options.sample, options.seed, options.jobs, Path(work)), flush=True
-            )
+            line = examine(module, options.sample, options.seed, options.jobs, Path(work))
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
