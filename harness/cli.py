@@ -161,11 +161,12 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
         with replacing(out / "result.json") as file:
             file.write(json.dumps(result, indent=1, allow_nan=False).encode())
     show(results.table(result))
+    theta = state["theta"]
     drawable = hasattr(c.family, "goals") or hasattr(c.family, "means")
     if not quiet and drawable:
-        show(figures.text(c, state["theta"], record.lines))
+        show(figures.text(c, theta, record.lines))
     if plot:
-        draw(c, state["theta"], record.lines, result["optimal"], out)
+        draw(c, theta, record.lines, result["optimal"], out)
     return result
 
 

@@ -556,7 +556,7 @@ def test_a_family_that_knows_no_optimum_and_no_goals(algo, capsys):
     json.dumps(result, allow_nan=False)
     assert out.startswith("Pendulum: mean return on 3 held-out tasks,")
     assert f"\n{algo} " in out and "\nuntrained " in out
-    assert not any(word in out for word in ("optimum", "score", "One held-out task"))
+    assert not any(word in out for word in ("optimum", "score", "goal X"))
     assert err.startswith(f"{algo} on Pendulum: ")
     state = list(islice(metarl.train(c, metarl.initial_state(c)), 3))[-1]
     assert_allclose(result["held_out"]["returns"], metarl.meta_test(c, state["theta"])[1])

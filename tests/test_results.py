@@ -134,10 +134,10 @@ def lines(**changes):
 
 
 def test_each_row_of_the_table_has_its_own_numbers():
+    adapted = "after k steps of policy gradient on 20 episodes each,"
     assert lines() == [
         "pointmass: mean return on 3 held-out tasks,",
-        "with 95 % interval over the 3 tasks, "
-        "after k steps of policy gradient on 20 episodes each,",
+        f"with 95 % interval over the 3 tasks, {adapted}",
         "measured on 1 fresh episode",
         "k 0 1",
         "maml -3.00 ± 0.25 -2.50 ± 0.12",
