@@ -1,11 +1,10 @@
 """The tests that a learner reads too: what must be true of these algorithms, and how one knows.
 
 "The return went up" proves nothing, since broken variants learn as well. So: oracles, where the right answer is
-known in closed form; slow forms, written from the paper; invariances; and the command line as a user meets it.
+known in closed form; slow forms, written from the paper; and invariances.
 """
 
 import itertools
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,6 @@ import autodiff as ad
 import es
 import metarl
 from autodiff import Tensor, grad
-from harness import cli
 from harness.settings import Setting
 from metarl import ALGORITHMS, INNER, adapt, in_chunks, meta_gradient, noise_at, sampler
 from policies import rollout
@@ -681,201 +679,6 @@ class Counting(type(Setting().family)):
     def step(self, state, action, tasks, rng):
         state, reward, _ = super().step(state, action, tasks, rng)
         return state, np.full(reward.shape, float(reward.shape[1])), np.ones(reward.shape, bool)
-
-
-# --- The command line ---
-
-
-def arguments(**options):
-    given = SMALL | options
-    flags = [(f"--{name.replace('_', '-')}", given[name]) for name in given]
-    return [
-        str(x)
-        for flag, value in flags
-        for x in (flag, *(value if isinstance(value, tuple) else (value,)))
-    ]
-
-
-@pytest.mark.parametrize("algo", ALGORITHMS)
-def test_command_line_run_and_bit_identical_resume(algo, tmp_path, capsys):
-    """Three iterations at once, and one with two more after a resume: the same checkpoint, log and result."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert cli.main([*arguments(algo=algo), "--out", str(whole)]) == 0
-    out, err = capsys.readouterr()
-    assert f"\n{algo}" in out and "optimum" in out and "untrained" in out and "3/3" in err
-    assert cli.main([*arguments(algo=algo, iterations=1), "--out", str(parts), "--quiet"]) == 0
-    assert cli.main(["--resume", str(parts), "--iterations", "3", "--quiet"]) == 0
-    assert capsys.readouterr().err == ""
-    (c, state, _), (c2, state2, _) = (cli.load(d / "checkpoint.npz") for d in (whole, parts))
-    assert c == c2 == Setting(algo=algo, **SMALL)
-    for name, value in state.items():
-        assert_array_equal(value, state2[name])
-    results = [json.loads((d / "result.json").read_text()) for d in (whole, parts)]
-    for result in results:
-        del result["seconds"]
-    assert results[0] == results[1]
-    logs = [
-        [row.rsplit(",", 1)[0] for row in (d / "log.csv").read_text().splitlines()]
-        for d in (whole, parts)
-    ]
-    assert logs[0] == logs[1] and [row.split(",")[0] for row in logs[0]] == [
-        "iteration",
-        "1",
-        "2",
-        "3",
-    ]
-
-
-def test_result_json(tmp_path):
-    assert (
-        cli.main(
-            [*arguments(algo="reptile", compare="joint"), "--out", str(tmp_path / "run"), "--quiet"]
-        )
-        == 0
-    )
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    keys = "schema numpy algo env policy seed config env_steps seconds held_out optimal baselines"
-    assert list(result) == keys.split()
-    held_out = result["held_out"]
-    assert list(held_out) == [
-        "tasks",
-        "splits_coincide",
-        "episodes",
-        "adapt_episodes",
-        "mean",
-        "ci95",
-        "returns",
-    ]
-    returns = np.array(held_out["returns"])
-    assert returns.shape == (3, 3)
-    assert_allclose(held_out["mean"], returns.mean(0))
-    assert_allclose(
-        held_out["ci95"], 4.302652729911275 * returns.std(0, ddof=1) / np.sqrt(3)
-    )  # t, 2 degrees
-    c = Setting(algo="reptile", **SMALL)
-    untrained = metarl.meta_test(c, metarl.initial_state(c)["theta"])[1]
-    assert_allclose(result["baselines"]["random"]["mean"], untrained.mean(0))
-    assert list(result["baselines"]) == ["random", "joint"]
-    assert -1.5 < result["optimal"] < 0
-
-
-def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
-    joint = arguments(algo="joint"), "joint"
-    beside = arguments(algo="fomaml", compare="joint"), "fomaml"
-    means = []
-    for flags, name in (joint, beside):
-        assert cli.main([*flags, "--out", str(tmp_path / name), "--quiet"]) == 0
-        result = json.loads((tmp_path / name / "result.json").read_text())
-        means.append(
-            (result["held_out"] if name == "joint" else result["baselines"]["joint"])["mean"]
-        )
-    assert means[0] == means[1]
-
-
-def test_defaults_depend_on_family_algorithm_and_both():
-    """The later of these wins; what is given explicitly wins over all; and what is not allowed is refused."""
-    assert (
-        Setting().alpha,
-        Setting(env="bandit").alpha,
-        Setting(algo="reptile", env="bandit").alpha,
-    ) == (0.5, 8, 1)
-    assert (Setting(env="bandit").episodes, Setting(algo="es-maml", env="bandit").episodes) == (
-        1,
-        20,
-    )
-    assert Setting(algo="reptile", env="bandit:arms=3", alpha=2.0).alpha == 2
-    with pytest.raises(ValueError, match="--alpha 0: must be a finite number above 0"):
-        Setting(alpha=0)
-    with pytest.raises(ValueError, match="must be at most ten million parameters"):
-        Setting(hidden=(10_000, 10_000))
-
-
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        (["--algo", "ppo"], ["--algo ppo", "maml", "reptile"]),
-        (["--alpha", "-1"], ["--alpha -1", "above 0"]),
-        (["--alpha", "nan"], ["--alpha nan", "finite"]),
-        (["--tasks", "2.5"], ["--tasks 2.5", "whole number"]),
-        (["--gamma", "1.1"], ["--gamma 1.1", "from 0 to 1"]),
-        (["--hidden", "8", "0"], ["--hidden", "above 0"]),
-        (["--algo", "joint", "--inner-steps", "2"], ["--inner-steps 2", "joint"]),
-        (["--inner-steps", "0"], ["--inner-steps 0", "at least 1"]),
-        (["--inner-optimizer", "adam"], ["--inner-optimizer adam", "sgd", "maml"]),
-        (["--inner", "hc"], ["--inner hc", "pg"]),
-        (["--algo", "nes", "--inner", "es", "--episodes", "1"], ["--episodes 1", "at least 2"]),
-        (
-            ["--algo", "nes", "--inner", "es", "--adapt-episodes", "1"],
-            ["--adapt-episodes 1", "at least 2"],
-        ),
-        (["--algo", "nes", "--compare", "joint"], ["--compare joint", "none for nes"]),
-        (["--deterministic"], ["--deterministic True", "off"]),
-        (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
-        (["--iter", "5"], ["--iter"]),
-        (["--seed"], ["--seed"]),
-    ],
-)
-def test_bad_input_ends_in_one_line(flags, words, tmp_path, capsys):
-    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1
-    assert all(word in err for word in words)
-    assert not (tmp_path / "run").exists()
-
-
-def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch):
-    """At once, by name, with exit status 3, and the checkpoint of the iteration before is kept."""
-    real = ALGORITHMS["maml"]
-
-    def broken(c, state, address, in_chunks):
-        new = real(c, state, address, in_chunks)
-        return {**new, "v": new["v"] * np.nan} if state["t"] == 1 else new
-
-    monkeypatch.setitem(ALGORITHMS, "maml", broken)
-    assert cli.main([*arguments(), "--out", str(tmp_path / "run"), "--quiet"]) == 3
-    err = capsys.readouterr().err
-    assert "iteration 2" in err and " v" in err and err.count("\n") == 1
-    assert cli.load(tmp_path / "run" / "checkpoint.npz")[1]["t"] == 1
-
-
-def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    real = ALGORITHMS["maml"]
-
-    def interrupted(c, state, address, in_chunks):
-        if state["t"] == 2:
-            raise KeyboardInterrupt
-        return real(c, state, address, in_chunks)
-
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setitem(ALGORITHMS, "maml", interrupted)
-        assert cli.main([*arguments(), "--out", str(run), "--quiet"]) == 130
-    assert f"python metarl.py --resume {run}" in capsys.readouterr().err
-    assert cli.load(run / "checkpoint.npz")[1]["t"] == 2
-    assert cli.main(["--resume", str(run), "--quiet"]) == 0
-
-
-def test_resume_refuses_what_it_cannot_go_on_with(tmp_path, capsys):
-    run = tmp_path / "run"
-    assert cli.main([*arguments(), "--out", str(run), "--quiet"]) == 0
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    (damaged / "checkpoint.npz").write_bytes(before["checkpoint.npz"][:-100])
-    capsys.readouterr()
-    for flags, words in [
-        (["--resume", str(run)], "has done 3 iterations"),
-        (["--resume", str(run), "--iterations", "2"], "has done 3 iterations"),
-        (["--resume", str(run), "--alpha", "0.1"], "--alpha: cannot change"),
-        (["--resume", str(run), "--out", str(tmp_path / "other")], "--out: cannot change"),
-        (["--out", str(run)], "holds a run"),
-        (["--resume", str(tmp_path / "none")], "no such file"),
-        (["--resume", str(damaged)], "damaged"),
-    ]:
-        assert cli.main(flags) == 2
-        err = capsys.readouterr().err
-        assert words in err and err.count("\n") == 1
-    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
 def test_learning_to_adapt():

@@ -37,7 +37,7 @@ import autodiff as ad
 import es
 import metarl
 from autodiff import Tensor, grad
-from harness.cli import interval
+from harness.results import interval
 from harness.settings import Setting
 from policies import Common, returns_to_go, rollout
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import envs
 import metarl
-from harness.cli import interval
+from harness.results import interval
 from harness.settings import Setting
 
 GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0, 8.0, 16.0)

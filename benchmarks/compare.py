@@ -34,7 +34,8 @@ from pathlib import Path
 import numpy as np
 
 import metarl
-from harness.cli import interval, replacing
+from harness.checkpoints import replacing
+from harness.results import interval
 from harness.settings import BLACK_BOXES, Setting
 from harness.workers import workers
 

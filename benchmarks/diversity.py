@@ -20,7 +20,7 @@ import numpy as np
 import envs
 import metarl
 from benchmarks.baselines import train
-from harness.cli import interval
+from harness.results import interval
 from harness.settings import Setting
 
 BOXES = (0.125, 0.5, 1.0, 2.0)

@@ -21,7 +21,8 @@ import numpy as np
 import metarl
 from benchmarks import compare, estimators
 from harness import figures
-from harness.cli import interval, replacing
+from harness.checkpoints import replacing
+from harness.results import interval
 from harness.settings import Setting
 from harness.workers import workers
 

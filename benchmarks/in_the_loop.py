@@ -30,7 +30,7 @@ import envs
 import es
 import metarl
 from autodiff import Tensor, grad
-from harness.cli import interval
+from harness.results import interval
 from policies import Policy, rollout
 
 HORIZON, EPISODES, UPDATES, PERIOD = 20, 10, 120, 20

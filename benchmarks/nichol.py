@@ -26,7 +26,7 @@ import numpy as np
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
-from harness.cli import interval
+from harness.results import interval
 from harness.settings import Setting
 from policies import Trajectories
 from tests import oracles

@@ -20,7 +20,7 @@ import envs
 import metarl
 from benchmarks.baselines import train
 from benchmarks.diversity import adapted, scores
-from harness.cli import interval
+from harness.results import interval
 from harness.settings import Setting
 
 POOLS = (1, 2, 4, 16, 64, 0)  # 0: unlimited

@@ -1,24 +1,40 @@
-"""What surrounds a run: the command line, progress, results, errors.
+"""What surrounds a run: the command line, progress, errors.
 
-`main` reads the command line and hands over to `run`, which iterates over `metarl.train`, keeps the run's directory
-(checkpoints.py) and reports; in the end it writes result.json. Whatever stops a run early raises `Stop`.
+`main` reads the command line and hands over to `run`, which iterates over `metarl.train`, keeps
+the run's directory (checkpoints.py), tests (results.py) and reports; in the end it writes
+result.json. Whatever stops a run early raises `Stop`. `parser`, last, is the command line itself.
 """
 
+import argparse
 import json
 import re
 import sys
+import textwrap
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+import envs
 import metarl
-from harness import figures
-from harness.checkpoints import FILES, SCHEMA, Record, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
+from harness import figures, results
+from harness.checkpoints import FILES, Record, Stop, load, replacing
 from harness.figures import PLOTS, require_plots
-from harness.settings import Setting, flag, number, parser
+from harness.settings import (
+    DEFAULTS,
+    IGNORED,
+    OneOf,
+    Setting,
+    as_given,
+    as_text,
+    flag,
+    ignored,
+    label,
+    options_of,
+    refuse_ignored,
+)
 from harness.workers import workers
 
 
@@ -29,194 +45,400 @@ def main(argv=None):
             run(*prepare(argv))
         return 0
     except Stop as stop:
-        status, line = stop.status, str(stop)
+        status = stop.status
+        line = str(stop)
     except KeyboardInterrupt:
-        status, line = 130, "interrupted"
+        status = 130
+        line = "interrupted"
     except (OSError, MemoryError) as error:
-        status, line = 2, str(error) or "not enough memory for a run of this size"
+        status = 2
+        line = str(error) or "not enough memory for a run of this size"
     print("metarl:", " ".join(line.split()), file=sys.stderr)
     return status
 
 
 # --- What is asked for ---
 def prepare(argv):
-    """The run that the command line asks for, as `run` takes it. Writes nothing. Raises Stop for bad input."""
-    p = parser()
-    p.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(FILES)} there")
-    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
-    shared = "share the work among N processes or a Dask cluster's; the same numbers [0: as many as cores]"
-    p.add_argument(
-        "--workers", type=number(int), default=0, metavar="N|tcp://HOST:PORT", help=shared
-    )
-    p.add_argument(
-        "--quiet",
-        action="store_true",
-        help="no progress on standard error, no pictures in the terminal",
-    )
-    p.add_argument(
-        "--plot", action="store_true", help=f"draw {' and '.join(PLOTS)} into DIR, with matplotlib"
-    )
+    """The run that the command line asks for, as `run` takes it. Writes nothing.
+
+    Raises Stop for bad input.
+    """
     try:
-        given = {
-            name: tuple(x) if isinstance(x, list) else x
-            for name, x in vars(p.parse_args(argv)).items()
-        }
-        out, resume, quiet, plot, spec = map(
-            given.pop, ("out", "resume", "quiet", "plot", "workers")
-        )
-        if not (
-            spec >= 0 if type(spec) is int else re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec)
-        ):
-            raise Stop(
-                2, f"--workers {spec}: must be a whole number of at least 0, or tcp://HOST:PORT"
-            )
+        given = vars(parser().parse_args(argv))
+        if "hidden" in given:
+            given["hidden"] = tuple(given["hidden"])
+        out = given.pop("out")
+        resume = given.pop("resume")
+        quiet = given.pop("quiet")
+        plot = given.pop("plot")
+        spec = given.pop("workers")
+        check_workers(spec)
         if plot:
             require_plots(resume or out)
         if resume is not None:
-            return *resumed(resume, out, given, plot), resume, quiet, plot, spec
+            c, state, seconds = resumed(resume, out, given, plot)
+            return c, state, seconds, resume, quiet, plot, spec
         c = Setting(**given)
-        if out is not None and any((out / name).exists() for name in FILES):
-            raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
-        return c, metarl.initial_state(c), 0.0, out, quiet, plot, spec
+        refuse_ignored(c, given)
     except ValueError as error:
         raise Stop(2, error) from None
+    if out is not None and any((out / name).exists() for name in FILES):
+        raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
+    return c, metarl.initial_state(c), 0.0, out, quiet, plot, spec
+
+
+def check_workers(spec):
+    if isinstance(spec, int) and spec >= 0:
+        return
+    if isinstance(spec, str) and re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec):
+        return
+    allowed = "a whole number of at least 0, or tcp://HOST:PORT"
+    raise Stop(2, f"--workers {spec}: must be {allowed}")
 
 
 def resumed(resume, out, given, plot):
-    """The setting, state and seconds of the run in the directory `resume`; a finished one has to go on or be plotted."""
-    fixed = [flag(f) for f in fields(Setting) if f.name in given and f.name != "iterations"]
-    fixed += ["--out"] if out is not None else []
-    if fixed:
-        can = "--iterations, --workers, --quiet, --plot can"
-        raise Stop(2, f"{', '.join(fixed)}: cannot change in a resumed run; {can}")
+    """The setting, state and seconds of the run in the directory `resume`.
+
+    Of the options given again, only --iterations may differ from the run's own. A finished run has
+    to go on or be plotted.
+    """
     c, state, seconds = load(resume / "checkpoint.npz")
-    c = replace(c, **given)
-    done = state["t"] == c.iterations and (resume / "result.json").exists()
-    if state["t"] > c.iterations or (done and not plot):
+    differing = [
+        as_given(name, value)
+        for name, value in given.items()
+        if name != "iterations" and value != getattr(c, name)
+    ]
+    if out is not None and out.resolve() != resume.resolve():
+        differing.append(f"--out {out}")
+    if differing:
+        can = "--iterations, --workers, --quiet, --plot can"
+        raise Stop(2, f"{', '.join(differing)}: cannot change in a resumed run; {can}")
+    if "iterations" in given:
+        c = replace(c, iterations=given["iterations"])
+    t = state["t"]
+    finished = t == c.iterations and (resume / "result.json").exists()
+    if t > c.iterations or (finished and not plot):
         raise Stop(
-            2,
-            f"--resume {resume}: has done {state['t']} iterations; to go on, give more --iterations",
+            2, f"--resume {resume}: has done {t} iterations; to go on, give more --iterations"
         )
     return c, state, seconds
 
 
 # --- A run ---
-def progress(c, first, quiet):
-    """A function of the state that reports on standard error: one line, rewritten, or one every few seconds."""
-    live, start = sys.stderr.isatty(), time.perf_counter()
-    shown = start
-
-    def show(state):
-        nonlocal shown
-        now, t = time.perf_counter(), int(state["t"])
-        if quiet or (t < c.iterations and now - shown < (0.1 if live else 5)):
-            return
-        shown, rate = now, (t - first) / (now - start)
-        line = f"{c.algo} {t}/{c.iterations}: return {state['pre']:.2f} before, {state['post']:.2f} after adaptation, "
-        line += f"{rate:.1f} iterations/s, {(c.iterations - t) / rate:.0f} s left"
-        end = "" if live and t < c.iterations else "\n"
-        print(f"\r{line}\033[K" if live else line, end=end, file=sys.stderr, flush=True)
-
-    return show
+HEADLINE = (  # options that are told before training, where they are used
+    "alpha",
+    "learn_alpha",
+    "epsilon",
+    "outer",
+    "beta",
+    "estimator",
+    "nes",
+    "population",
+    "sigma",
+    "tasks",
+    "iterations",
+    "seed",
+)
 
 
-def iterate(c, state, quiet, in_chunks, keep=lambda state: None):
-    """Train up to c.iterations, handing each state to `keep`, and return the last. Stop where one is not finite."""
-    show, states = progress(c, int(state["t"]), quiet), metarl.train(c, state, in_chunks)
+def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
+    """Train with the setting c, test, report and draw; returns the content of result.json.
+
+    state: where to begin, metarl.initial_state(c) by default, after so many `seconds` of training.
+    out: the directory to write to, if any. spec: as `workers` takes it. Raises Stop.
+    """
+    if state is None:
+        state = metarl.initial_state(c)
+    if out is not None:
+        require_names(c)
+    with workers(spec) as map:
+        in_chunks = partial(metarl.in_chunks, map=map)
+        record = Record(out, c, state, seconds)
+        if not quiet:
+            print(headline(c, state), file=sys.stderr)
+        state, result = train_and_test(c, state, quiet, in_chunks, record)
+    if out is not None:
+        with replacing(out / "result.json") as file:
+            file.write(json.dumps(result, indent=1, allow_nan=False).encode())
+    show(results.table(result))
+    theta = state["theta"]
+    drawable = hasattr(c.family, "goals") or hasattr(c.family, "means")
+    if not quiet and drawable:
+        show(figures.text(c, theta, record.lines))
+    if plot:
+        draw(c, theta, record.lines, result["optimal"], out)
+    return result
+
+
+def require_names(c):
+    """What is written has to say, in text, what it was."""
+    for name in ("env", "policy"):
+        if not isinstance(getattr(c, name), str):
+            table = "in envs.FAMILIES" if name == "env" else "linear or mlp"
+            raise Stop(2, f"--out: needs a name for {flag(name)}, one {table}, not an object")
+
+
+def headline(c, state):
+    """What runs, in a line."""
+    steps = results.counted(c.inner_steps, "inner step", "inner steps")
+    told = [
+        f"{label(c.policy)} policy with {c.network.size} parameters",
+        f"{steps} of {results.adaptation(c.inner, c.episodes)}",
+    ]
+    unused = ignored(c)
+    for name in HEADLINE:
+        if name not in unused:
+            told.append(f"{name} {as_text(getattr(c, name))}")
+    if c.algo == "cma-es" and state["C"].ndim == 1:
+        told.append("the diagonal of the covariance only")
+    return f"{c.algo} on {label(c.env)}: {', '.join(told)}"
+
+
+def train_and_test(c, state, quiet, in_chunks, record):
+    """The last state and the result. Whatever happens, the last good state is kept."""
+
+    def train(other):
+        return iterate(other, metarl.initial_state(other), quiet, in_chunks)["theta"]
+
+    try:
+        state = iterate(c, state, quiet, in_chunks, record.keep)
+        record.checkpoint()
+        return state, results.evaluate(c, state, record.seconds, in_chunks, train)
+    except KeyboardInterrupt:
+        record.checkpoint()
+        hint = "without --out nothing is kept"
+        if record.out:
+            hint = f"go on with: python metarl.py --resume {record.out}"
+        t = record.state["t"]
+        raise Stop(130, f"interrupted after {t} iterations; {hint}") from None
+    except (Stop, ConnectionError):
+        record.checkpoint()
+        raise
+
+
+def iterate(c, state, quiet, in_chunks, keep=None):
+    """Train up to c.iterations, handing each state to `keep`, and return the last.
+
+    Stop where one is not finite.
+    """
+    report = progress(c, int(state["t"]), quiet)
+    states = metarl.train(c, state, in_chunks)
     while state["t"] < c.iterations:
         state = next(states)
         broken = [name for name, value in state.items() if not np.isfinite(value).all()]
         if broken:
-            raise Stop(
-                3,
-                f"iteration {state['t']}: not finite: {', '.join(broken)}; try smaller step sizes",
-            )
-        keep(state)
-        show(state)
+            names = ", ".join(broken)
+            advice = "try smaller step sizes"
+            raise Stop(3, f"iteration {state['t']}: not finite: {names}; {advice}")
+        if keep is not None:
+            keep(state)
+        report(state)
     return state
 
 
-def run(c, state, seconds, out, quiet, plot, spec):
-    """Train from `state`, save, test, report and draw."""
-    if c.algo == "cma-es" and state["C"].ndim == 1 and not quiet:
-        print(
-            f"cma-es: {len(state['theta'])} parameters: adapts the diagonal of the covariance only",
-            file=sys.stderr,
-        )
-    with workers(spec) as map:
-        in_chunks, record = partial(metarl.in_chunks, map=map), Record(out, c, state, seconds)
+def progress(c, first, quiet):
+    """A function of the state that reports on standard error.
+
+    On a terminal it is one line, rewritten; else there is one every few seconds.
+    """
+    live = sys.stderr.isatty()
+    pause = 0.1 if live else 5  # seconds
+    start = time.perf_counter()
+    shown = start
+
+    def report(state):
+        nonlocal shown
+        now = time.perf_counter()
+        t = int(state["t"])
+        last = t == c.iterations
+        if quiet or (now - shown < pause and not last):
+            return
+        shown = now
+        rate = (t - first) / (now - start)
+        left = (c.iterations - t) / rate
+        returns = f"{state['pre']:.2f} before, {state['post']:.2f} after adaptation"
+        line = f"{c.algo} {t}/{c.iterations}: return {returns}, "
+        line += f"{rate:.1f} iterations/s, {left:.0f} s left"
+        end = "\n"
+        if live:
+            line = f"\r{line}\033[K"
+            if not last:
+                end = ""
+        print(line, end=end, file=sys.stderr, flush=True)
+
+    return report
+
+
+def show(text):
+    print(figures.printable(text, sys.stdout.encoding))
+
+
+def draw(c, theta, lines, optimal, out):
+    """The pictures of the run as SVG files."""
+    drawn = [
+        (figures.draw_adaptation, c, theta),
+        (figures.draw_log, lines, optimal),
+    ]
+    for name, arguments in zip(PLOTS, drawn, strict=True):
+        with replacing(out / name) as file:
+            file.write(figures.svg(*arguments))
+
+
+# --- The command line ---
+GROUPS = {  # of --help: each begins with an option
+    "algo": "algorithm",
+    "policy": "policy",
+    "inner": "inner loop",
+    "estimator": "outer loop",
+    "population": "black boxes",
+    "iterations": "noise and size",
+    "test_tasks": "meta-test",
+}
+ABOUT = """\
+Outer-loop meta-reinforcement learning, judged on held-out tasks.
+
+  python metarl.py --algo reptile --env bandit:arms=10 --iterations 50
+
+In brackets stands the default of an option, then what differs: for a family,
+for an algorithm, for an algorithm on a family. Where several hold, the last
+wins; what you give wins over all. An option that the algorithm does not use
+is refused.
+"""
+ALGORITHMS = """\
+maml, fomaml, emaml   gradients of the return after adaptation
+joint                 one policy for all tasks, no inner loop
+reptile               towards the parameters after adaptation
+es-maml, nes, cma-es  black boxes, from the returns after adaptation alone
+"""
+INNER_LOOPS = """\
+pg  policy gradient
+es  ES gradient, from pairs of queries: parameters tried for an episode
+hc  hill climbing: random queries, of which the best is kept
+"""
+DESCRIPTIONS = {"algorithm": ALGORITHMS, "inner loop": INNER_LOOPS}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(message)
+
+
+class Form(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal; names such as cma-es stay on one line."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=26)
+
+    def _split_lines(self, text, width):
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def parser():
+    """An ArgumentParser with a flag for each option of Setting, absent where it is not given.
+
+    It raises ValueError for bad input, but leaves a number that is none as text: Setting refuses
+    it by name.
+    """
+    p = Parser(
+        prog="metarl.py",
+        usage="python metarl.py [--algo NAME] [--env NAME] [--out DIR] [OPTION ...]",
+        description=ABOUT,
+        epilog=families(),
+        allow_abbrev=False,
+        formatter_class=Form,
+    )
+    for f in fields(Setting):
+        if f.name in GROUPS:
+            title = GROUPS[f.name]
+            group = p.add_argument_group(title, DESCRIPTIONS.get(title))
+        add_option(group, f)
+    add_files_and_workers(p.add_argument_group("files and workers"))
+    return p
+
+
+def add_option(group, f):
+    options = {"default": argparse.SUPPRESS, "help": help_of(f)}
+    if f.type is bool:
+        group.add_argument(flag(f.name), action=argparse.BooleanOptionalAction, **options)
+        return
+    kind = f.type
+    if kind is tuple:
+        kind = int
+        options["nargs"] = "*"
+    options["metavar"] = {int: "N", float: "X", str: "NAME"}[kind]
+    group.add_argument(flag(f.name), type=number(kind), **options)
+
+
+def add_files_and_workers(group):
+    files = ", ".join(FILES)
+    group.add_argument("--out", type=Path, metavar="DIR", help=f"write {files} there")
+    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    group.add_argument(
+        "--workers",
+        type=number(int),
+        default=0,
+        metavar="N|tcp://HOST:PORT",
+        help="share the work among N processes or a Dask cluster's; "
+        "the same numbers [0: as many as cores]",
+    )
+    group.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no progress on standard error, no pictures in the terminal",
+    )
+    pictures = " and ".join(PLOTS)
+    group.add_argument(
+        "--plot", action="store_true", help=f"draw {pictures} into DIR, with matplotlib"
+    )
+
+
+def number(kind):
+    """The function from text to an int, float or str; what cannot be converted stays text."""
+
+    def convert(text):
         try:
-            state = iterate(c, state, quiet, in_chunks, record.keep)
-            record.checkpoint()
-            result = evaluate(c, state, record.seconds, quiet, in_chunks)
-        except KeyboardInterrupt:
-            record.checkpoint()
-            hint = (
-                f"go on with: python metarl.py --resume {out}"
-                if out
-                else "without --out nothing is kept"
-            )
-            raise Stop(130, f"interrupted after {record.state['t']} iterations; {hint}") from None
-        except (Stop, ConnectionError):
-            record.checkpoint()
-            raise
-    if out is not None:
-        with replacing(out / "result.json") as file:
-            file.write(json.dumps(result, indent=1).encode())
-    print(figures.printable(figures.table(result), sys.stdout.encoding))
-    if not quiet:
-        print(figures.printable(figures.text(c, state["theta"], record.lines), sys.stdout.encoding))
-    if plot:
-        drawn = [
-            (figures.draw_adaptation, c, state["theta"]),
-            (figures.draw_log, record.lines, result["optimal"]),
-        ]
-        for name, arguments in zip(PLOTS, drawn, strict=True):
-            with replacing(out / name) as file:
-                file.write(figures.svg(*arguments))
+            return kind(text)
+        except ValueError:
+            return text
+
+    return convert
 
 
-# --- Results ---
-def interval(returns):
-    """The mean over tasks (rows) and the half width of its 95 % interval, by Student's t."""
-    from scipy.special import stdtrit
+def help_of(f):
+    """What an option is for, its names, which algorithms use it, its defaults."""
+    text = f.metadata["help"]
+    if isinstance(f.metadata["allowed"], OneOf):
+        text += f" ({f.metadata['allowed']})"
+    others = [algo for algo in metarl.ALGORITHMS if f.name in IGNORED.get(("algo", algo), ())]
+    users = [algo for algo in metarl.ALGORITHMS if algo not in others]
+    if others and len(others) < len(users):
+        text += f"; not for {', '.join(others)}"
+    elif others:
+        text += f"; for {', '.join(users)} only"
+    return f"{text} [{default_of(f)}]"
 
-    n = len(returns)
-    return {
-        "mean": returns.mean(0),
-        "ci95": stdtrit(n - 1, 0.975) * returns.std(0, ddof=1) / np.sqrt(n),
-    }
+
+def default_of(f):
+    """The default as text, and what differs from it by family, by algorithm, and by both."""
+    text = as_text(f.metadata["default"])
+    previous = None
+    for layer, options in DEFAULTS.items():
+        value = options.get(f.name)
+        if value is None:
+            continue
+        name = " on ".join(layer.split())
+        if value == previous:
+            text += f", {name}"
+        else:
+            text += f"; {as_text(value)} for {name}"
+        previous = value
+    return text
 
 
-def evaluate(c, state, seconds, quiet, in_chunks):
-    """The content of result.json: the trained parameters and the baselines, on the same held-out tasks."""
-    tasks, returns = metarl.meta_test(c, state["theta"], in_chunks)
-    baselines = {
-        "random": interval(metarl.meta_test(c, metarl.initial_state(c)["theta"], in_chunks)[1])
-    }
-    if c.compare == "joint":
-        joint = replace(c, algo="joint", inner_steps=0, sampling_term=False, learn_alpha=False)
-        theta = iterate(joint, metarl.initial_state(joint), quiet, in_chunks)["theta"]
-        baselines["joint"] = interval(metarl.meta_test(joint, theta, in_chunks)[1])
-    held_out = {"tasks": c.test_tasks, "splits_coincide": c.family.splits_coincide}
-    held_out |= {"episodes": c.test_episodes, "adapt_episodes": c.adapt_episodes}
-    held_out |= {**interval(returns), "returns": returns}
-    result = {
-        "schema": SCHEMA,
-        "numpy": np.__version__,
-        "algo": c.algo,
-        "env": c.env,
-        "policy": c.policy,
-    }
-    result |= {
-        "seed": c.seed,
-        "config": asdict(c),
-        "env_steps": state["env_steps"],
-        "seconds": seconds,
-    }
-    result |= {
-        "held_out": held_out,
-        "optimal": c.family.optimal_return(tasks).mean(),
-        "baselines": baselines,
-    }
-    return json.loads(json.dumps(result, default=lambda x: x.tolist()))
+def families():
+    """The families and their options."""
+    lines = ["families and their options, as in --env bandit:arms=10,horizon=100:"]
+    for name in envs.FAMILIES:
+        options = ", ".join(f"{option}={value!r}" for option, value in options_of(name).items())
+        lines.append(f"  {name:18} {options}")
+    return "\n".join(lines)

@@ -166,31 +166,6 @@ def text(c, theta, lines):
     return out
 
 
-def table(result):
-    """The result as text: a line for the algorithm, for each baseline and for the optimum."""
-    test, baselines = result["held_out"], dict(result["baselines"])
-    rows = {result["algo"]: test, "untrained": baselines.pop("random"), **baselines}
-    kind = "tasks (the training tasks themselves)" if test["splits_coincide"] else "held-out tasks"
-    text = f"{result['env']}: mean return on {test['tasks']} {kind}, with 95 % interval, after k adaptation\n"
-    text += f"steps of {test['adapt_episodes']} episodes each, measured on {test['episodes']} fresh one{'s' * (test['episodes'] > 1)}\n"
-    text += f"{'k':10}" + "".join(f"{k:>17}" for k in range(len(test["mean"])))
-    for name, row in rows.items():
-        cells = [
-            f"{mean:.2f} ± {half:.2f}" for mean, half in zip(row["mean"], row["ci95"], strict=True)
-        ]
-        text += f"\n{name:10}" + "".join(f"{cell:>17}" for cell in cells)
-    iterations, steps, seconds = (
-        result["config"]["iterations"],
-        result["env_steps"],
-        result["seconds"],
-    )
-    text += f"\n{'optimum':10}{result['optimal']:>17.2f}\n"
-    return (
-        text
-        + f"{iterations} iterations, {steps:,.0f} environment steps, {seconds:.1f} s of training"
-    )
-
-
 # --- As SVG ---
 def require_plots(out):
     """Raise Stop where there is no directory for plots, or nothing to draw them."""

@@ -1,19 +1,24 @@
-"""Every option of a run: its default, its help, what is allowed. The command line is made from it.
+"""Every option of a run: its default, its help, what is allowed. cli.py makes its flags from it.
 
-`DEFAULTS` holds what suits an algorithm or a family better than the default; `Setting` puts the layers together;
-`parser` turns it into options.
+In this order: DEFAULTS, which suit an algorithm or a family better than the plain defaults;
+IGNORED, the options that a choice leaves without effect; what is allowed; `Setting`, all options
+and their checks; and how options and families are written as text.
+
+The names of algorithms, inner loops, estimators, baselines, activations and families stand where
+these things are, in metarl.py, policies.py and envs.py. They are looked up whenever a setting is
+checked, so that what is added there, or to those tables by a program, is an option at once.
 """
 
-import argparse
-import contextlib
+import ast
+import inspect
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import envs
+import metarl
 import policies
-from metarl import BLACK_BOXES, GRADIENTS, INNER_LOOPS
-from policies import ESTIMATORS
+from metarl import BLACK_BOXES, GRADIENTS
 
 BANDITS = {
     "policy": "linear",
@@ -22,267 +27,440 @@ BANDITS = {
     "alpha": 8.0,
     "beta": 0.03,
     "tasks": 40,
+    "episodes": 1,
+    "test_tasks": 400,
+    "adapt_episodes": 1,
 }
-BANDITS |= {"episodes": 1, "test_tasks": 400, "adapt_episodes": 1}
 BLACK_BOX = {
     "policy": "linear",
     "inner": "hc",
     "learn_alpha": True,
     "deterministic": True,
     "episodes": 20,
+    "adapt_episodes": 20,
+    "test_tasks": 400,
+    "test_episodes": 1,
 }
-BLACK_BOX |= {"adapt_episodes": 20, "test_tasks": 400, "test_episodes": 1}
-DEFAULTS = {  # what differs from Setting by family, by algorithm, and by both; the later wins
-    "reptile": {"inner_steps": 3},
-    "joint": {"inner_steps": 0},
-    "fomaml": {"estimator": "first-order"},
-    "emaml": {"estimator": "log-prob", "sampling_term": True, "beta": 0.0003},
-    "es-maml": BLACK_BOX | {"population": 500, "beta": 0.05, "sigma": 0.2, "iterations": 300},
-    "nes": BLACK_BOX,
-    "cma-es": BLACK_BOX,
+ES_MAML = {
+    **BLACK_BOX,
+    "population": 500,
+    "beta": 0.05,
+    "sigma": 0.2,
+    "iterations": 300,
+}
+MAML_ON_POINTMASS = {"learn_alpha": True, "std": 0.4, "tasks": 40}
+
+# What differs from the defaults in Setting. Three layers: by family, by algorithm, by both.
+# The later wins, and what is given wins over all.
+DEFAULTS = {
+    # by family
     "pointmass": {"std": 0.5},
-    "maml pointmass": {"learn_alpha": True, "std": 0.4, "tasks": 40},
-    "fomaml pointmass": {"learn_alpha": True},
     "sparse-pointmass": {"alpha": 0.25, "test_tasks": 80},
     "fourcorners": {"hidden": (32,), "iterations": 150, "test_tasks": 80},
     "bandit": BANDITS,
     "linear-bandit": BANDITS,
+    # by algorithm
+    "fomaml": {"estimator": "first-order"},
+    "emaml": {"estimator": "log-prob", "sampling_term": True, "beta": 0.0003},
+    "joint": {"inner_steps": 0},
+    "reptile": {"inner_steps": 3},
+    "es-maml": ES_MAML,
+    "nes": BLACK_BOX,
+    "cma-es": BLACK_BOX,
+    # by both
+    "maml pointmass": MAML_ON_POINTMASS,
+    "fomaml pointmass": MAML_ON_POINTMASS,
     "maml turned-pointmass": {"alpha": 1.0},
+    "fomaml turned-pointmass": {"alpha": 1.0},
     "reptile fourcorners": {"alpha": 1.0},
     "reptile bandit": {"alpha": 1.0, "epsilon": 0.03},
     "reptile linear-bandit": {"alpha": 1.0, "epsilon": 0.03},
 }
 
+OF_BLACK_BOXES = ("inner_sigma", "population", "sigma", "fitness", "nes")
+OF_META_GRADIENTS = ("estimator", "sampling_term", "learn_alpha", "beta_alpha")
+OF_ADVANTAGES = ("gamma", "lam", "baseline", "standardise")
+NOT_OF_BLACK_BOXES = (
+    "alpha_decay",
+    "inner_optimizer",
+    "estimator",
+    "sampling_term",
+    "beta_alpha",
+    "max_norm",
+    "epsilon",
+)
 
-def option(default, help, allowed):
-    """A field with its default, its one-line help, and what is allowed: in words, and as a predicate."""
-    words, holds = allowed
-    return field(
-        default=None, metadata={"default": default, "help": help, "allowed": words, "holds": holds}
-    )
+# (option, its value): the options that are then never read. What is not listed here, as an
+# algorithm or an inner loop of one's own, may read all of them.
+IGNORED = {
+    ("algo", "maml"): ("epsilon", *OF_BLACK_BOXES),
+    ("algo", "fomaml"): ("epsilon", *OF_BLACK_BOXES),
+    ("algo", "emaml"): ("epsilon", *OF_BLACK_BOXES),
+    ("algo", "joint"): ("epsilon", *OF_BLACK_BOXES, *OF_META_GRADIENTS),
+    ("algo", "reptile"): ("outer", "beta", "max_norm", *OF_BLACK_BOXES, *OF_META_GRADIENTS),
+    ("algo", "es-maml"): (*NOT_OF_BLACK_BOXES, "tasks", "nes"),
+    ("algo", "nes"): (*NOT_OF_BLACK_BOXES, "outer", "beta", "fitness"),
+    ("algo", "cma-es"): (*NOT_OF_BLACK_BOXES, "outer", "beta", "fitness", "nes"),
+    ("inner", "pg"): ("inner_sigma",),
+    ("inner", "es"): OF_ADVANTAGES,
+    ("inner", "hc"): ("alpha", *OF_ADVANTAGES),
+    ("policy", "linear"): ("hidden", "activation"),
+    ("deterministic", True): ("std",),
+    ("learn_alpha", False): ("beta_alpha",),
+    ("outer", "trpo"): ("beta", "beta_alpha", "max_norm"),
+}
 
 
-# fmt: off
-def flag(f): return "--" + f.name.replace("_", "-")
-def one_of(*names): return ", ".join(names), lambda value: value in names
-def whole(least): return f"a whole number of at least {least}", lambda n: type(n) is int and n >= least
-POSITIVE = "a finite number above 0", lambda x: type(x) in (int, float) and 0 < x < math.inf
-FRACTION = "a number from 0 to 1", lambda x: type(x) in (int, float) and 0 <= x <= 1
-WIDTHS = "whole numbers above 0", lambda ns: type(ns) is tuple and all(type(n) is int and n > 0 for n in ns)
-FAMILY = ", ".join(envs.FAMILIES), lambda name: name.partition(":")[0] in envs.FAMILIES
-TRUTH = "True or False", lambda value: type(value) is bool
-# fmt: on
+# --- What is allowed: `value in allowed` says whether a value is, `str(allowed)` what would be ---
+class OneOf:
+    """The names in a table (a dict or a tuple), as they are when asked."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __contains__(self, value):
+        return value in tuple(self.table)
+
+    def __str__(self):
+        return ", ".join(self.table)
+
+
+class Family(OneOf):
+    """The name of a family, perhaps with options: bandit:arms=10."""
+
+    def __contains__(self, text):
+        return super().__contains__(text.partition(":")[0])
+
+
+class Such:
+    """The values for which a predicate holds, and words for them."""
+
+    def __init__(self, words, predicate):
+        self.words = words
+        self.predicate = predicate
+
+    def __contains__(self, value):
+        return self.predicate(value)
+
+    def __str__(self):
+        return self.words
+
+
+def whole(least):
+    def is_whole(n):
+        return type(n) is int and n >= least  # not a bool, which is an int to Python
+
+    return Such(f"a whole number of at least {least}", is_whole)
+
+
+def is_number(x):
+    return type(x) in (int, float)
+
+
+def is_positive(x):
+    return is_number(x) and 0 < x < math.inf
+
+
+def is_fraction(x):
+    return is_number(x) and 0 <= x <= 1
+
+
+def are_widths(value):
+    return type(value) is tuple and all(n in whole(1) for n in value)
+
+
+def is_truth(value):
+    return type(value) is bool
+
+
+POSITIVE = Such("a finite number above 0", is_positive)
+FRACTION = Such("a number from 0 to 1", is_fraction)
+WIDTHS = Such("whole numbers above 0", are_widths)
+TRUTH = Such("True or False", is_truth)
+
+
+def option(default, allowed, help):
+    """A field of Setting. Its value is None at first, so that `Setting` sees what is not given."""
+    return field(default=None, metadata={"default": default, "allowed": allowed, "help": help})
 
 
 @dataclass(frozen=True)
 class Setting:
     """All options of a run, each a plain value; ValueError for one that is not allowed.
 
-    What is None takes its default, or that of algorithm and family in DEFAULTS. In Python `env` and `policy` may also
-    be objects that behave like a family of envs.py and like Policy.
+    What is None takes its default, from DEFAULTS or from here. In Python `env` and `policy` may
+    also be objects that behave like a family of envs.py and like Policy.
+
+    A setting may hold options that its algorithm ignores: one is often made from another, by
+    dataclasses.replace. On the command line they are refused, by `refuse_ignored`.
     """
 
-    algo: str = option("maml", "algorithm", one_of(*GRADIENTS, "reptile", *BLACK_BOXES))
-    env: str = option("pointmass", "task family, with options as in bandit:arms=10", FAMILY)
+    algo: str = option("maml", OneOf(metarl.ALGORITHMS), "the algorithm of the outer loop")
+    env: str = option(
+        "pointmass", Family(envs.FAMILIES), "task family, with options as in bandit:arms=10"
+    )
+
     policy: str = option(
-        "mlp", "policy network; linear has no hidden layers", one_of("linear", "mlp")
+        "mlp", OneOf(("linear", "mlp")), "policy network; linear has no hidden layers"
     )
-    hidden: tuple = option((64, 64), "units in each hidden layer of the mlp", WIDTHS)
+    hidden: tuple = option((64, 64), WIDTHS, "units in each hidden layer of the mlp")
+    activation: str = option(
+        "tanh", OneOf(policies.ACTIVATIONS), "activation of the hidden layers of the mlp"
+    )
     std: float = option(
-        1.0, "first standard deviation of the actions of a Gaussian policy", POSITIVE
+        1.0, POSITIVE, "standard deviation of continuous actions at first; it is learned"
     )
-    activation: str = option("tanh", "of the hidden layers", one_of(*policies.ACTIVATIONS))
-    alpha: float = option(0.5, "inner step size", POSITIVE)
-    alpha_decay: float = option(0.5, "factor on alpha in inner steps after the first", POSITIVE)
-    beta: float = option(0.003, "outer step size of sgd and adam", POSITIVE)
-    beta_alpha: float = option(
-        0.03, "outer step size of learned step sizes, in their logarithm", POSITIVE
+    deterministic: bool = option(
+        False, TRUTH, "take the policy's most probable action; not with policy gradients"
     )
-    epsilon: float = option(1.0, "outer step of reptile, a fraction of the way to phi_k", POSITIVE)
-    tasks: int = option(20, "tasks in an iteration", whole(1))
-    episodes: int = option(
-        20, "K, episodes of a task for one inner step: for a gradient, or as queries", whole(1)
+
+    inner: str = option("pg", OneOf(metarl.INNER_LOOPS), "inner loop; all but black boxes take pg")
+    inner_steps: int = option(1, whole(0), "k, inner steps in training; joint has none")
+    alpha: float = option(0.5, POSITIVE, "inner step size; hc has none")
+    alpha_decay: float = option(0.5, POSITIVE, "factor on alpha in inner steps after the first")
+    learn_alpha: bool = option(
+        False, TRUTH, "meta-learn a factor on alpha (hc: on inner-sigma) for each parameter"
     )
-    inner_steps: int = option(1, "k, inner steps in training; joint has none", whole(0))
     inner_optimizer: str = option(
-        "sgd", "of the inner steps; maml takes sgd only", one_of("sgd", "adam")
+        "sgd", OneOf(("sgd", "adam")), "optimiser of the inner steps; adam for reptile only"
     )
+    inner_sigma: float = option(0.3, POSITIVE, "noise of the queries of the inner loops es and hc")
+    gamma: float = option(0.99, FRACTION, "discount of rewards per time step; pg only")
+    lam: float = option(1.0, FRACTION, "lambda of the generalised advantages; pg only")
+    baseline: str = option(
+        "time", OneOf(policies.BASELINES), "what returns-to-go are compared with; pg only"
+    )
+    standardise: bool = option(
+        True, TRUTH, "scale the advantages of a task to mean 0, deviation 1; pg only"
+    )
+
     estimator: str = option(
-        "lvc", "what the meta-gradient sees of the inner step", one_of(*ESTIMATORS)
+        "lvc", OneOf(policies.ESTIMATORS), "what the meta-gradient sees of the inner step"
     )
     sampling_term: bool = option(
-        False, "add what the sampling of the inner episodes contributes", TRUTH
+        False, TRUTH, "add what the sampling of the inner episodes contributes"
     )
-    learn_alpha: bool = option(
-        False, "meta-learn a factor on the inner step (hc: the noise) of each parameter", TRUTH
-    )
-    outer: str = option(
-        "adam", "optimiser of maml and its kin and of es-maml", one_of("sgd", "adam", "trpo")
+    outer: str = option("adam", OneOf(("sgd", "adam", "trpo")), "optimiser of the outer steps")
+    beta: float = option(0.003, POSITIVE, "outer step size of sgd and adam")
+    beta_alpha: float = option(
+        0.03, POSITIVE, "outer step size of the factors that learn-alpha learns, in their logarithm"
     )
     max_norm: float = option(
-        10.0, "length to which sgd and adam scale down a longer outer gradient", POSITIVE
+        10.0, POSITIVE, "length to which sgd and adam scale down a longer outer gradient"
     )
-    gamma: float = option(0.99, "discount of rewards, per time step", FRACTION)
-    lam: float = option(1.0, "lambda of the generalised advantages", FRACTION)
-    baseline: str = option(
-        "time", "what returns-to-go are compared with", one_of(*policies.BASELINES)
-    )
-    standardise: bool = option(True, "scale the advantages of a task to mean 0, deviation 1", TRUTH)
-    iterations: int = option(100, "outer steps", whole(1))
-    seed: int = option(0, "of all noise", whole(0))
-    dtype: str = option("float64", "of all numbers", one_of("float32", "float64"))
-    test_tasks: int = option(40, "held-out tasks", whole(2))
-    test_episodes: int = option(40, "episodes that measure the return on a held-out task", whole(1))
-    adapt_episodes: int = option(
-        40, "episodes for one adaptation step on a held-out task", whole(1)
-    )
-    test_steps: int = option(3, "adaptation steps on held-out tasks", whole(0))
-    inner: str = option("pg", "inner loop of es-maml, nes and cma-es", one_of(*INNER_LOOPS))
-    inner_sigma: float = option(0.3, "noise of the queries of the inner loops es and hc", POSITIVE)
-    deterministic: bool = option(
-        False, "act by the mode of the policy; not with policy gradients", TRUTH
-    )
-    population: int = option(24, "n, points in a generation of es-maml, nes and cma-es", whole(2))
-    sigma: float = option(0.1, "first standard deviation of es-maml, nes and cma-es", POSITIVE)
+    epsilon: float = option(1.0, POSITIVE, "outer step size: the fraction of the way to phi_k")
+
+    population: int = option(24, whole(2), "n, points in a generation")
+    sigma: float = option(0.1, POSITIVE, "standard deviation of a generation at first")
     fitness: str = option(
-        "ranks", "what es-maml weighs directions by", one_of("raw", "standardised", "ranks")
+        "ranks", OneOf(("raw", "standardised", "ranks")), "what directions are weighed by"
     )
-    nes: str = option("snes", "the strategy of nes", one_of("snes", "xnes"))
-    compare: str = option("none", "a baseline to train and test beside it", one_of("none", "joint"))
+    nes: str = option("snes", OneOf(metarl.NES), "the strategy of nes")
+
+    iterations: int = option(100, whole(1), "outer steps")
+    tasks: int = option(20, whole(1), "tasks in an iteration")
+    episodes: int = option(
+        20, whole(1), "K, episodes of a task for one inner step: for a gradient, or as queries"
+    )
+    seed: int = option(0, whole(0), "seed of all noise")
+    dtype: str = option("float64", OneOf(("float32", "float64")), "type of all numbers")
+
+    test_tasks: int = option(40, whole(2), "held-out tasks")
+    test_steps: int = option(3, whole(0), "adaptation steps on a held-out task")
+    adapt_episodes: int = option(40, whole(1), "K, episodes for one of these steps")
+    test_episodes: int = option(40, whole(1), "episodes that measure the return after each step")
+    compare: str = option(
+        "none", OneOf(("none", "joint")), "a baseline to train and test beside the algorithm"
+    )
 
     def __post_init__(self):
-        algo, family = self.algo or "maml", str(self.env or "pointmass").partition(":")[0]
-        special = {
-            k: v
-            for layer in (family, algo, f"{algo} {family}")
-            for k, v in DEFAULTS.get(layer, {}).items()
-        }
+        special = layers(self.algo, self.env)
         for f in fields(self):
             if getattr(self, f.name) is None:
-                object.__setattr__(self, f.name, special.get(f.name, f.metadata["default"]))
-            value = getattr(self, f.name)
-            if isinstance(value, str) or f.name not in ("env", "policy"):
-                self.require(f.metadata["holds"](value), f.name, f.metadata["allowed"])
-        if isinstance(self.policy, str):
-            self.require(self.network.size <= 10**7, "hidden", "at most ten million parameters")
-        for holds, name, allowed in self.combinations():
-            self.require(holds, name, allowed)
+                value = special.get(f.name, f.metadata["default"])
+                # Nothing may be assigned in a frozen dataclass, so that a run cannot change its
+                # setting. But this one is still being made:
+                object.__setattr__(self, f.name, value)
+            self.check(f)
+        if isinstance(self.policy, str) and self.network.size > 10**7:
+            self.refuse("hidden", "at most ten million parameters")
+        self.check_inner_loop()
+        self.check_outer_loop()
+        self.check_black_boxes()
 
-    def combinations(self):
-        """What is allowed for one option because of others: (whether it holds, option, what is allowed)."""
-        algo, gradients, black = self.algo, self.algo in GRADIENTS, self.algo in BLACK_BOXES
-        first, pair = self.estimator == "first-order", 2 if self.inner == "es" else 1
-        yield (
-            (algo == "joint") == (self.inner_steps == 0),
-            "inner_steps",
-            "0 for joint, else at least 1",
-        )
-        yield not gradients or self.inner_optimizer == "sgd", "inner_optimizer", f"sgd for {algo}"
-        yield algo != "fomaml" or first, "estimator", "first-order for fomaml"
-        yield algo != "emaml" or self.sampling_term, "sampling_term", "on for emaml"
-        yield (
-            not self.sampling_term or gradients and algo != "joint",
-            "sampling_term",
-            f"off for {algo}",
-        )
-        exact = first or self.estimator == "log-prob"
-        yield (
-            not self.sampling_term or exact,
-            "estimator",
-            "log-prob or first-order: others count the sampling twice",
-        )
-        yield (
-            not self.learn_alpha or black or gradients and algo != "joint",
-            "learn_alpha",
-            f"off for {algo}",
-        )
-        yield self.outer != "trpo" or gradients, "outer", f"sgd or adam for {algo}"
-        yield black or self.inner == "pg", "inner", f"pg for {algo}"
+    def check(self, f):
+        """What is allowed for an option by itself."""
+        value = getattr(self, f.name)
+        if f.name in ("env", "policy") and not isinstance(value, str):
+            return  # an object
+        if value not in f.metadata["allowed"]:
+            self.refuse(f.name, f.metadata["allowed"])
+
+    def check_inner_loop(self):
+        if self.algo == "joint" and self.inner_steps != 0:
+            self.refuse("inner_steps", "0 for joint")
+        if self.algo != "joint" and self.inner_steps == 0:
+            self.refuse("inner_steps", "at least 1, but for joint")
+        if self.algo in GRADIENTS and self.inner_optimizer != "sgd":
+            self.refuse("inner_optimizer", f"sgd for {self.algo}")
+        if self.algo not in BLACK_BOXES and self.inner != "pg":
+            self.refuse("inner", f"pg for {self.algo}")
+        if self.inner == "pg" and self.deterministic:
+            self.refuse("deterministic", "off for policy gradients")
         for name in ("episodes", "adapt_episodes"):
-            yield getattr(self, name) >= pair, name, "at least 2, a pair, for the inner loop es"
-        yield (
-            not black or self.compare == "none",
-            "compare",
-            f"none for {algo}: joint takes policy gradients",
-        )
-        yield (
-            not (self.inner == "pg" and self.deterministic),
-            "deterministic",
-            "off for policy gradients",
-        )
-        yield (
-            algo != "es-maml" or self.population % 2 == 0,
-            "population",
-            "even for es-maml, as pairs are",
-        )
+            if self.inner == "es" and getattr(self, name) < 2:
+                self.refuse(name, "at least 2, a pair, for the inner loop es")
 
-    def require(self, holds, name, allowed):
-        if not holds:
-            raise ValueError(
-                f"{flag(self.__dataclass_fields__[name])} {getattr(self, name)}: must be {allowed}"
-            )
+    def check_outer_loop(self):
+        differentiates = self.algo in GRADIENTS and self.algo != "joint"  # through inner steps
+        if self.algo == "fomaml" and self.estimator != "first-order":
+            self.refuse("estimator", "first-order for fomaml")
+        if self.algo == "emaml" and not self.sampling_term:
+            self.refuse("sampling_term", "on for emaml")
+        if self.sampling_term and not differentiates:
+            self.refuse("sampling_term", f"off for {self.algo}")
+        if self.sampling_term and self.estimator not in ("first-order", "log-prob"):
+            self.refuse("estimator", "log-prob or first-order: others count the sampling twice")
+        if self.learn_alpha and not differentiates and self.algo not in BLACK_BOXES:
+            self.refuse("learn_alpha", f"off for {self.algo}")
+        if self.outer == "trpo" and self.algo not in GRADIENTS:
+            self.refuse("outer", f"sgd or adam for {self.algo}")
+
+    def check_black_boxes(self):
+        if self.algo == "es-maml" and self.population % 2 == 1:
+            self.refuse("population", "even for es-maml, as pairs are")
+        if self.algo in BLACK_BOXES and self.compare != "none":
+            self.refuse("compare", f"none for {self.algo}: joint takes policy gradients")
+        if self.inner_optimizer != "sgd" and self.compare != "none":
+            self.refuse("compare", "none with --inner-optimizer adam: joint takes sgd")
+
+    def refuse(self, name, allowed):
+        raise ValueError(f"{flag(name)} {getattr(self, name)}: must be {allowed}")
 
     @cached_property
     def family(self):
-        if not isinstance(self.env, str):
-            return self.env
-        import ast
-        name, _, text = self.env.partition(":")
-        call = ast.parse(f"dict({text})", mode="eval").body
-        return envs.make(name, **{k.arg: ast.literal_eval(k.value) for k in call.keywords})
-
-    pi = property(lambda self: self.network)
+        if isinstance(self.env, str):
+            return make_family(self.env)
+        return self.env
 
     @cached_property
     def network(self):
         if not isinstance(self.policy, str):
             return self.policy
-        env, hidden = self.family, self.hidden if self.policy == "mlp" else ()
-        head = self.activation, self.deterministic, self.std
-        return policies.Policy(env.obs_dim, env.action_dim, env.discrete, hidden, *head)
+        return policies.Policy(
+            self.family.obs_dim,
+            self.family.action_dim,
+            self.family.discrete,
+            self.hidden if self.policy == "mlp" else (),
+            self.activation,
+            self.deterministic,
+            self.std,
+        )
 
 
-# --- The same on the command line ---
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
+def layers(algo, env):
+    """{option: value}: what DEFAULTS says of an algorithm and a family (None: the usual ones)."""
+    algo = algo or "maml"
+    family = str(env or "pointmass").partition(":")[0]
+    special = {}
+    for layer in (family, algo, f"{algo} {family}"):  # the later wins
+        special.update(DEFAULTS.get(layer, {}))
+    return special
 
 
-def number(kind):
-    """A function from text to float or, for an int or tuple of them, int; other text stays, for Setting to refuse."""
-
-    def convert(text):
-        with contextlib.suppress(ValueError):
-            return int(text) if kind is tuple else kind(text)
-        return text
-
-    return convert
+def joint_beside(c):
+    """The setting of the baseline that --compare joint trains beside c."""
+    return replace(
+        c, algo="joint", inner_steps=0, sampling_term=False, learn_alpha=False, compare="none"
+    )
 
 
-def default(f):
-    """The default of an option as text, with what differs by algorithm and family."""
-    text = lambda value: " ".join(map(str, value)) if f.type is tuple else str(value)
-    special = [
-        f"{name} {text(values[f.name])}" for name, values in DEFAULTS.items() if f.name in values
+def ignored(c):
+    """{option: why}: what a run with the setting c never reads, and the choice that is to blame."""
+    why = {}
+    for (name, value), options in IGNORED.items():
+        if getattr(c, name) == value:
+            for each in options:
+                why.setdefault(each, as_given(name, value))
+    if c.family.discrete:
+        why.setdefault("std", as_given("env", label(c.env)))
+    if c.compare == "joint":  # two runs: what neither of them reads
+        beside = ignored(joint_beside(c))
+        why = {name: reason for name, reason in why.items() if name in beside}
+    return why
+
+
+def refuse_ignored(c, given):
+    """Raise ValueError if among the options `given` {name: value} are some that c ignores."""
+    why = ignored(c)
+    wrong = [
+        f"{as_given(name, value)}: not used by {why[name]}"
+        for name, value in given.items()
+        if name in why
     ]
-    return "; ".join([text(f.metadata["default"]), *special])
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
-def parser():
-    """An ArgumentParser with a flag for each field of Setting, absent where it is not given. ValueError for bad input."""
-    form = lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=140)
-    about = "Outer-loop meta-reinforcement learning, judged on held-out tasks."
-    p = Parser(prog="metarl.py", description=about, allow_abbrev=False, formatter_class=form)
-    for f in fields(Setting):
-        names = f": {f.metadata['allowed']}" if f.type is str else ""
-        options = {
-            "default": argparse.SUPPRESS,
-            "help": f"{f.metadata['help']}{names} [{default(f)}]",
-        }
-        if f.type is bool:
-            p.add_argument(flag(f), action=argparse.BooleanOptionalAction, **options)
-        else:
-            options |= {"nargs": "*"} if f.type is tuple else {}
-            metavar = {float: "X", str: "NAME"}.get(f.type, "N")
-            p.add_argument(flag(f), type=number(f.type), metavar=metavar, **options)
-    return p
+# --- An option as text ---
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def label(thing):
+    """A family or a policy in words: its text, or the name of its class."""
+    if isinstance(thing, str):
+        return thing
+    return type(thing).__name__
+
+
+def as_text(value):
+    if value is True:
+        return "on"
+    if value is False:
+        return "off"
+    if isinstance(value, tuple):
+        return " ".join(str(x) for x in value)
+    return str(value)
+
+
+def as_given(name, value):
+    """An option as one gives it on the command line."""
+    if value is True:
+        return flag(name)
+    if value is False:
+        return flag(f"no_{name}")
+    return f"{flag(name)} {as_text(value)}"
+
+
+# --- A family as text ---
+def make_family(text):
+    """The family of a text as "bandit:arms=10,horizon=100"; ValueError for what is not known."""
+    name, _, options = text.partition(":")
+    if name not in envs.FAMILIES:
+        known = ", ".join(envs.FAMILIES)
+        raise ValueError(f"environment {name!r}: must be one of {known}")
+    given = keyword_arguments(options)
+    known = options_of(name)
+    if given is None or not given.keys() <= known.keys():
+        allowed = ", ".join(f"{option}={value!r}" for option, value in known.items())
+        raise ValueError(f"options of environment {name} {options!r}: must be among {allowed}")
+    return envs.make(name, **given)
+
+
+def options_of(name):
+    """{option: default} of a family: the arguments of its class."""
+    parameters = inspect.signature(envs.FAMILIES[name]).parameters
+    return {option: p.default for option, p in parameters.items()}
+
+
+def keyword_arguments(text):
+    """{name: value} of a text as Python writes keyword arguments; None if it is something else."""
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        # A text with brackets of its own can close ours, and make something else than one call.
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            return None
+        return {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None

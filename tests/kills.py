@@ -21,29 +21,16 @@ import numpy as np
 
 import metarl
 from harness import cli
+from tests.command_line import arguments
 
 ROOT = Path(metarl.__file__).parent
-SMALL = [
-    "--hidden",
-    "4",
-    "--tasks",
-    "2",
-    "--episodes",
-    "2",
-    "--iterations",
-    "60",
-    "--test-tasks",
-    "2",
-    "--test-episodes",
-    "2",
-    "--quiet",
-]
+SMALL = dict(hidden=(4,), tasks=2, episodes=2, iterations=60, test_tasks=2, test_episodes=2)
 PROGRAM = "import sys; from harness import cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; sys.exit(cli.main())"
 
 
 def start(*flags):
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, flags)],
+        [sys.executable, "-c", PROGRAM, *map(str, flags), "--quiet"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -62,7 +49,7 @@ def contents(directory):
 def undisturbed(algo, directory):
     """The contents of a run that nothing happens to, and the seconds that it takes."""
     began = time.perf_counter()
-    assert start("--algo", algo, *SMALL, "--out", directory).wait() == 0
+    assert start(*arguments(algo=algo, **SMALL), "--out", directory).wait() == 0
     return contents(directory), time.perf_counter() - began
 
 
@@ -71,9 +58,10 @@ def trial(algo, expected, seconds, directory, seed):
     noise, kills = np.random.default_rng(seed), 0
     while True:
         fresh = not (directory / "checkpoint.npz").exists()
-        process = start(
-            *(["--algo", algo, *SMALL, "--out", directory] if fresh else ["--resume", directory])
-        )
+        if fresh:
+            process = start(*arguments(algo=algo, **SMALL), "--out", directory)
+        else:
+            process = start("--resume", directory)
         try:
             process.wait(noise.uniform(0.2, 1.2) * seconds if kills < 4 else None)
         except subprocess.TimeoutExpired:

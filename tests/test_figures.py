@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import metarl
 from harness import cli, figures
 from harness.settings import Setting
-from test_metarl import SMALL, arguments
+from test_metarl import SMALL
+from tests.command_line import arguments
 
 FAMILIES = [
     "pointmass:horizon=6",
@@ -491,34 +492,3 @@ def test_pictures_of_the_readme_need_matplotlib(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         pictures.main(["--only", "arms"])
     assert stop.value.code == 2 and "pip install matplotlib" in capsys.readouterr().err
-
-
-# --- The table of results ---
-def test_each_row_of_the_table_has_its_own_numbers():
-    row = lambda x: {"mean": [x, x + 0.5], "ci95": [0.25, 0.125]}
-    held_out = {
-        "tasks": 3,
-        "splits_coincide": False,
-        "adapt_episodes": 20,
-        "episodes": 1,
-        **row(-3.0),
-    }
-    result = {
-        "env": "pointmass",
-        "algo": "maml",
-        "held_out": held_out,
-        "optimal": -0.5,
-        "env_steps": 12345.0,
-    }
-    result |= {
-        "baselines": {"random": row(-9.0), "joint": row(-6.0)},
-        "config": {"iterations": 7},
-        "seconds": 1.25,
-    }
-    *_, maml, untrained, joint, optimum, run = figures.table(result).splitlines()
-    assert maml.split() == "maml -3.00 ± 0.25 -2.50 ± 0.12".split()
-    assert untrained.split() == "untrained -9.00 ± 0.25 -8.50 ± 0.12".split()
-    assert joint.split() == "joint -6.00 ± 0.25 -5.50 ± 0.12".split()
-    assert optimum.split() == ["optimum", "-0.50"] and run.startswith(
-        "7 iterations, 12,345 environment steps, 1.2 s"
-    )

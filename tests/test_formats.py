@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from harness import cli
+from harness import checkpoints, cli
 from harness.settings import Setting
 from metarl import ALGORITHMS
-from test_metarl import arguments
+from tests.command_line import arguments
 
 PATH = Path(__file__).parents[1] / "docs" / "result-schema.json"
 SCHEMA = json.loads(PATH.read_text())
@@ -23,9 +23,16 @@ TYPES = {
     "boolean": bool,
     "integer": int,
     "number": (int, float),
+    "null": type(None),
 }
 KEYWORDS = {"$defs", "$ref", "$schema", "title", "description", "type", "const", "enum", "minimum"}
 KEYWORDS |= {"items", "minItems", "properties", "required", "additionalProperties"}
+
+
+def is_of(value, kind):
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, TYPES[kind])
 
 
 def faults(value, schema, path="result"):
@@ -33,10 +40,9 @@ def faults(value, schema, path="result"):
     assert schema.keys() <= KEYWORDS, schema.keys() - KEYWORDS
     if "$ref" in schema:
         return faults(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], path)
-    kind = schema.get("type")
-    if kind and (
-        not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "boolean")
-    ):
+    kinds = schema.get("type", [])
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if kinds and not any(is_of(value, kind) for kind in kinds):
         return [path]
     number = isinstance(value, (int, float))
     bad = (
@@ -105,6 +111,15 @@ def test_a_result_keeps_to_its_schema(run):
     ].items()
 
 
+def test_what_is_not_known_is_null(run):
+    """The optimum of a family that has none, and the interval of a single task."""
+    result = json.loads((run / "result.json").read_text())
+    result["optimal"] = None
+    for row in (result["held_out"], *result["baselines"].values()):
+        row["ci95"] = [None for _ in row["ci95"]]
+    assert all_faults(result) == []
+
+
 def described_options():
     """What the schema says of `config`, from the fields of Setting."""
     types = {str: "string", float: "number", int: "integer", bool: "boolean"}
@@ -114,7 +129,7 @@ def described_options():
         if f.type is tuple:
             kind["items"] = {"type": "integer", "minimum": 1}
         elif f.type is str and f.name != "env":
-            kind = {"enum": f.metadata["allowed"].split(", ")}
+            kind = {"enum": str(f.metadata["allowed"]).split(", ")}
         properties[f.name] = {"description": f.metadata["help"], **kind}
     return {"required": list(properties), "additionalProperties": False, "properties": properties}
 
@@ -127,13 +142,16 @@ def test_the_schema_knows_every_option():
     assert {name: top[name] for name in ("algo", "env", "policy", "seed")}.items() <= options[
         "properties"
     ].items()
-    assert top["schema"]["const"] == cli.SCHEMA
+    assert top["schema"]["const"] == checkpoints.SCHEMA
 
 
 @pytest.mark.parametrize(
     "change, where",
     [
         (lambda r: r.pop("optimal"), "result.optimal"),
+        (lambda r: r.update(optimal="unknown"), "result.optimal"),
+        (lambda r: r["held_out"].pop("distinct_tasks"), "result.held_out.distinct_tasks"),
+        (lambda r: r["held_out"]["mean"].append(None), "result.held_out.mean[3]"),
         (lambda r: r.update(extra=1), "result.extra"),
         (lambda r: r.update(schema=2), "result.schema"),
         (lambda r: r.update(seconds=-1.0), "result.seconds"),
@@ -157,7 +175,7 @@ def test_what_breaks_the_schema_is_found(run, change, where):
 def test_a_log_opens_in_pandas(run):
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_csv(run / "log.csv", index_col="iteration")
-    _, state, _ = cli.load(run / "checkpoint.npz")
+    _, state, _ = checkpoints.load(run / "checkpoint.npz")
     assert list(frame.index) == [1, 2] and list(frame.columns) == [
         "pre",
         "post",

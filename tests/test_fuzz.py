@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import metarl
-from harness import cli
+from harness import checkpoints, cli
 from harness.settings import Setting
 from metarl import ALGORITHMS
-from test_metarl import SMALL, arguments
+from test_metarl import SMALL
 from tests import kills
+from tests.command_line import arguments
 
 WORDS = """-1 0 1 2 3.5 1e3 1e400 -0.0 nan inf -inf x '' ü 1_0 0x10 99999999999999999999 -- - --x -h= = 1,2 [] () None
     maml reptile ppo pointmass bandit bandit: bandit:arms=3 bandit:arms=-1 bandit:arms=(( bandit:x=1 :arms=3
@@ -38,7 +40,7 @@ def test_wrong_and_odd_command_lines(seed, nothing_touched, monkeypatch, capsys)
     """2,000 a seed: exit status 2 and one line, or a setting that is in order; never a traceback, nothing written."""
     started = []
     monkeypatch.setattr(cli, "run", lambda c, *others: started.append(c))
-    flags = [f"--{f.name.replace('_', '-')}" for f in cli.fields(Setting)] + [
+    flags = [f"--{f.name.replace('_', '-')}" for f in fields(Setting)] + [
         "--out",
         "--resume",
         "--quiet",
@@ -104,13 +106,13 @@ def test_damaged_checkpoints_are_refused_or_read_right(tmp_path):
     c = Setting(**SMALL)
     saved = next(metarl.train(c, metarl.initial_state(c)))
     path, noise, refused = tmp_path / "checkpoint.npz", np.random.default_rng(0), 0
-    cli.save(path, c, saved, 2.5)
+    checkpoints.save(path, c, saved, 2.5)
     good = path.read_bytes()
     for _ in range(2000):
         path.write_bytes(bad := damaged(good, noise))
         try:
-            c2, state, seconds = cli.load(path)
-        except cli.Stop as stop:
+            c2, state, seconds = checkpoints.load(path)
+        except checkpoints.Stop as stop:
             refused += 1
             assert stop.status == 2 and "\n" not in str(stop)
         else:
@@ -145,7 +147,7 @@ def test_ctrl_c_in_a_real_run(tmp_path):
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert err.count("\n") == 1 and f"python metarl.py --resume {run}" in err
-    state = cli.load(run / "checkpoint.npz")[1]
+    state = checkpoints.load(run / "checkpoint.npz")[1]
     assert len((run / "log.csv").read_text().splitlines()) == state["t"] + 1 > 2
 
 
@@ -161,7 +163,7 @@ def test_a_nan_in_each_quantity_stops_the_run(name, tmp_path, capsys, monkeypatc
     assert cli.main([*arguments(), "--out", str(tmp_path), "--quiet"]) == 3
     err = capsys.readouterr().err
     assert f"iteration 2: not finite: {name};" in err and err.count("\n") == 1
-    assert cli.load(tmp_path / "checkpoint.npz")[1]["t"] == 1
+    assert checkpoints.load(tmp_path / "checkpoint.npz")[1]["t"] == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ import metarl
 from harness import cli
 from harness.settings import Setting
 from harness.workers import attempt, cores, workers
-from test_metarl import arguments
+from tests.command_line import arguments
 
 ROOT = Path(metarl.__file__).parent
 SIZE = dict(tasks=12, test_tasks=7)  # three chunks, the last smaller; two
@@ -455,7 +456,7 @@ def test_resume_keeps_refusing_other_options(tmp_path, capsys):
 
 
 def test_the_setting_does_not_know_of_workers():
-    assert "workers" not in {f.name for f in cli.fields(Setting)}
+    assert "workers" not in {f.name for f in fields(Setting)}
 
 
 # --- Dask ---
