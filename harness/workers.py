@@ -156,7 +156,7 @@ def processes(n):
 
 
 def begin(end, lifeline):
-    """What a worker does first: leave Ctrl-C to the main process, wait at the end of the lifeline."""
+    """What a worker does first: leave Ctrl-C to the main process, and watch the lifeline."""
     lifeline.close()  # its own copy, which would keep the line open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
