@@ -16,7 +16,7 @@ import numpy as np
 
 import metarl
 from harness import figures
-from harness.checkpoints import FILES, SCHEMA, Record, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
+from harness.checkpoints import FILES, SCHEMA, RunDirectory, Stop, load, replacing, save  # noqa: F401 - cli.save, for those who use it
 from harness.figures import PLOTS, require_plots
 from harness.settings import Setting, flag, number, parser
 from harness.workers import workers
@@ -144,7 +144,7 @@ def run(c, state, seconds, out, quiet, plot, spec):
             file=sys.stderr,
         )
     with workers(spec) as map:
-        in_chunks, record = partial(metarl.in_chunks, map=map), Record(out, c, state, seconds)
+        in_chunks, record = partial(metarl.in_chunks, map=map), RunDirectory(out, c, state, seconds)
         try:
             state = iterate(c, state, quiet, in_chunks, record.keep)
             record.checkpoint()
