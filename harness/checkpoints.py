@@ -36,7 +36,7 @@ class Stop(Exception):
 
 @contextlib.contextmanager
 def replacing(path):
-    """A file to write to, beside `path`; then flushed to disk and moved into its place, or dropped."""
+    """A file beside `path`, in the end flushed to disk and moved into its place, or dropped."""
     beside = path.with_name(path.name + ".new")
     try:
         with open(beside, "wb") as file:
@@ -50,7 +50,7 @@ def replacing(path):
 
 # --- One checkpoint ---
 def save(path, c, state, seconds=0.0):
-    """Write a checkpoint: the arrays of the state, and `about`: schema, setting, seconds as JSON."""
+    """Write a checkpoint: the state, and under `about` schema, setting and seconds as JSON."""
     about = json.dumps({"schema": SCHEMA, "setting": asdict(c), "seconds": seconds})
     with replacing(path) as file:
         np.savez(file, about=np.array(about), **state)

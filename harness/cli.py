@@ -167,13 +167,7 @@ def run(c, state, seconds, out, quiet, plot, spec):
     if not quiet:
         print(figures.printable(figures.text(c, state["theta"], record.lines), sys.stdout.encoding))
     if plot:
-        drawn = [
-            (figures.draw_adaptation, c, state["theta"]),
-            (figures.draw_log, record.lines, result["optimal"]),
-        ]
-        for name, arguments in zip(PLOTS, drawn, strict=True):
-            with replacing(out / name) as file:
-                file.write(figures.svg(*arguments))
+        figures.write_plots(out, c, state["theta"], record.lines, result["optimal"])
 
 
 # --- Results ---
