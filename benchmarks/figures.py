@@ -122,7 +122,7 @@ def thinned(log):
 
 
 def comparison(runs, map):
-    """Two pictures: {row of benchmarks.compare: Curve} over training, the same over k, the optimum."""
+    """{row of benchmarks.compare: Curve} over training, the same over k, and the optimum."""
     results = compare.compare(KEPT, algos=COMPARED, budget=BUDGET, seeds=len(SEEDS), map=map)
     over_training = {}
     over_k = {}
