@@ -52,8 +52,8 @@ LEARNING = [(algo, "pointmass", seed) for algo in LEARNERS for seed in SEEDS]
 
 
 def train(algo, env, seed):
-    """A run by the defaults: its setting, its last theta, and a row for each iteration: environment
-    steps so far and return after adaptation, (iterations, 2)."""
+    """A run by the defaults. Returns its setting, its last theta, and its log (iterations, 2):
+    environment steps so far and return after adaptation."""
     c = Setting(algo=algo, env=env, seed=seed)
     states = list(islice(metarl.train(c, metarl.initial_state(c)), c.iterations))
     log = np.array([(state["env_steps"], state["post"]) for state in states])
@@ -62,8 +62,10 @@ def train(algo, env, seed):
 
 # --- Statistics over seeds ---
 def interquartile_mean(values):
-    """The mean over the first axis of its middle half: without a quarter of the n values, rounded
-    down, at either end."""
+    """The mean of the middle half of the values, over the first axis.
+
+    At either end a quarter of them is left out, rounded down.
+    """
     n = len(values)
     outside = n // 4
     return np.sort(values, axis=0)[outside : n - outside].mean(0)
@@ -113,8 +115,10 @@ def learning(runs, map):
 
 
 def thinned(log):
-    """The means of the rows of log over at most POINTS blocks of iterations, which are equally long
-    on a logarithmic axis."""
+    """The means of the rows of log over at most POINTS blocks of iterations.
+
+    The blocks are equally long on a logarithmic axis.
+    """
     ends = np.geomspace(1, len(log) + 1, POINTS + 1)
     starts = np.unique(ends[:-1].astype(int)) - 1
     lengths = np.diff([*starts, len(log)])
@@ -123,7 +127,8 @@ def thinned(log):
 
 def comparison(runs, map):
     """{row of benchmarks.compare: Curve} over training, the same over k, and the optimum."""
-    results = compare.compare(KEPT, algos=COMPARED, budget=BUDGET, seeds=len(SEEDS), map=map)
+    options = dict(budget=BUDGET, seeds=len(SEEDS), map=map)
+    results = compare.compare(KEPT, algos=COMPARED, **options)
     over_training = {}
     over_k = {}
     for name, seeds in results.items():
@@ -140,25 +145,30 @@ def comparison(runs, map):
 def estimates(runs, map):
     with np.errstate(over="ignore"):  # ES with noise beyond what a point mass bears
         rows = estimators.table(ESTIMATES)
-    cosines = {method: row["deep tree"] for method, baseline, row in rows if baseline == "time"}
+    cosines = {}
+    for method, baseline, row in rows:
+        if baseline == "time":
+            cosines[method] = row["deep tree"]
     return draw_estimates, estimators.bias_table(ESTIMATES), cosines
 
 
 # --- How ---
 def draw_learning(figure, curves, optimum):
-    labels = dict(xlabel=STEPS, ylabel="return after adaptation, in training", xscale="log")
-    figures.draw_curves(figure.subplots(), curves, optimum, **labels)
+    axes = figure.subplots()
+    axes.set(xscale="log", xlabel=STEPS, ylabel="return after adaptation, in training")
+    figures.draw_curves(axes, curves, optimum)
     figure.legend(loc="outside right center")
 
 
 def draw_comparison(figure, over_training, over_k, optimum):
     """The return after the last adaptation step over environment steps; after each at the end."""
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    last = len(over_k[COMPARED[0]].x) - 1
-    labels = dict(title=f"after {last} adaptation steps", xlabel=STEPS)
-    figures.draw_curves(left, over_training, optimum, **labels, ylabel="return on held-out tasks")
-    labels = dict(title="after all training", xlabel="adaptation steps", xticks=range(last + 1))
-    figures.draw_curves(right, over_k, optimum, **labels)
+    figures.draw_curves(left, over_training, optimum)
+    figures.draw_curves(right, over_k, optimum)
+    ks = over_k[COMPARED[0]].x
+    left.set(title=f"after {ks[-1]:g} adaptation steps", xlabel=STEPS)
+    left.set_ylabel("return on held-out tasks")
+    right.set(title="after all training", xlabel="adaptation steps", xticks=ks)
     for axes in (left, right):
         lowest = axes.get_ylim()[0]
         axes.set(yscale="symlog", ylim=(lowest, 0))
@@ -186,12 +196,14 @@ def draw_estimates(figure, biases, cosines):
         for i, (label, style) in enumerate(BIASES.items()):
             x = np.maximum([row[2 + i] for row in rows], LEAST)
             dots(panel, style, x, y, label)
-        panel.set(title=problem, xscale="log", xlabel="% of the exact gradient", xlim=(LEAST, 1000))
+        panel.set(title=problem, xlabel="% of the exact gradient")
+        panel.set(xscale="log", xlim=(LEAST, 1000))
         panel.set_xticks([LEAST, 1, 10, 100, 1000], [f"≤{LEAST}", 1, 10, 100, 1000])
     for i, episodes in enumerate(estimators.EPISODES):
         x = [row[i] for row in cosines.values()]
         dots(panels[2], BY_EPISODES[i], x, range(len(methods)), f"{episodes} episodes")
-    panels[2].set(title="deep tree", xlabel="cosine with the exact gradient", xlim=(0, 1))
+    panels[2].set(title="deep tree", xlim=(0, 1))
+    panels[2].set_xlabel("cosine with the exact gradient")
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     for panel, side in ((panels[0], "left"), (panels[2], "right")):
@@ -216,8 +228,8 @@ PICTURES = {  # what is drawn, and the jobs it needs
 def main(argv=None):
     form = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    p.add_argument("--only", nargs="+", choices=PICTURES, default=list(PICTURES), metavar="NAME")
-    only = p.parse_args(argv).only
+    p.add_argument("--only", nargs="+", choices=PICTURES, metavar="NAME", help="[all]")
+    only = p.parse_args(argv).only or list(PICTURES)
     try:
         import matplotlib  # noqa: F401
     except ImportError:

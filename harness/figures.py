@@ -423,6 +423,7 @@ def draw_paths(panel, paths, goal):
     panel.plot(*start, "x", color="black", label="start")
     star = dict(color=GOAL, markeredgecolor="black", markeredgewidth=0.6, markersize=15)
     panel.plot(*goal, "*", **star, zorder=0, label="goal")
+    panel.margins(0.12)  # room for the star
     panel.set(aspect="equal", xlabel="x")
 
 
@@ -439,7 +440,7 @@ def draw_arms(panel, probabilities, means):
     panel.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="probability of the arm")
 
 
-def draw_curves(axes, curves, optimum, **labels):
+def draw_curves(axes, curves, optimum):
     """curves: {label: Curve}. An interval is a light band. optimum: a line, unless it is None."""
     for label, curve in curves.items():
         sparse = max(1, len(curve.x) // 8)
@@ -449,7 +450,6 @@ def draw_curves(axes, curves, optimum, **labels):
             axes.fill_between(curve.x, curve.low, curve.high, **band)
     if optimum is not None:
         axes.axhline(optimum, color="grey", linewidth=1, label="optimum")
-    axes.set(**labels)
     axes.xaxis.set_major_formatter("{x:g}")
 
 
@@ -461,6 +461,7 @@ def draw_log(figure, c, lines, optimum):
         "before adaptation": Curve(look(*STEPS[0]), millions, pre),
         "after adaptation": Curve(look_of(c.algo), millions, post),
     }
-    labels = dict(xlabel="environment steps (millions)", ylabel="return in training")
-    draw_curves(figure.subplots(), curves, optimum, **labels)
+    axes = figure.subplots()
+    axes.set(xlabel="environment steps (millions)", ylabel="return in training")
+    draw_curves(axes, curves, optimum)
     figure.legend(loc="outside right center")
