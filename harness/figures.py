@@ -450,6 +450,7 @@ def draw_curves(axes, curves, optimum):
             axes.fill_between(curve.x, curve.low, curve.high, **band)
     if optimum is not None:
         axes.axhline(optimum, color="grey", linewidth=1, label="optimum")
+        axes.autoscale_view(scalex=False)  # with room above the line
     axes.xaxis.set_major_formatter("{x:g}")
 
 
