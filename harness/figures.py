@@ -32,21 +32,23 @@ ASCII = str.maketrans("▁▂▃▄▅▆▇█·┌┐└┘─│", "_.:-=+*#.
 
 # --- What is drawn ---
 class View(NamedTuple):
-    """How the policy in a task is seen."""
+    """What a picture shows of a policy in a task, and how."""
 
-    look: Callable  # (c, theta (T, P), tasks) -> what it does, an entry for each task
+    words: str
+    behaviour: Callable  # (c, theta (T, P), tasks) -> what theta does, an entry for each task
     target: Callable  # tasks -> what would be best, an entry for each task
-    words: str  # what the text picture shows
-    as_text: Callable
-    as_panel: Callable
+    as_text: Callable  # (behaviours, target) -> lines
+    as_panel: Callable  # (panel, behaviours, target)
 
 
 def view(family):
     """The View of a family, or None where it does not tell what could be drawn."""
     if family.discrete and hasattr(family, "means"):
-        return View(probabilities, family.means, ARMS_IN_WORDS, text_bars, draw_arms)
+        words = "probabilities of the arms"
+        return View(words, probabilities, family.means, text_bars, draw_arms)
     if not family.discrete and family.obs_dim == 2 and hasattr(family, "goals"):
-        return View(paths, family.goals, PATH_IN_WORDS, text_maps, draw_paths)
+        words = "path of the mean action, without noise, from o to the goal X"
+        return View(words, paths, family.goals, text_maps, draw_paths)
     return None
 
 
@@ -65,24 +67,24 @@ def chosen(c, n):
 
 
 def adaptations(c, theta, n):
-    """The adaptation of meta-parameters theta (P or 2P,) to each of n tasks: [(views, target)].
+    """The adaptation of meta-parameters theta (P or 2P,) to each of n tasks: [(behaviours, target)].
 
-    views: for a point mass its paths, for a bandit its probabilities (arms,), before and after
+    behaviours: for a point mass its paths, for a bandit its probabilities (arms,), before and after
     1, 2, ... c.test_steps adaptation steps. target: the goal (2,), or the mean rewards (arms,).
     """
     tasks = chosen(c, n)
     as_in_the_test = replace(c, episodes=c.adapt_episodes)
     address = (c.seed, metarl.TEST, PICTURES)
     adapted = islice(metarl.adaptation(as_in_the_test, theta, tasks, address), c.test_steps + 1)
-    look, target, *_ = view(c.family)
-    by_step = [look(c, theta_k, tasks) for theta_k in adapted]
+    seen = view(c.family)
+    by_step = [seen.behaviour(c, theta_k, tasks) for theta_k in adapted]
     by_task = zip(*by_step, strict=True)
-    return list(zip(by_task, target(tasks), strict=True))
+    return list(zip(by_task, seen.target(tasks), strict=True))
 
 
 def noise_of_the_family(c):
-    """For its reset and its steps: the same for all parameters, at the address after the last
-    adaptation step's."""
+    """For its reset and its steps. The same for all parameters, so that all begin alike."""
+    # Adaptation step k has the address that ends with k
     return metarl.noise_at(c.seed, metarl.TEST, PICTURES, c.test_steps)
 
 
@@ -132,6 +134,7 @@ def columns(lines):
 
 
 def when(k):
+    """In words, after k adaptation steps."""
     if k == 0:
         return "before adaptation"
     if k == 1:
@@ -140,10 +143,6 @@ def when(k):
 
 
 # --- As text ---
-PATH_IN_WORDS = "path of the mean action, without noise, from o to the goal X"
-ARMS_IN_WORDS = "probabilities of the arms"
-
-
 def text(c, theta, lines):
     """The adaptation of theta (P or 2P,) to one task, and the returns over the iterations.
 
@@ -161,7 +160,7 @@ def text(c, theta, lines):
 
 def text_of_adaptation(c, theta):
     """A title, and the first and the last of the steps."""
-    [(views, target)] = adaptations(c, theta, 1)
+    [(behaviours, target)] = adaptations(c, theta, 1)
     ends = [0]
     if c.test_steps > 0:
         ends.append(c.test_steps)
@@ -171,7 +170,7 @@ def text_of_adaptation(c, theta):
     seen = view(c.family)
     times = " and ".join(when(k) for k in ends)
     title = f"\nThe {kind} farthest from the origin: {seen.words},\n{times}:\n"
-    return title + seen.as_text([views[k] for k in ends], target)
+    return title + seen.as_text([behaviours[k] for k in ends], target)
 
 
 def text_maps(paths, goal, width=35, height=15):
@@ -409,8 +408,8 @@ def draw_adaptation(figure, c, theta, n=4, steps=3):
     drawn = adaptations(c, theta, n)
     one_plane = not c.family.discrete  # arms are sorted anew in each panel
     panels = figure.subplots(1, len(drawn), sharex=True, sharey=one_plane, squeeze=False)[0]
-    for panel, (views, target) in zip(panels, drawn, strict=True):
-        seen.as_panel(panel, views[: steps + 1], target)
+    for panel, (behaviours, target) in zip(panels, drawn, strict=True):
+        seen.as_panel(panel, behaviours[: steps + 1], target)
     panels[0].set_ylabel("y" if one_plane else "arm: its mean reward")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 

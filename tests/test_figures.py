@@ -345,8 +345,8 @@ def test_goals_are_drawn_only_where_positions_are_observed():
             return np.zeros((len(tasks), 2))
 
     assert figures.view(Hidden()) is None
-    assert figures.view(Windy()).look is figures.paths
-    assert figures.view(Slots()).look is figures.probabilities
+    assert figures.view(Windy()).behaviour is figures.paths
+    assert figures.view(Slots()).behaviour is figures.probabilities
 
 
 # --- After a run ---
