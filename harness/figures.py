@@ -44,10 +44,10 @@ class View(NamedTuple):
 def view(family):
     """The View of a family, or None where it does not tell what could be drawn."""
     if family.discrete and hasattr(family, "means"):
-        words = "probabilities of the arms"
+        words = "the probabilities of the arms"
         return View(words, probabilities, family.means, text_bars, draw_arms)
     if not family.discrete and family.obs_dim == 2 and hasattr(family, "goals"):
-        words = "path of the mean action, without noise, from o to the goal X"
+        words = "the path of the mean action, without noise, from o to the goal X"
         return View(words, paths, family.goals, text_maps, draw_paths)
     return None
 
@@ -67,7 +67,7 @@ def chosen(c, n):
 
 
 def adaptations(c, theta, n):
-    """The adaptation of meta-parameters theta (P or 2P,) to each of n tasks: [(behaviours, target)].
+    """How meta-parameters theta (P or 2P,) adapt to each of n tasks: [(behaviours, target)].
 
     behaviours: for a point mass its paths, for a bandit its probabilities (arms,), before and after
     1, 2, ... c.test_steps adaptation steps. target: the goal (2,), or the mean rewards (arms,).
@@ -159,7 +159,7 @@ def text(c, theta, lines):
 
 
 def text_of_adaptation(c, theta):
-    """A title, and the first and the last of the steps."""
+    """A title of two lines, and the behaviour before the first and after the last step."""
     [(behaviours, target)] = adaptations(c, theta, 1)
     ends = [0]
     if c.test_steps > 0:
@@ -169,7 +169,7 @@ def text_of_adaptation(c, theta):
         kind = "task"
     seen = view(c.family)
     times = " and ".join(when(k) for k in ends)
-    title = f"\nThe {kind} farthest from the origin: {seen.words},\n{times}:\n"
+    title = f"\nThe {kind} farthest from the origin, {times}:\n{seen.words}\n"
     return title + seen.as_text([behaviours[k] for k in ends], target)
 
 

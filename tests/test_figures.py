@@ -313,9 +313,11 @@ def test_text_shows_the_first_and_the_last_of_the_steps_and_the_log():
         theta = metarl.initial_state(c)["theta"]
         [(views, target)] = figures.adaptations(c, theta, 1)
         text = figures.text(c, theta, [b"1,9,-3,0,0", b"2,9,-2.5,0,0"])
-        assert text.startswith("\nThe held-out task farthest from the origin: ")
+        assert text.startswith(
+            "\nThe held-out task farthest from the origin, before adaptation and "
+        )
         assert text.endswith(
-            f"before adaptation and after 2 steps:\n{draw([views[0], views[2]], target)}\n\n"
+            f"\n{draw([views[0], views[2]], target)}\n\n"
             "Return after adaptation in training, from -3.00 to -2.50:\n▁█"
         )
 
@@ -324,9 +326,10 @@ def test_text_shows_the_first_and_the_last_of_the_steps_and_the_log():
 def test_text_says_what_it_shows_and_of_which_task(env):
     c = setting(env=env)
     text = figures.text(c, metarl.initial_state(c)["theta"], [])
-    which, what = text.lstrip("\n").split("\n")[0].split(": ")
+    which, what = text.lstrip("\n").split("\n")[:2]
     expected = "The task" if "fourcorners" in env else "The held-out task"
-    assert which == f"{expected} farthest from the origin"
+    assert which.split(",")[0] == f"{expected} farthest from the origin"
+    assert which.split(",")[1] == " before adaptation and after 2 steps:"
     assert ("mean action" in what and "without noise" in what) == (not c.family.discrete)
     assert ("probabilities" in what) == c.family.discrete
 
@@ -357,10 +360,10 @@ def test_a_run_ends_with_its_picture(algo, env, capsys):
     assert cli.main([*flags, "--quiet"]) == 0
     table = capsys.readouterr().out
     assert cli.main(flags) == 0
-    out = capsys.readouterr().out.rsplit(" farthest from the origin: ")
+    out = capsys.readouterr().out.rsplit(" farthest from the origin, ")
     assert len(out) == 2
     assert out[0].split("iterations")[0] == table.split("iterations")[0]  # but for the seconds
-    _, when, *picture, blank, title, spark = out[1].rstrip("\n").split("\n")
+    when, _, *picture, blank, title, spark = out[1].rstrip("\n").split("\n")
     family = Setting(env=env).family
     assert when == "before adaptation and after 2 steps:" and blank == ""
     assert len(picture) == (min(10, family.arms) if family.discrete else 17)
@@ -370,7 +373,7 @@ def test_a_run_ends_with_its_picture(algo, env, capsys):
 def test_a_picture_without_adaptation_steps(capsys):
     assert cli.main([*arguments(test_steps=0)]) == 0
     out = capsys.readouterr().out
-    assert "\nbefore adaptation:\n" in out and out.count("┌") == 1
+    assert ", before adaptation:\n" in out and out.count("┌") == 1
 
 
 @pytest.mark.parametrize("log, length", [("kept", 5), ("lost", 2), ("damaged", 4)])
