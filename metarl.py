@@ -55,7 +55,8 @@ from policies import Common, rollout, sampling_term, surrogate
 #     (seed, TEST, TASKS)                   the held-out tasks
 #     (seed, TEST, INNER, i, INNER, k)      adaptation step k of a chunk of them
 #     (seed, TEST, INNER, i, MEASURE, k)    the episodes that measure the return after k steps
-#     (seed, TEST, PICTURES, k)             adaptation step k of the tasks that are drawn
+#     (seed, TEST, PICTURES, k)             adaptation step k of the tasks that are drawn; for
+#                                           k = test_steps, the episode in the picture
 #
 # t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i is the number
 # of the first task of the chunk.

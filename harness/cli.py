@@ -20,7 +20,7 @@ import numpy as np
 import envs
 import metarl
 from harness import figures, results
-from harness.checkpoints import FILES, Record, Stop, load, replacing
+from harness.checkpoints import FILES, RunDirectory, Stop, load, replacing
 from harness.figures import PLOTS, require_plots
 from harness.settings import (
     DEFAULTS,
@@ -153,7 +153,7 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
         require_names(c)
     with workers(spec) as map:
         in_chunks = partial(metarl.in_chunks, map=map)
-        record = Record(out, c, state, seconds)
+        record = RunDirectory(out, c, state, seconds)
         if not quiet:
             print(headline(c, state), file=sys.stderr)
         state, result = train_and_test(c, state, quiet, in_chunks, record)
@@ -162,11 +162,10 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
             file.write(json.dumps(result, indent=1, allow_nan=False).encode())
     show(results.table(result))
     theta = state["theta"]
-    drawable = hasattr(c.family, "goals") or hasattr(c.family, "means")
-    if not quiet and drawable:
+    if not quiet:
         show(figures.text(c, theta, record.lines))
     if plot:
-        draw(c, theta, record.lines, result["optimal"], out)
+        figures.write_plots(out, c, theta, record.lines, result["optimal"])
     return result
 
 
@@ -271,17 +270,6 @@ def progress(c, first, quiet):
 
 def show(text):
     print(figures.printable(text, sys.stdout.encoding))
-
-
-def draw(c, theta, lines, optimal, out):
-    """The pictures of the run as SVG files."""
-    drawn = [
-        (figures.draw_adaptation, c, theta),
-        (figures.draw_log, lines, optimal),
-    ]
-    for name, arguments in zip(PLOTS, drawn, strict=True):
-        with replacing(out / name) as file:
-            file.write(figures.svg(*arguments))
 
 
 # --- The command line ---

@@ -1,99 +1,269 @@
-"""Pictures of a run: as text, with no package at all, and as SVG by matplotlib, which is imported where it is used.
+"""Pictures of a run: as text, with no package at all, and as SVG, with matplotlib.
 
-What is drawn are tasks of the meta-test, adapted to as there but under noise of its own, so that the numbers of a run
-do not depend on its pictures. Paths are those of the mean actions, without exploration: the way the policy knows.
+A picture shows the adaptation to tasks of the meta-test, done as there but under noise of its own,
+so that the numbers of a run do not depend on its pictures. What can be drawn a family tells:
+
+    goals(tasks) -> (T, 2)      its observations are positions in the plane: the paths to the goals
+    means(tasks) -> (T, arms)   a bandit with these mean rewards: the probabilities of the arms
+
+A family that has neither gets the curve of its training alone. Read what is drawn (`adaptations`),
+then how: as text, or as SVG.
 """
 
 import contextlib
 import io
+import sys
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 import metarl
-from harness.checkpoints import Stop
-from policies import rollout
+from harness.checkpoints import Stop, replacing
 
 PLOTS = ("paths.svg", "learning.svg")
-PICTURES = 4  # what noise is for, beside metarl.TASKS, INNER, MEASURE, ASK
 ARMS = 10  # of a bandit; the others are not drawn
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = str.maketrans("▁▂▃▄▅▆▇█·┌┐└┘─│", "_.:-=+*#.++++-|")
-# Colours that the colour-blind tell apart (Okabe & Ito 2008), and for black and white a line and a marker with each
-COLOURS = ["#000000", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#56B4E9"]
-LINES = [":", "-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))]
-LOOK = [
-    dict(color=c, ls=ls, marker=m, mfc="white")
-    for c, ls, m in zip(COLOURS, LINES, "os^Dv*P", strict=True)
-]
-STYLE = {
-    "svg.hashsalt": "metarl",
-    "font.size": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-}
-STYLE |= {"axes.spines.right": False, "lines.markersize": 5, "figure.constrained_layout.use": True}
 
 
 # --- What is drawn ---
+class View(NamedTuple):
+    """What a picture shows of a policy in a task, and how."""
+
+    words: str
+    behaviour: Callable  # (c, theta (T, P), tasks) -> what theta does, an entry for each task
+    target: Callable  # tasks -> what would be best, an entry for each task
+    as_text: Callable  # (behaviours, target) -> lines
+    as_panel: Callable  # (panel, behaviours, target)
+
+
+def view(family):
+    """The View of a family, or None where it does not tell what could be drawn."""
+    if family.discrete and hasattr(family, "means"):
+        words = "the probabilities of the arms"
+        return View(words, probabilities, family.means, text_bars, draw_arms)
+    if not family.discrete and family.obs_dim == 2 and hasattr(family, "goals"):
+        words = "the path of the mean action, without noise, from o to the goal X"
+        return View(words, paths, family.goals, text_maps, draw_paths)
+    return None
+
+
 def chosen(c, n):
-    """The largest held-out task, then in turn the one farthest from those before: (T, D), T at most n."""
-    tasks = metarl.sample_tasks(
-        c, c.test_tasks, metarl.noise_at(c.seed, metarl.TEST, metarl.TASKS), "test"
-    )
+    """Up to n tasks of the meta-test, (T, D).
+
+    The first is the farthest from the origin, each other the one farthest from those before.
+    """
+    noise = metarl.noise_at(c.seed, metarl.TEST, metarl.TASKS)
+    tasks = metarl.sample_tasks(c, c.test_tasks, noise, "test")
     rows = [np.linalg.norm(tasks, axis=1).argmax()]
     while len(rows) < min(n, len(tasks)):
-        rows.append(np.linalg.norm(tasks[:, None] - tasks[rows], axis=2).min(1).argmax())
+        apart = np.linalg.norm(tasks[:, None] - tasks[rows], axis=2)
+        rows.append(apart.min(1).argmax())
     return tasks[rows]
 
 
+def adaptations(c, theta, n):
+    """How meta-parameters theta (P or 2P,) adapt to each of n tasks: [(behaviours, target)].
+
+    behaviours: for a point mass its paths, for a bandit its probabilities (arms,), before and after
+    1, 2, ... c.test_steps adaptation steps. target: the goal (2,), or the mean rewards (arms,).
+    """
+    tasks = chosen(c, n)
+    as_in_the_test = replace(c, episodes=c.adapt_episodes)
+    address = (c.seed, metarl.TEST, metarl.PICTURES)
+    adapted = metarl.adapted_by_step(as_in_the_test, theta, tasks, address)
+    seen = view(c.family)
+    by_step = [seen.behaviour(c, theta_k, tasks) for theta_k in adapted]
+    by_task = zip(*by_step, strict=True)
+    return list(zip(by_task, seen.target(tasks), strict=True))
+
+
+def noise_of_the_family(c):
+    """For its reset and its steps. The same for all parameters, so that all begin alike."""
+    # Adaptation step k has the address that ends with k
+    return metarl.noise_at(c.seed, metarl.TEST, metarl.PICTURES, c.test_steps)
+
+
 def paths(c, theta, tasks):
-    """The path of theta (T, P) in each task of a point mass: positions (n + 1, 2) up to the end of the episode."""
-    longer = replace(
-        c.family, horizon=c.family.horizon + 1
-    )  # observes what the last action leads to
-    D = rollout(longer, replace(c.network, deterministic=True), theta, tasks, 1, None)
-    return [obs[: n + 1] for obs, n in zip(D.obs[:, 0], D.mask[:, 0].sum(1), strict=True)]
+    """Where the mean actions of theta (T, P) lead in each task, the way the policy knows.
+
+    A list of T arrays (steps + 1, 2): the positions up to the end of the episode.
+    """
+    noise = noise_of_the_family(c)
+    tasks = tasks[:, None]  # one episode each, as the second axis
+    state = c.family.reset(tasks, (len(tasks), 1), noise)
+    position = c.family.observe(state)
+    positions = [position]
+    running = np.ones((len(tasks), 1), bool)
+    steps = np.zeros((len(tasks), 1), int)
+    for _ in range(c.family.horizon):
+        action = c.network.mode(theta, position)
+        state, _, done = c.family.step(state, action, tasks, noise)
+        position = c.family.observe(state)
+        positions.append(position)
+        steps[running] += 1
+        running &= ~done
+    positions = np.stack(positions, 2)[:, 0]  # (T, horizon + 1, 2)
+    return [path[: n + 1] for path, n in zip(positions, steps[:, 0], strict=True)]
 
 
 def probabilities(c, theta, tasks):
     """(T, arms): with what probability the policy theta (T, P) pulls each arm of a bandit."""
-    arms = np.arange(c.family.arms)
+    arms = np.arange(c.family.action_dim)
+    tasks = tasks[:, None]
+    shape = (len(tasks), len(arms))
+    obs = c.family.observe(c.family.reset(tasks, shape, noise_of_the_family(c)))
     if c.deterministic:
-        return (c.network.mode(theta, np.ones((len(tasks), 1, 1), theta.dtype)) == arms).astype(
-            float
-        )
-    obs = np.ones((len(tasks), len(arms), 1), theta.dtype)
-    return np.exp(c.network.log_prob(theta, obs, np.tile(arms, (len(tasks), 1))))
-
-
-def adaptations(c, theta, n):
-    """For each of n held-out tasks: its paths before and after 1, 2, ... adaptation steps, and its goal (2,).
-
-    For a bandit: its probabilities (arms,), and its mean rewards (arms,). theta: meta-parameters (P or 2P,).
-    """
-    tasks, more = chosen(c, n), replace(c, episodes=c.adapt_episodes)
-    steps = metarl.adapted_by_step(more, theta, tasks, (c.seed, metarl.TEST, PICTURES))
-    view, target = (probabilities, c.family.means) if c.family.discrete else (paths, c.family.goals)
-    views = [view(c, theta_k, tasks) for theta_k in steps]
-    return list(zip(zip(*views, strict=True), target(tasks), strict=True))
+        return (c.network.mode(theta, obs) == arms).astype(float)
+    return np.exp(c.network.log_prob(theta, obs, np.broadcast_to(arms, shape)))
 
 
 def columns(lines):
-    """(iterations, 5): the numbers in lines of log.csv, bytes; a line that does not hold five is left out."""
+    """The numbers in lines of log.csv, bytes: (iterations, 5). What is damaged is left out."""
     rows = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            rows.append([float(x) for x in line.split(b",")])
-    return np.array([row for row in rows if len(row) == 5]).reshape(-1, 5)
+            row = [float(x) for x in line.split(b",")]
+            if len(row) == 5:
+                rows.append(row)
+    return np.array(rows).reshape(-1, 5)
 
 
 def when(k):
-    return "before adaptation" if k == 0 else f"after {k} step{'s' * (k > 1)}"
+    """In words, after k adaptation steps."""
+    if k == 0:
+        return "before adaptation"
+    if k == 1:
+        return "after 1 step"
+    return f"after {k} steps"
 
 
 # --- As text ---
+def text(c, theta, lines):
+    """The adaptation of theta (P or 2P,) to one task, and the returns over the iterations.
+
+    No adaptation where the family has no View. lines: of log.csv.
+    """
+    parts = []
+    if view(c.family) is not None:
+        parts.append(text_of_adaptation(c, theta))
+    post = columns(lines)[:, 2]
+    if post.size > 0:
+        ends = f"from {post[0]:.2f} to {post[-1]:.2f}"
+        parts.append(f"\nReturn after adaptation in training, {ends}:\n{sparkline(post)}")
+    return "\n".join(parts)
+
+
+def text_of_adaptation(c, theta):
+    """A title of two lines, and the behaviour before the first and after the last step."""
+    [(behaviours, target)] = adaptations(c, theta, 1)
+    ends = [0]
+    if c.test_steps > 0:
+        ends.append(c.test_steps)
+    kind = "held-out task"
+    if getattr(c.family, "splits_coincide", False):
+        kind = "task"
+    seen = view(c.family)
+    times = " and ".join(when(k) for k in ends)
+    title = f"\nThe {kind} farthest from the origin, {times}:\n{seen.words}\n"
+    return title + seen.as_text([behaviours[k] for k in ends], target)
+
+
+def text_maps(paths, goal, width=35, height=15):
+    """Each path (n, 2) in a frame of its own, side by side, from o to the goal X, (2,)."""
+    paths = [path[np.isfinite(path).all(1)] for path in paths]
+    # All maps have one scale. It is found in three steps: the box that holds everything, in units
+    # of the plane; the room in a frame, in columns and rows from the first to the last; then how
+    # many units a column must stand for if the box is to fit. A row stands for twice as many, since
+    # characters are about twice as high as wide.
+    everything = np.concatenate([*paths, goal[None]])
+    low = everything.min(0)
+    high = everything.max(0)
+    room = np.array([width - 1, height - 1])
+    character = np.array([1, 2])
+    scale = ((high - low) / character / room).max()
+    if scale == 0:  # a single point
+        scale = 1
+
+    def place(points):
+        """Rows and columns of the frame, from its upper left corner, at points (n, 2)."""
+        from_the_middle = (points - (low + high) / 2) / character / scale
+        x, y = np.rint(from_the_middle + room / 2).astype(int).T
+        return height - 1 - y, x
+
+    maps = []
+    for path in paths:
+        canvas = np.full((height, width), " ")
+        canvas[place(dense(path))] = "·"  # what comes later covers what is there
+        canvas[place(path[:1])] = "o"
+        canvas[place(goal[None])] = "X"
+        maps.append(framed(canvas))
+    side_by_side = zip(*maps, strict=True)
+    return "\n".join("  ".join(row) for row in side_by_side)
+
+
+def dense(path):
+    """The path (n, 2) with 50 points for each step, straight from one to the next: no gaps."""
+    n = len(path)
+    t = np.linspace(0, n - 1, 50 * n)
+    return np.stack([np.interp(t, np.arange(n), x) for x in path.T], 1)
+
+
+def framed(canvas):
+    """The lines of a canvas of characters, (height, width), with a frame around them."""
+    edge = "─" * canvas.shape[1]
+    lines = ["│" + "".join(row) + "│" for row in canvas]
+    return [f"┌{edge}┐", *lines, f"└{edge}┘"]
+
+
+def text_bars(probabilities, means, width=20):
+    """A line for each of the best arms: its mean reward, and a bar for each of `probabilities`.
+
+    means, and each of probabilities: (arms,).
+    """
+    lines = []
+    for arm in best(means):
+        bars = [bar(p[arm], width) for p in probabilities]
+        lines.append(f"arm {arm + 1:<3} mean {means[arm]:6.2f}  " + "   ".join(bars))
+    return "\n".join(lines)
+
+
+def bar(p, width):
+    """A bar as long as the probability p, none where it is not a number, and p in figures."""
+    length = int(np.nan_to_num(p) * width + 0.5)
+    return f"{'█' * length:{width}} {p:5.3f}"
+
+
+def best(means):
+    """The numbers of the best ARMS arms, the best first."""
+    return np.argsort(-means, kind="stable")[:ARMS]
+
+
+def sparkline(values, width=72):
+    """A character for each value, or for the mean of several, from the lowest to the highest.
+
+    What is not finite is left blank.
+    """
+    parts = np.array_split(values, min(width, len(values)))
+    values = np.array([part.mean() for part in parts])
+    known = np.isfinite(values)
+    height = np.full(len(values), 0.5)
+    if known.any():
+        low = values[known].min()
+        high = values[known].max()
+        if high > low:
+            height = (values - low) / (high - low)
+    line = ""
+    for h, finite in zip(height, known, strict=True):
+        if finite:
+            line += BLOCKS[min(int(8 * h), 7)]
+        else:
+            line += " "
+    return line
+
+
 def printable(text, encoding):
     """The text, in ASCII if the encoding (None: any) does not have all its characters."""
     try:
@@ -103,70 +273,67 @@ def printable(text, encoding):
         return text.replace(" ± ", "+/-").translate(ASCII)
 
 
-def sparkline(values, width=72):
-    """A character for each value, or for the mean of several, from the lowest to the highest; blank if not finite."""
-    values = np.array([part.mean() for part in np.array_split(values, min(width, len(values)))])
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0, 0)
-    height = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
-    return "".join(
-        BLOCKS[min(int(8 * h), 7)] if finite else " "
-        for h, finite in zip(height, known, strict=True)
-    )
-
-
-def text_maps(paths, goal, width=35, height=15):
-    """Each path in a frame of its own, side by side on one scale, from o to the goal X."""
-    paths = [path[np.isfinite(path).all(1)] for path in paths]
-    low, high = (f([*np.concatenate(paths), goal], 0) for f in (np.min, np.max))
-    cells, shape = (
-        np.array([width - 1, height - 1]),
-        np.array([1, 2]),
-    )  # a character is twice as high as wide
-    unit, maps = ((high - low) / shape / cells).max() or 1, []
-    for path in paths:
-        canvas, t = np.full((height, width), " "), np.arange(len(path))
-        way = np.transpose(
-            [np.interp(np.linspace(0, len(path) - 1, 50 * len(path)), t, x) for x in path.T]
-        )
-        for mark, points in (("·", way), ("o", path[:1]), ("X", goal[None])):
-            x, y = np.rint((points - (low + high) / 2) / shape / unit + cells / 2).astype(int).T
-            canvas[height - 1 - y, x] = mark
-        edge = "─" * width
-        maps.append([f"┌{edge}┐", *(f"│{''.join(row)}│" for row in canvas), f"└{edge}┘"])
-    return "\n".join("  ".join(row) for row in zip(*maps, strict=True))
-
-
-def text_bars(probabilities, means, width=20):
-    """A line for each of the best arms: its mean reward, and each of the probabilities (arms,) as a bar."""
-    lines = []
-    for arm in best(means):
-        bars = [
-            f"{'█' * int(np.nan_to_num(p[arm]) * width + 0.5):{width}} {p[arm]:5.3f}"
-            for p in probabilities
-        ]
-        lines.append(f"arm {arm + 1:<3} mean {means[arm]:6.2f}  " + "   ".join(bars))
-    return "\n".join(lines)
-
-
-def best(means):
-    return np.argsort(-means, kind="stable")[:ARMS]
-
-
-def text(c, theta, lines):
-    """One held-out task before and after adaptation of theta (P or 2P,), and the returns over the iterations."""
-    [(steps, target)] = adaptations(c, theta, 1)
-    ends = [0, c.test_steps] if c.test_steps else [0]
-    what = "probabilities of the arms" if c.family.discrete else "path from o to the goal X"
-    picture = (text_bars if c.family.discrete else text_maps)([steps[k] for k in ends], target)
-    out = f"\nOne held-out task, {what} {' and '.join(map(when, ends))}:\n{picture}"
-    post = columns(lines)[:, 2]
-    if post.size:
-        out += f"\nReturn after adaptation in training, from {post[0]:.2f} to {post[-1]:.2f}:\n{sparkline(post)}"
-    return out
-
-
 # --- As SVG ---
+# An algorithm looks the same in all pictures: a colour that the colour-blind tell apart (Okabe &
+# Ito 2008; emaml's is from Tol's muted scheme), and for black and white a line and a marker.
+ALGORITHMS = {
+    "maml": ("#0072B2", "-", "o"),
+    "fomaml": ("#56B4E9", "--", "s"),
+    "emaml": ("#882255", "-.", "P"),
+    "joint": ("#000000", ":", "X"),
+    "reptile": ("#E69F00", (0, (8, 2)), "^"),
+    "es-maml": ("#009E73", (0, (5, 1, 1, 1)), "D"),
+    "nes": ("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "*"),
+    "cma-es": ("#D55E00", (0, (4, 2)), "v"),
+}
+# The steps of an adaptation go from light to dark: before it, after 1, 2, 3 steps
+STEPS = [
+    ("#AAAAAA", ":", "o"),
+    ("#5DC863", "-", "s"),
+    ("#21918C", "--", "^"),
+    ("#3B2F70", "-.", "D"),
+]
+GOAL = "#F0E442"  # yellow, which no algorithm has
+STYLE = {
+    "svg.hashsalt": "metarl",
+    "font.size": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.markersize": 5,
+    "figure.constrained_layout.use": True,
+}
+
+
+def look(colour, line, marker):
+    """The look of a curve, as matplotlib's arguments."""
+    return {"color": colour, "linestyle": line, "marker": marker, "markerfacecolor": "white"}
+
+
+def look_of(name):
+    """The look of an algorithm.
+
+    "NAME-pg", which is NAME with policy gradients for inner loop, has its colour and marker, but
+    filled, on a dotted line.
+    """
+    plain = name.removesuffix("-pg")
+    style = look(*ALGORITHMS[plain])
+    if name != plain:
+        style["linestyle"] = ":"
+        style["markerfacecolor"] = style["color"]
+    return style
+
+
+class Curve(NamedTuple):
+    """What draw_curves draws."""
+
+    look: dict
+    x: np.ndarray  # (points,)
+    y: np.ndarray  # (points,)
+    low: np.ndarray | None = None  # (points,), the ends of an interval
+    high: np.ndarray | None = None
+
+
 def require_plots(out):
     """Raise Stop where there is no directory for plots, or nothing to draw them."""
     if out is None:
@@ -175,6 +342,23 @@ def require_plots(out):
         import matplotlib  # noqa: F401
     except ImportError:
         raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
+
+
+def write_plots(out, c, theta, lines, optimum):
+    """Write PLOTS of a run to the directory `out`, or one line that says why there is no paths.svg.
+
+    theta: (P or 2P,). lines: of log.csv. optimum: a return, or None.
+    """
+    drawn = {"learning.svg": svg(draw_log, c, lines, optimum)}
+    if view(c.family) is not None:
+        drawn["paths.svg"] = svg(draw_adaptation, c, theta)
+    else:
+        name = type(c.family).__name__
+        why = f"{name} has neither goals in the plane nor means of arms"
+        print(f"metarl: --plot: no paths.svg: {why}", file=sys.stderr)
+    for name, picture in drawn.items():
+        with replacing(out / name) as file:
+            file.write(picture)
 
 
 def svg(draw, *arguments):
@@ -192,56 +376,65 @@ def svg(draw, *arguments):
 
 
 def draw_adaptation(figure, c, theta, n=4, steps=3):
-    """A panel for each of n held-out tasks, before and after at most so many adaptation steps."""
-    drawn, draw = adaptations(c, theta, n), draw_arms if c.family.discrete else draw_paths
-    panels = figure.subplots(
-        1, len(drawn), sharex=True, sharey=not c.family.discrete, squeeze=False
-    )[0]
-    for panel, (views, target) in zip(panels, drawn, strict=True):
-        draw(panel, views[: steps + 1], target)
-    panels[0].set(ylabel="arm: its mean reward" if c.family.discrete else "y")
+    """A panel for each of n tasks, before and after at most so many adaptation steps."""
+    seen = view(c.family)
+    drawn = adaptations(c, theta, n)
+    one_plane = not c.family.discrete  # arms are sorted anew in each panel
+    panels = figure.subplots(1, len(drawn), sharex=True, sharey=one_plane, squeeze=False)[0]
+    for panel, (behaviours, target) in zip(panels, drawn, strict=True):
+        seen.as_panel(panel, behaviours[: steps + 1], target)
+    panels[0].set_ylabel("y" if one_plane else "arm: its mean reward")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 
 
 def draw_paths(panel, paths, goal):
+    """Each path (n, 2), with a marker where it ends."""
     for k, path in enumerate(paths):
-        panel.plot(*path.T, **LOOK[k], markevery=[-1], label=when(k), linewidth=1.8)
-    panel.plot(0, 0, "x", color="black", label="start")
-    panel.plot(*goal, "*", color=COLOURS[4], markersize=15, zorder=0, label="goal")
+        panel.plot(*path.T, **look(*STEPS[k]), markevery=[-1], label=when(k), linewidth=1.8)
+    start = paths[0][0]
+    panel.plot(*start, "x", color="black", label="start")
+    star = dict(color=GOAL, markeredgecolor="black", markeredgewidth=0.6, markersize=15)
+    panel.plot(*goal, "*", **star, zorder=0, label="goal")
+    panel.margins(0.12)  # room for the star
     panel.set(aspect="equal", xlabel="x")
 
 
 def draw_arms(panel, probabilities, means):
-    rows, width = np.arange(len(best(means))), 0.8 / len(probabilities)
+    """For each of the best arms its bars, one for each of the probabilities (arms,)."""
+    arms = best(means)
+    rows = np.arange(len(arms))
+    width = 0.8 / len(probabilities)
     for k, p in enumerate(probabilities):
-        panel.barh(
-            rows - 0.4 + (k + 0.5) * width, p[best(means)], width, color=COLOURS[k], label=when(k)
-        )
-    panel.set_yticks(rows, [f"{arm + 1}: {means[arm]:.2f}" for arm in best(means)])
+        colour, *_ = STEPS[k]
+        middle = rows - 0.4 + (k + 0.5) * width
+        panel.barh(middle, p[arms], width, color=colour, label=when(k))
+    panel.set_yticks(rows, [f"{arm + 1}: {means[arm]:.2f}" for arm in arms])
     panel.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="probability of the arm")
 
 
-def draw_curves(axes, curves, optimum, **labels):
-    """curves: {label: (x, y) or, with the half widths of intervals, (x, y, half)}, and the optimum as a line."""
-    for i, (label, (x, y, *_)) in enumerate(curves.items()):
-        axes.plot(x, y, **LOOK[i], label=label, markevery=max(1, len(x) // 8))
-    axes.axhline(optimum, color="grey", linewidth=1, label="optimum")
-    axes.set(
-        ylim=axes.get_ylim(), **labels
-    )  # before the intervals, which may be far wider than all the rest
-    for i, (x, y, *intervals) in enumerate(curves.values()):
-        for half in intervals:
-            axes.errorbar(x, y, half, color=COLOURS[i], ls="", linewidth=0.8, capsize=2)
+def draw_curves(axes, curves, optimum):
+    """curves: {label: Curve}. An interval is a light band. optimum: a line, unless it is None."""
+    for label, curve in curves.items():
+        sparse = max(1, len(curve.x) // 8)
+        axes.plot(curve.x, curve.y, **curve.look, label=label, markevery=sparse)
+        if curve.low is not None:
+            band = dict(color=curve.look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(curve.x, curve.low, curve.high, **band)
+    if optimum is not None:
+        axes.axhline(optimum, color="grey", linewidth=1, label="optimum")
+        axes.autoscale_view(scalex=False)  # with room above the line
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def draw_log(figure, lines, optimum):
-    log, axes = columns(lines), figure.subplots()
+def draw_log(figure, c, lines, optimum):
+    """The returns in training over environment steps, from the lines of log.csv."""
+    _, pre, post, env_steps, _ = columns(lines).T
+    millions = env_steps / 1e6
     curves = {
-        f"{name} adaptation": (log[:, 3] / 1e6, log[:, i])
-        for i, name in ((1, "before"), (2, "after"))
+        "before adaptation": Curve(look(*STEPS[0]), millions, pre),
+        "after adaptation": Curve(look_of(c.algo), millions, post),
     }
-    draw_curves(
-        axes, curves, optimum, xlabel="environment steps (millions)", ylabel="return in training"
-    )
+    axes = figure.subplots()
+    axes.set(xlabel="environment steps (millions)", ylabel="return in training")
+    draw_curves(axes, curves, optimum)
     figure.legend(loc="outside right center")

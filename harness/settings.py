@@ -343,6 +343,8 @@ class Setting:
             return make_family(self.env)
         return self.env
 
+    pi = property(lambda self: self.network)
+
     @cached_property
     def network(self):
         if not isinstance(self.policy, str):

@@ -1,7 +1,10 @@
-"""Where chunks of work are done: in processes of this machine, or by the workers of a Dask scheduler.
+"""Where chunks of work are done: in processes of this machine, or by the workers of a Dask cluster.
 
-`workers` yields a `map` for metarl.in_chunks. It gives what the builtin gives, to the last bit, whoever does the work and
-whatever happens to them: a chunk is a pure function of its arguments, so one that is lost is simply done again.
+`workers` yields a `map` for metarl.in_chunks. It gives what the builtin gives, to the last bit,
+whoever does the work and whatever happens to them: a chunk is a pure function of its arguments, the
+address of its noise among them, so one that is lost is simply done again.
+
+Read `workers`, then `PersistentMap`. Below them `processes` and `dask` start workers of each kind.
 """
 
 import asyncio
@@ -13,67 +16,95 @@ import signal
 import socket
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, wait
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 ATTEMPTS = 3  # in a row without a chunk done, before `workers` gives up
 PATIENCE = 10  # seconds for a Dask scheduler to answer
+MOST_PROCESSES = 61  # that Windows takes
 
 
 @contextlib.contextmanager
 def workers(spec):
-    """A `map`: over N processes for N, as many as there are cores for 0, over a Dask cluster for tcp://HOST:PORT.
+    """A `map` over N processes for N, over as many as there are cores for 0, over a Dask cluster
+    for tcp://HOST:PORT.
 
-    Not over threads: the small steps of a rollout hold Python's lock. Where the system has no processes to give, 0 means
-    this one. Workers that are lost are started or connected anew, and do only the chunks that were not done.
-    Raises ConnectionError, in words for the user, where that is in vain, or impossible to begin with.
+    Not over threads: the small steps of a rollout hold Python's lock. Where the system has no
+    processes to give, 0 means this one. Raises ConnectionError, in words for the user, where there
+    are no such workers, or where they are lost again and again.
     """
-    start, default = (processes if isinstance(spec, int) else dask), spec == 0
-    spec = spec or cores()
+    start = processes if isinstance(spec, int) else dask
     try:
-        pool, stop, lost = start(spec)
+        persistent = PersistentMap(start, spec or cores())
     except ConnectionError:
-        if not default:
+        if spec != 0:
             raise
         yield lambda f, *columns: map(partial(quietly, f), *columns)
         return
-
-    def persistent(f, *columns):
-        nonlocal pool, stop
-        chunks, results, failures = dict(enumerate(zip(*columns, strict=True))), {}, 0
-        while True:
-            done, problem = attempt(
-                pool, lost, f, {i: chunks[i] for i in chunks if i not in results}
-            )
-            results |= done
-            if len(results) == len(chunks):
-                return [results[i] for i in chunks]
-            failures = 0 if done else failures + 1
-            if failures == ATTEMPTS:
-                raise ConnectionError(
-                    f"--workers {spec}: lost {failures} times before any work was done: {problem}"
-                )
-            stop()
-            pool, stop, _ = start(spec)
-
     try:
         yield persistent
     finally:
-        stop()
+        persistent.pool.stop()
 
 
-def attempt(pool, lost, f, chunks):
-    """Results by index of those chunks that are not lost, and the problem, if any."""
-    futures, results, problem = {}, {}, None
+class Pool(NamedTuple):
+    """Workers that were started."""
+
+    executor: Executor
+    stop: Callable  # ends them at once; may be called again
+    lost: type  # the error of a chunk whose worker was lost
+
+
+class PersistentMap:
+    """A `map` that survives its workers.
+
+    Where one is lost, all are started or connected anew, and do only the chunks that were not done.
+    """
+
+    def __init__(self, start, spec):
+        """start: from spec to a Pool. spec: a number of processes or the address of a cluster."""
+        self.start = start
+        self.spec = spec
+        self.pool = start(spec)
+
+    def __call__(self, f, *columns):
+        """[f(*chunk) for each chunk], where a chunk is an entry of each of the columns."""
+        chunks = dict(enumerate(zip(*columns, strict=True)))
+        results = {}
+        failures = 0  # in a row
+        while True:
+            missing = {i: chunk for i, chunk in chunks.items() if i not in results}
+            done, problem = attempt(self.pool.executor, self.pool.lost, f, missing)
+            results.update(done)
+            if len(results) == len(chunks):
+                return [results[i] for i in chunks]
+            failures += 1
+            if done:
+                failures = 0
+            if failures == ATTEMPTS:
+                lost = f"lost {failures} times before any work was done: {problem}"
+                raise ConnectionError(f"--workers {self.spec}: {lost}")
+            self.pool.stop()
+            self.pool = self.start(self.spec)
+
+
+def attempt(executor, lost, f, chunks):
+    """Do the chunks, {index: arguments of f}. Returns {index: result} of those that were not lost,
+    and the last error of class `lost`, or None. Any other error of a chunk is raised."""
+    futures = {}
+    problem = None
     try:
-        with without_sigint():
+        with without_sigint():  # an executor starts processes when it is given work
             for i, chunk in chunks.items():
-                futures[i] = pool.submit(quietly, f, *chunk)
-    except lost as error:
+                futures[i] = executor.submit(quietly, f, *chunk)
+    except lost as error:  # the executor broke before it had all chunks
         problem = error
     wait(futures.values())
+    results = {}
     for i, future in futures.items():
         try:
             results[i] = future.result()
@@ -83,7 +114,8 @@ def attempt(pool, lost, f, chunks):
 
 
 def quietly(f, *chunk):
-    with np.errstate(all="ignore"):  # which the main program sets for one thread of one process
+    """f(*chunk) without NumPy's warnings, which main switches off for its own thread alone."""
+    with np.errstate(all="ignore"):
         return f(*chunk)
 
 
@@ -91,41 +123,54 @@ def quietly(f, *chunk):
 
 
 def cores():
-    """The number of cores that this process may use, at most 61: Windows takes no more processes."""
-    return min(
-        61,
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-    )
+    """The number of cores that this process may use, at most MOST_PROCESSES."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return min(available, MOST_PROCESSES)
 
 
 def processes(n):
-    """An executor, a function that ends it at once, and the error that says that a worker was lost.
+    """A Pool of n processes. Raises ConnectionError where there cannot be so many.
 
-    On Linux the processes are copies of this one (fork), there in milliseconds; elsewhere they start from nothing (spawn).
+    On Linux they are copies of this one (fork), there in milliseconds; elsewhere they start from
+    nothing (spawn).
     """
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    method = "fork" if sys.platform == "linux" else "spawn"
+    context = multiprocessing.get_context(method)
+    # The lifeline is a pipe through which nothing is ever sent. Each worker waits at one end. The
+    # other end is open in this process alone: when that closes it, or dies, however it dies, the
+    # system tells the workers so, and they end too.
     end, lifeline = context.Pipe(duplex=False)
     try:
-        pool = ProcessPoolExecutor(n, context, begin, (end, lifeline))
-    except (
-        OSError,
-        OverflowError,
-        ValueError,
-    ) as error:  # Windows takes 61, others what they can count
+        executor = ProcessPoolExecutor(n, context, begin, (end, lifeline))
+    except (OSError, OverflowError, ValueError) as error:  # each system has its own limit and error
         raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
-    return pool, lambda: (lifeline.close(), pool.shutdown()), BrokenExecutor
+
+    def stop():
+        lifeline.close()
+        executor.shutdown()
+
+    return Pool(executor, stop, BrokenExecutor)
 
 
 def begin(end, lifeline):
-    """A process leaves Ctrl-C to the main one, and ends when that closes its end of the line, or is killed."""
-    lifeline.close()
+    """What a worker does first: leave Ctrl-C to the main process, and watch the lifeline."""
+    lifeline.close()  # its own copy, which would keep the line open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (end.poll(None), os._exit(1)), daemon=True).start()
+
+    def end_with_the_main_process():
+        end.poll(None)  # returns when the line is closed
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_main_process, daemon=True).start()
 
 
 @contextlib.contextmanager
 def without_sigint():
-    """Processes that are started within inherit that SIGINT is blocked: even before `begin` they leave it alone."""
+    """Block SIGINT. Processes that are started within inherit that: even before they come to
+    `begin`, Ctrl-C does not end them."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -140,23 +185,18 @@ def without_sigint():
 
 
 def dask(address):
-    """As `processes`, for the cluster whose scheduler is at tcp://HOST:PORT. Whatever it raises, the chunk is lost."""
+    """A Pool: the cluster whose scheduler is at tcp://HOST:PORT. Raises ConnectionError if none is.
+
+    Any error of a chunk counts as a lost worker, since Dask's own are of many classes.
+    """
     try:
         from distributed import Client
-        from distributed.comm import connect
     except ImportError:
-        raise ConnectionError(
-            f'--workers {address}: needs Dask: pip install "dask[distributed]"'
-        ) from None
+        needed = 'needs Dask: pip install "dask[distributed]"'
+        raise ConnectionError(f"--workers {address}: {needed}") from None
     logging.disable()  # of what goes wrong Dask logs pages
-
-    async def greet():
-        (await asyncio.wait_for(connect(address), PATIENCE)).abort()
-
-    host, port = address.removeprefix("tcp://").rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), port), timeout=PATIENCE).close()
-        asyncio.run(greet())  # a Client itself would wait for ever if nobody answered
+        greet(address)  # a Client itself would wait for ever if nobody answered
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except Exception as error:  # noqa: BLE001 - who listens there may answer anything
         logging.disable(logging.NOTSET)
@@ -167,4 +207,18 @@ def dask(address):
         client.close()
         logging.disable(logging.NOTSET)
 
-    return client.get_executor(pure=False), stop, Exception
+    return Pool(client.get_executor(pure=False), stop, Exception)
+
+
+def greet(address):
+    """Raise an error unless whoever is at tcp://HOST:PORT answers in time, and as Dask does."""
+    from distributed.comm import connect
+
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    socket.create_connection((host.strip("[]"), port), timeout=PATIENCE).close()
+
+    async def shake_hands():
+        connection = await asyncio.wait_for(connect(address), PATIENCE)
+        connection.abort()
+
+    asyncio.run(shake_hands())

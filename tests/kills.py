@@ -2,9 +2,9 @@
 
     python -m tests.kills --times 1000
 
-Each trial starts a run in a process of its own, kills it without warning (SIGKILL) after a random time, resumes and
-kills it again until it gets to its end, and then holds its checkpoint, log and result against those of an
-undisturbed run: all the same, to the last bit, but for the seconds.
+Each trial starts a run in a process of its own, kills it without warning (SIGKILL) after a random
+time, resumes and kills it again until it gets to its end, and then holds its checkpoint, log and
+result against those of an undisturbed run: all the same, to the last bit, but for the seconds.
 """
 
 import argparse
@@ -25,16 +25,18 @@ from tests.command_line import arguments
 
 ROOT = Path(metarl.__file__).parent
 SMALL = dict(hidden=(4,), tasks=2, episodes=2, iterations=60, test_tasks=2, test_episodes=2)
-PROGRAM = "import sys; from harness import cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; sys.exit(cli.main())"
+PROGRAM = "import sys; from harness import cli, checkpoints; checkpoints.SAVE_EVERY = 0.02; "
+PROGRAM += "sys.exit(cli.main())"
 
 
 def start(*flags):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, flags), "--quiet"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    command = [sys.executable, "-c", PROGRAM, *map(str, flags), "--quiet"]
+    streams = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, **streams)
+
+
+def start_anew(algo, directory):
+    return start(*arguments(algo=algo, **SMALL), "--out", directory)
 
 
 def contents(directory):
@@ -49,21 +51,27 @@ def contents(directory):
 def undisturbed(algo, directory):
     """The contents of a run that nothing happens to, and the seconds that it takes."""
     began = time.perf_counter()
-    assert start(*arguments(algo=algo, **SMALL), "--out", directory).wait() == 0
+    assert start_anew(algo, directory).wait() == 0
     return contents(directory), time.perf_counter() - began
 
 
 def trial(algo, expected, seconds, directory, seed):
-    """One run, killed until it ends by itself; returns how often it was killed. AssertionError where it differs."""
-    noise, kills = np.random.default_rng(seed), 0
+    """One run, killed until it ends by itself. Returns how often it was killed.
+
+    Raises AssertionError where it differs from `expected`.
+    """
+    noise = np.random.default_rng(seed)
+    kills = 0
     while True:
-        fresh = not (directory / "checkpoint.npz").exists()
-        if fresh:
-            process = start(*arguments(algo=algo, **SMALL), "--out", directory)
-        else:
+        if (directory / "checkpoint.npz").exists():
             process = start("--resume", directory)
+        else:
+            process = start_anew(algo, directory)
+        patience = None
+        if kills < 4:
+            patience = noise.uniform(0.2, 1.2) * seconds
         try:
-            process.wait(noise.uniform(0.2, 1.2) * seconds if kills < 4 else None)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -78,19 +86,17 @@ def trial(algo, expected, seconds, directory, seed):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     p.add_argument("--times", type=int, default=1000, help="runs, each killed up to four times")
     times = p.parse_args().times
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
         kills = 0
         for algo in ("maml", "reptile"):
             expected, seconds = undisturbed(algo, Path(work) / algo)
-            places = [Path(work) / f"{algo}-{seed}" for seed in range(times // 2)]
-            kills += sum(
-                pool.map(partial(trial, algo, expected, seconds), places, range(times // 2))
-            )
+            seeds = range(times // 2)
+            places = [Path(work) / f"{algo}-{seed}" for seed in seeds]
+            kills += sum(pool.map(partial(trial, algo, expected, seconds), places, seeds))
     print(f"{times} runs, killed {kills} times, all ended with the bits of an undisturbed run")
 
 

@@ -1,4 +1,4 @@
-"""Who does the work changes no number: processes, threads, Dask and MPI, killed, interrupted or lost in between."""
+"""Who does the work changes no number: processes, threads, Dask, MPI, killed or lost in between."""
 
 import contextlib
 import importlib.util
@@ -24,7 +24,7 @@ import pytest
 import metarl
 from harness import cli
 from harness.settings import Setting
-from harness.workers import attempt, cores, workers
+from harness.workers import PersistentMap, Pool, attempt, cores, workers
 from tests.command_line import arguments
 
 ROOT = Path(metarl.__file__).parent
@@ -45,7 +45,7 @@ def add(a, b):
 
 
 def who(*_):
-    """The process, its limits of threads, what it makes of a division by zero, whether it ignores Ctrl-C."""
+    """The process, its limits of threads, its division by zero, whether it ignores Ctrl-C."""
     limits = [os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "MKL", "OMP")]
     ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN and (
         os.name != "posix" or blocked()
@@ -59,7 +59,7 @@ def blocked():
 
 
 def once(path, i, kill=True):
-    """i; but who comes here first is killed without warning, if `kill`. Counts the calls in the directory `path`."""
+    """i; but who comes here first is killed without warning, if `kill`. Counts calls in `path`."""
     with open(path / str(i), "a") as file:
         file.write("x")
     if kill and (path / str(i)).read_text() == "x":
@@ -129,7 +129,7 @@ def test_the_number_of_workers_may_change_on_resume(plain, tmp_path):
 
 
 def test_the_program_itself_with_workers(plain, tmp_path):
-    """metarl.py runs as __main__, which the workers import under another name, and without any BLAS setting."""
+    """metarl.py is __main__, which workers import under another name; no BLAS setting is given."""
     environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
     flags = [*arguments(**SIZE), "--workers", "2", "--out", str(tmp_path), "--quiet"]
     command = [sys.executable, str(ROOT / "metarl.py"), *flags]
@@ -210,8 +210,19 @@ def test_where_there_can_be_no_processes_the_default_is_this_one(tmp_path, monke
 
 @linux
 def test_cores_are_those_that_this_process_may_use():
-    program = "import os; from harness import workers; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(workers.cores())"
+    program = "import os; from harness import workers; one = min(os.sched_getaffinity(0)); "
+    program += "os.sched_setaffinity(0, {one}); print(workers.cores())"
     assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "1\n"
+
+
+def test_no_more_cores_than_windows_takes_processes(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(200), raising=False)
+    assert cores() == 61
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert cores() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)  # unknown
+    assert cores() == 1
 
 
 @pytest.mark.parametrize(
@@ -287,6 +298,58 @@ def test_only_what_is_lost_is_done_again():
     assert results == {3: 13, 5: 15} and str(problem) == "lost"
 
 
+class Unreliable:
+    """Starts pools of which each does so many chunks as `plan` says, and loses the others."""
+
+    def __init__(self, *plan):
+        self.plan = iter(plan)
+        self.log = []
+
+    def start(self, spec):
+        left = next(self.plan)
+        if left is None:
+            raise ConnectionError("gone")
+        self.log.append("start")
+        return Pool(Fleeting(left), lambda: self.log.append("stop"), BrokenPipeError)
+
+
+class Fleeting:
+    def __init__(self, left):
+        self.left = left
+
+    def submit(self, f, *arguments):
+        future = Future()
+        if self.left > 0:
+            self.left -= 1
+            future.set_result(f(*arguments))
+        else:
+            future.set_exception(BrokenPipeError("lost"))
+        return future
+
+
+def test_failures_count_in_a_row():
+    """Two are forgiven as often as they come, if a chunk is done in between."""
+    unreliable = Unreliable(0, 0, 1, 0, 0, 1, 0, 0, 1)
+    assert PersistentMap(unreliable.start, 9)(add, [1, 2, 3], [10, 20, 30]) == [11, 22, 33]
+    assert unreliable.log == ["start", "stop"] * 8 + ["start"]  # the last is for the next call
+    unreliable = Unreliable(1, 0, 0, 0, 9)
+    with pytest.raises(ConnectionError, match="--workers 9: lost 3 times .*: lost"):
+        PersistentMap(unreliable.start, 9)(add, [1, 2, 3], [10, 20, 30])
+
+
+def test_workers_are_ended_also_if_no_others_can_be_started(monkeypatch):
+    unreliable = Unreliable(1, None)
+    monkeypatch.setattr("harness.workers.processes", unreliable.start)
+    with pytest.raises(ConnectionError, match="gone"), workers(2) as each_map:
+        each_map(add, [1, 2], [10, 20])
+    assert unreliable.log[:2] == ["start", "stop"] and "start" not in unreliable.log[2:]
+    unreliable = Unreliable(9)
+    monkeypatch.setattr("harness.workers.processes", unreliable.start)
+    with pytest.raises(ZeroDivisionError), workers(2) as each_map:
+        raise ZeroDivisionError
+    assert unreliable.log == ["start", "stop"]
+
+
 def test_workers_that_only_die_are_given_up(tmp_path, capsys, monkeypatch):
     with workers(2) as each_map, pytest.raises(ConnectionError, match="--workers 2: lost 3 times"):
         each_map(deadly, range(3))
@@ -317,12 +380,10 @@ def children(pid):
     return found
 
 
-SPAWN = "import multiprocessing as m, sys; get = m.get_context; m.get_context = lambda _: get('spawn')\n"
-SPAWN += "from harness import cli; sys.exit(cli.main())"
-METHODS = {
-    "fork": ["metarl.py"],
-    "spawn": ["-c", SPAWN],
-}  # how Linux starts workers, and how other systems do
+# How Linux starts workers, and how other systems do
+SPAWN = "import multiprocessing as m, sys; from harness import cli; get = m.get_context\n"
+SPAWN += "m.get_context = lambda _: get('spawn'); sys.exit(cli.main())"
+METHODS = {"fork": ["metarl.py"], "spawn": ["-c", SPAWN]}
 by_all_methods = pytest.mark.parametrize("method", METHODS)
 
 
@@ -356,7 +417,7 @@ def rows(run):
 @linux
 @by_all_methods
 def test_workers_killed_in_a_real_run(method, tmp_path):
-    """One of them after 2 iterations, both after 20: the run ends by itself, with the numbers of one left alone."""
+    """One after 2 iterations, both after 20: the run ends with the numbers of one left alone."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=60))
     assert cli.main([*flags, "--out", str(tmp_path / "plain"), "--quiet"]) == 0
     with started(method, *flags, "--out", run, "--workers", "2") as process:
@@ -374,7 +435,7 @@ def test_workers_killed_in_a_real_run(method, tmp_path):
 @by_all_methods
 @pytest.mark.parametrize("least", [0, 3])
 def test_ctrl_c_with_workers(least, method, tmp_path):
-    """To all processes at once, as a terminal sends it, while they work or are still being started."""
+    """To all processes at once, as a terminal sends it, while they work or are being started."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
     with started(method, *flags, "--out", run, "--workers", "2") as process:
         until(lambda: rows(run) >= least and len(children(process.pid)) == 2, process)
@@ -556,7 +617,7 @@ def test_another_server_there_is_one_line(words, monkeypatch, capfd):
 
 @contextlib.contextmanager
 def scheduler_and_worker(directory):
-    """A scheduler and a worker in processes of their own: the scheduler's process and its address."""
+    """A scheduler and a worker in processes of their own. Gives the scheduler's and its address."""
     file, name = directory / "scheduler.json", "distributed.cli.dask_"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     flags = ["--no-dashboard", "--scheduler-file", str(file)]
