@@ -67,8 +67,8 @@ class Quadratic:
     def observe(self, state):
         return state
 
-    def act(self, theta, obs, rng):
-        return obs
+    def actor(self, theta):
+        return lambda obs, rng: obs
 
     def step(self, state, action, tasks, rng):
         return state, np.ones(state.shape[:-1]), np.zeros(state.shape[:-1], bool)
@@ -115,12 +115,11 @@ def check_tasks_apart():
     from harness.settings import Setting
 
     tasks = np.array([[0.02, 0.03], [0.5, -0.5], [5.0, 5.0]])
-    rng = np.random.default_rng(0)
     for baseline in policies.BASELINES:
         plain = dict(baseline=baseline, standardise=True, episodes=4, learn_alpha=False)
         c = Setting(env="pointmass:horizon=12,radius=0.1", policy="linear", **plain)
-        x = np.tile(c.network.init(rng), (3, 1))
-        D = policies.rollout(c.family, c.network, x, tasks, c.episodes, rng)
+        x = np.tile(metarl.initial_state(c)["theta"], (3, 1))
+        D = metarl.sampler(c, tasks, (0,))(0, x)
 
         def theta_prime(rows, c=c, x=x, D=D):
             part = policies.Trajectories(*(column[rows] for column in D[:4]))
@@ -152,8 +151,7 @@ def check_pairs():
     for inner in ("pg", "es", "hc"):
         c = Setting(inner=inner, learn_alpha=True, **plain)
         tasks = np.tile([0.3, -0.2], (3, 1))
-        theta = c.network.init(np.random.default_rng(1))
-        x = np.append(theta, np.zeros(theta.size))  # with factors exp(0) on the step sizes
+        x = metarl.initial_state(c)["theta"]
         v, _ = metarl.fitness(c, np.tile(x, (3, 2, 1)), tasks, (0, 1))
         text = f"inner loop {inner}: values of theta + 0 g on 3 tasks, beside those of theta - 0 g"
         must_equal(v[:, 0], v[:, 1], text)
@@ -297,6 +295,11 @@ class Source:
             node = self.find(name, wanted, node)[0]
         return node
 
+    def around(self, node):
+        """The name of the function around a node."""
+        inside = lambda f: f.lineno <= node.lineno <= f.end_lineno
+        return next(name for name, f in functions(self.tree) if inside(f))
+
     def code(self, node):
         return ast.get_source_segment(self.text, node)
 
@@ -353,8 +356,7 @@ def cut_the_gradient(source):
     call = source.find("gradient that may be recorded", wanted)[0]
     text = source.replaced([(call, source.code(call) + ".data")])
     words = "record", "constant", "create_graph", "order", "second", "number", "through"
-    name = next(f.name for _, f in functions(source.tree) if f.lineno < call.lineno <= f.end_lineno)
-    return silent(text, name, words)
+    return silent(text, source.around(call), words)
 
 
 def mix_the_tasks(source):
@@ -375,34 +377,36 @@ def shuffle_the_noise(source):
     return silent(source.replaced(edits), "Common", ("row", "task", "member", "repeat"))
 
 
+def uses_of_the_path(source):
+    """Where CMA-ES reads its path p_c, but for the update of the path itself."""
+    cma_es = source.named("CMAES")
+    own = source.find("update of the path", lambda x: assigns(x, "p_c"), cma_es)
+    reads = lambda x: ast.unparse(x) in ("self.p_c", "p_c") and isinstance(x.ctx, ast.Load)
+    is_read = lambda x: isinstance(x, ast.Name | ast.Attribute) and reads(x)
+    inside = lambda x: any(step.lineno <= x.lineno <= step.end_lineno for step in own)
+    return [x for x in source.find("use of the path", is_read, cma_es) if not inside(x)]
+
+
 def forget_the_path(source):
     """The rank-one term takes the latest step of the mean in place of the path."""
-    tell = source.named("CMAES.tell")
-    uses = lambda x: ast.unparse(x) in ("self.p_c", "p_c") and isinstance(x.ctx, ast.Load)
-    is_use = lambda x: isinstance(x, ast.Name | ast.Attribute) and uses(x)
-    own = source.find("path", lambda x: assigns(x, "p_c"), tell)
-    source.find("weighted step", lambda x: isinstance(x, ast.Name) and x.id == "y_w", tell)
-    places = [
-        x
-        for x in source.find("use of the path", is_use, tell)
-        if not any(step.lineno <= x.lineno <= step.end_lineno for step in own)
-    ]
+    places = uses_of_the_path(source)
+    name = source.around(places[0])
+    is_step = lambda x: "y_w" in (getattr(x, "id", None), getattr(x, "arg", None))
+    source.find("step of the mean", is_step, source.named(name))
     text = source.replaced([(place, "y_w") for place in places])
-    return silent(
-        text, "CMAES.tell", ("rank-one", "rank one", "rank_one", "p_c p_c", "outer product")
-    )
+    return silent(text, name, ("rank-one", "rank one", "rank_one", "p_c p_c", "outer product"))
 
 
 def remove_the_term(source):
-    """Without the lines that turn J and others into a loss."""
+    """Without the lines that turn J and its baseline into a loss."""
     function = source.named("sampling_term")
-    for name in ("J", "others"):
-        source.find(name, lambda x, name=name: isinstance(x, ast.Name) and x.id == name, function)
+    is_J = lambda x: isinstance(x, ast.Name) and x.id == "J" and isinstance(x.ctx, ast.Store)
+    source.find("J", is_J, function)
     loop = source.find("loop over inner steps", lambda x: isinstance(x, ast.For), function)[-1]
     begin = [n for n, x in enumerate(loop.body) if assigns(x, "log_pi")]
     if not begin or not assigns(loop.body[-1], "loss"):
         raise ValueError(f"{source.file}: log_pi and loss must be assigned at the loop's end")
-    fault = 'raise NotImplementedError("two lines are missing here")'
+    fault = 'raise NotImplementedError("lines are missing here")'
     text = source.replaced([((loop.body[begin[0]], loop.body[-1]), fault)])
     return silent(text, "sampling_term", ("log pi", "log_pi", "score", "mask"))
 
@@ -483,13 +487,14 @@ TERM = Exercise(
     """
     theta decides not only where the inner step leads from given episodes, but also which episodes
     it takes. MAML ignores the second; E-MAML (Stadie et al. 2018) adds it, and
-    `python metarl.py --algo emaml` now stops with NotImplementedError, for two lines are missing.
-    Write them: a loss (T,) whose gradient is, for each inner step, minus the sum over its episodes
-    tau_n of (J - others) grad log pi(tau_n). J and others are there.
+    `python metarl.py --algo emaml` now stops with NotImplementedError, for two or three lines are
+    missing. Write them: a loss (T,) whose gradient is, for each inner step, minus the sum over its
+    episodes tau_n of (J - b_n) grad log pi(tau_n), where b_n is the mean return of the others. J
+    and b_n are computed above the gap.
     """,
     """
     log pi(tau_n) is a sum over the steps of the episode; those after its end are not its steps.
-    J - others is a constant, (T, K). For the rest, the docstring tells what has to come out.
+    J - b_n is a constant, (T, K). For the rest, the docstring tells what has to come out.
     """,
     "policies.py",
     remove_the_term,

@@ -6,8 +6,10 @@ import importlib
 import re
 import shlex
 import sys
+import textwrap
 from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 
 import metarl
@@ -52,6 +54,25 @@ def test_a_page_says_what_it_is_for_and_where_to_go_on(name):
         assert "For whoever" in text.split("\n\n")[1]
         assert links(text.split("\n## ")[0])
         assert f"({name})" in README or name.removeprefix("docs/") in README
+
+
+def test_the_program_of_the_readme_is_maml():
+    """An iteration of it, with the noise of the same addresses, is one of `metarl.maml`."""
+    section = README[README.index("## MAML on a page") :].partition("\n## ")[0]
+    block = re.search(r"(?:^ {4}.*\n)+", section, re.MULTILINE)[0]
+    options = dict(hidden=(5,), tasks=3, episodes=4, inner_steps=2, learn_alpha=False)
+    c = Setting(algo="maml", outer="sgd", alpha_decay=1.0, max_norm=1e6, **options)
+    state, address = metarl.initial_state(c), (0, metarl.TRAIN, 0)
+    given = {"c": c, "theta": state["theta"], "rng": metarl.noise_at(*address, metarl.TASKS)}
+
+    def sample(k, theta):
+        return metarl.sampler(c, given["tasks"], (*address, metarl.INNER, 0))(k, theta)
+
+    names = vars(metarl) | {"sample": sample}
+    exec(textwrap.dedent(block), names, given)  # noqa: S102
+    expected = metarl.maml(c, state, address, metarl.in_chunks)["theta"]
+    assert np.abs(expected - state["theta"]).max() > 1e-6
+    np.testing.assert_allclose(given["theta"], expected, rtol=1e-12, atol=1e-15)
 
 
 # --- Names ---
@@ -298,10 +319,7 @@ def one_noise(text):
 def another_path(text):
     """The path of the step size in place of that of the covariance."""
     right = Source("es.py", exercises.original(VALLEY))
-    uses = lambda x: isinstance(x, ast.Attribute) and x.attr == "p_c" and type(x.ctx) is ast.Load
-    tell = right.named("CMAES.tell")
-    own = right.find("path", lambda x: exercises.assigns(x, "p_c"), tell)[0]
-    places = [x for x in right.find("use", uses, tell) if x.lineno > own.end_lineno]
+    places = exercises.uses_of_the_path(right)
     return right.replaced([(x, "self.p_sigma") for x in places])
 
 
@@ -323,7 +341,7 @@ def of_the_other_sign(source, x):
 
 
 def without_the_others(source, x):
-    if isinstance(x, ast.BinOp) and source.code(x) == "J - others":
+    if isinstance(x, ast.BinOp) and type(x.op) is ast.Sub and source.code(x.left) == "J":
         return "J"
 
 
