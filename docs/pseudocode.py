@@ -108,13 +108,16 @@ REPTILE = Algorithm(
 ES_MAML = Algorithm(
     "ES-MAML",
     "Song et al. 2020, zero-order. σ: a standard deviation; f: the return; U: the inner loop. "
-    "Here directions come in pairs, g and −g for the same task, and `es.OpenAIES` (Salimans et "
-    "al. 2017, Algorithm 1, whose lines its tags count) minimises −v.",
+    "Here directions come in pairs, g and −g for the same task, and `es.OpenAIES` minimises −v.",
     "line",
     (
         Row("1", "for t = 0, 1, …:", "metarl.train", "ES-MAML l.1"),
-        Row("2", "sample directions g₁, …, gₙ ∼ N(0, I)", "es.OpenAIES.ask", "OpenAI-ES l.3"),
-        Row("2", "which give the points θ + σ gᵢ", "es.OpenAIES.ask", "OpenAI-ES l.4"),
+        Row(
+            "2",
+            "sample directions g₁, …, gₙ ∼ N(0, I), for the points θ + σ gᵢ",
+            "es.OpenAIES.ask",
+            "ES-MAML l.2",
+        ),
         Row("2", "with them, sample tasks T₁, …, Tₙ", "metarl.es_maml", "ES-MAML l.2"),
         Row("3–5", "for every (Tᵢ, gᵢ):", "metarl.es_maml", "ES-MAML l.3-5"),
         Row(
@@ -124,8 +127,20 @@ ES_MAML = Algorithm(
             "ES-MAML l.4",
         ),
         Row("6", "move θ by what the points are worth", "metarl.es_maml", "ES-MAML l.6"),
-        Row("6", "the gradient 1/(σ n) Σᵢ vᵢ gᵢ", "es.OpenAIES.gradient", "OpenAI-ES l.5"),
-        Row("6", "θ ← θ + β/(σ n) Σᵢ vᵢ gᵢ", "es.OpenAIES.tell", "OpenAI-ES l.5"),
+        Row("6", "the gradient 1/(σ n) Σᵢ vᵢ gᵢ", "es.OpenAIES.gradient", "ES-MAML l.6"),
+        Row("6", "θ ← θ + β/(σ n) Σᵢ vᵢ gᵢ", "es.OpenAIES.tell", "ES-MAML l.6"),
+    ),
+)
+OPENAI_ES = Algorithm(
+    "OpenAI-ES",
+    "Salimans et al. 2017, Algorithm 1, from its third line; it maximises F, `es.OpenAIES` "
+    "minimises f. α: the learning rate. Between its lines 4 and 5 stands the caller's evaluation.",
+    "line",
+    (
+        Row("3", "sample ε₁, …, εₙ ∼ N(0, I)", "es.OpenAIES.ask", "OpenAI-ES l.3"),
+        Row("4", "the points θ + σ εᵢ, whose returns Fᵢ", "es.OpenAIES.ask", "OpenAI-ES l.4"),
+        Row("5", "give 1/(n σ) Σᵢ Fᵢ εᵢ", "es.OpenAIES.gradient", "OpenAI-ES l.5"),
+        Row("5", "θ ← θ + α/(n σ) Σᵢ Fᵢ εᵢ", "es.OpenAIES.tell", "OpenAI-ES l.5"),
     ),
 )
 CMA_ES = Algorithm(
@@ -174,7 +189,7 @@ CMA_ES = Algorithm(
         ),
     ),
 )
-ALGORITHMS = (MAML, REPTILE, ES_MAML, CMA_ES)
+ALGORITHMS = (MAML, REPTILE, ES_MAML, OPENAI_ES, CMA_ES)
 HEADER = """# Pseudo-code and code, side by side
 
 For whoever reads a paper and wants to see each of its lines as code, or the other way round. The
