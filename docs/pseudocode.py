@@ -193,10 +193,10 @@ ALGORITHMS = (MAML, REPTILE, ES_MAML, OPENAI_ES, CMA_ES)
 HEADER = """# Pseudo-code and code, side by side
 
 For whoever reads a paper and wants to see each of its lines as code, or the other way round. The
-tables are written by `python -m docs.pseudocode --write` from the tags behind the statements (`#
-MAML l.5`, `# (eq. 41)`), and a test holds this page to them. Where the code departs from the
-papers, [departures](departures.md) says why; what the results are, [results](results.md). Back to
-the [README](../README.md)."""
+tables are written by `python -m docs.pseudocode --write` from the tags behind the statements
+(`# MAML l.5`, `# (eq. 41)`), and a test holds this page to them. Where the code departs from the
+papers, [departures](departures.md) says why; what it is worth, [results](results.md). Back to the
+[README](../README.md)."""
 
 
 # --- From the files to tags ---
