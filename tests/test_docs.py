@@ -75,6 +75,20 @@ def test_the_program_of_the_readme_is_maml():
     np.testing.assert_allclose(given["theta"], expected, rtol=1e-12, atol=1e-15)
 
 
+def programs(text):
+    """The indented blocks that import something: Python."""
+    blocks = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", text, re.MULTILINE)
+    blocks = [textwrap.dedent(block) for block in blocks]
+    return [block for block in blocks if re.search(r"^(import|from) ", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if programs(PAGES[name])])
+def test_python_of_the_pages_runs(page):
+    names, small = {}, "iterations=1, tasks=2, test_tasks=2, test_steps=1"
+    for block in programs(PAGES[page]):
+        exec(block.replace("iterations=50", small), names)  # noqa: S102
+
+
 # --- Names ---
 MODULES = {path.stem for path in ROOT.glob("*.py") if not path.name.startswith("test_")}
 NAME = re.compile(rf"(?<![\w./-])({'|'.join(sorted(MODULES))})\.([A-Za-z_]\w*)\b(?!\.md)")
