@@ -363,7 +363,10 @@ class Setting:
 def layers(algo, env):
     """{option: value}: what DEFAULTS says of an algorithm and a family (None: the usual ones)."""
     algo = algo or "maml"
-    family = str(env or "pointmass").partition(":")[0]
+    family = env or "pointmass"
+    if not isinstance(family, str):
+        family = ""  # an object, of which DEFAULTS knows nothing
+    family = family.partition(":")[0]
     special = {}
     for layer in (family, algo, f"{algo} {family}"):  # the later wins
         special.update(DEFAULTS.get(layer, {}))

@@ -500,7 +500,8 @@ def test_a_line_says_what_runs(options, said, unsaid, capsys):
         ),
     ],
 )
-def test_an_option_that_is_not_used_is_refused_by_name(flags, words, tmp_path, capsys):
+def test_an_option_that_is_not_used_is_refused_by_name(flags, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "run", lambda *run: pytest.fail("it runs"))
     assert cli.main([*flags.split(), "--out", str(tmp_path / "run")]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"metarl: {words}\n")

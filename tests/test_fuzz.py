@@ -1,4 +1,4 @@
-"""Wrong and odd command lines by the thousand, damaged checkpoints, real kills and a real Ctrl-C."""
+"""Odd command lines by the thousand, damaged checkpoints, real kills and a real Ctrl-C."""
 
 import os
 import random
@@ -20,10 +20,12 @@ from test_metarl import SMALL
 from tests import kills
 from tests.command_line import arguments
 
-WORDS = """-1 0 1 2 3.5 1e3 1e400 -0.0 nan inf -inf x '' ü 1_0 0x10 99999999999999999999 -- - --x -h= = 1,2 [] () None
-    maml reptile ppo pointmass bandit bandit: bandit:arms=3 bandit:arms=-1 bandit:arms=(( bandit:x=1 :arms=3
-    fourcorners linear-bandit:dims=2,noise=0 linear mlp tanh adam sgd none joint float16 float64 true
-    / . .. /dev/null/run /proc/run nowhere/at/all""".split()
+WORDS = """
+    -1 0 1 2 3.5 1e3 1e400 -0.0 nan inf -inf x '' ü 1_0 0x10 99999999999999999999 -- - --x -h= =
+    1,2 [] () None maml reptile ppo pointmass bandit bandit: bandit:arms=3 bandit:arms=-1
+    bandit:arms=(( bandit:x=1 :arms=3 fourcorners linear-bandit:dims=2,noise=0 linear mlp tanh
+    adam sgd none joint float16 float64 true / . .. /dev/null/run /proc/run nowhere/at/all
+""".split()
 WORDS += ["", " ", "a\nb", "a\0b", "9" * 5000, "a" * 300]
 
 
@@ -37,7 +39,7 @@ def nothing_touched(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_wrong_and_odd_command_lines(seed, nothing_touched, monkeypatch, capsys):
-    """2,000 a seed: exit status 2 and one line, or a setting that is in order; never a traceback, nothing written."""
+    """2,000 a seed: exit status 2 and one line, or a setting that is in order; nothing written."""
     started = []
     monkeypatch.setattr(cli, "run", lambda c, *others: started.append(c))
     flags = [f"--{f.name.replace('_', '-')}" for f in fields(Setting)] + [
@@ -102,7 +104,7 @@ def damaged(good, noise):
 
 
 def test_damaged_checkpoints_are_refused_or_read_right(tmp_path):
-    """2,000 files: `load` stops with status 2 in one line, or returns what was saved; it never guesses."""
+    """2,000 files: `load` stops with status 2 in one line, or returns what was saved."""
     c = Setting(**SMALL)
     saved = next(metarl.train(c, metarl.initial_state(c)))
     path, noise, refused = tmp_path / "checkpoint.npz", np.random.default_rng(0), 0
@@ -172,7 +174,7 @@ def test_a_nan_in_each_quantity_stops_the_run(name, tmp_path, capsys, monkeypatc
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     when, tmp_path, capsys, monkeypatch
 ):
-    """No space from some write on: exit status 2, no file half-written, and the run can be resumed later."""
+    """No space from some write on: exit status 2, no file half-written, to be resumed later."""
     writes, real, run = [], os.fsync, tmp_path / "run"
     first_failure = {
         "at the start": 0,

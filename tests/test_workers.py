@@ -506,7 +506,7 @@ def test_resume_keeps_refusing_other_options(tmp_path, capsys):
     for flags, words in (
         (
             ["--tasks", "4", "--workers", "2"],
-            "--tasks: cannot change in a resumed run; --iterations, --workers",
+            "--tasks 4: cannot change in a resumed run; --iterations, --workers",
         ),
         (["--iterations", "4", "--workers", "x"], "--workers x: must be"),
     ):
