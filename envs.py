@@ -27,7 +27,8 @@ How to read it: `checkerboard`, which keeps training and test tasks apart; the p
 bandits; and the table of all of them, FAMILIES.
 """
 
-from dataclasses import dataclass, fields
+import inspect
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -384,14 +385,14 @@ FAMILIES = {
 
 
 def make(name, **options):
-    """The family called `name`, with its dataclass fields as options.
+    """The family called `name`; options are the arguments of its class.
 
     ValueError for a name or an option that there is not, and for a value that is not allowed.
     """
     require(name in FAMILIES, "environment", name, f"one of {', '.join(FAMILIES)}")
     family = FAMILIES[name]
-    known = {field.name: field.default for field in fields(family)}
-    examples = ", ".join(f"{option}={default}" for option, default in known.items())
+    known = inspect.signature(family).parameters
+    examples = ", ".join(f"{option}={known[option].default!r}" for option in known)
     for option in options:
         require(option in known, f"options of environment {name}", options, f"among {examples}")
     try:
