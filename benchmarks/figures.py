@@ -239,10 +239,12 @@ def main(argv=None):
     with workers(2) as map:
         runs = {}
         if jobs:
-            runs = dict(zip(jobs, map(train, *zip(*jobs, strict=True)), strict=True))
+            results = map(train, *zip(*jobs, strict=True))
+            runs = dict(zip(jobs, results, strict=True))
         for name in only:
             content, needed = PICTURES[name]
-            picture = figures.svg(*content({job: runs[job] for job in needed}, map))
+            arguments = content({job: runs[job] for job in needed}, map)
+            picture = figures.svg(*arguments)
             with replacing(DOCS / f"{name}.svg") as file:
                 file.write(picture)
             print(f"docs/{name}.svg: {len(picture) / 1000:.0f} kB", flush=True)

@@ -276,7 +276,7 @@ def printable(text, encoding):
 # --- As SVG ---
 # An algorithm looks the same in all pictures: a colour that the colour-blind tell apart (Okabe &
 # Ito 2008; emaml's is from Tol's muted scheme), and for black and white a line and a marker.
-ALGORITHMS = {
+LOOKS = {
     "maml": ("#0072B2", "-", "o"),
     "fomaml": ("#56B4E9", "--", "s"),
     "emaml": ("#882255", "-.", "P"),
@@ -286,8 +286,9 @@ ALGORITHMS = {
     "nes": ("#CC79A7", (0, (5, 1, 1, 1, 1, 1)), "*"),
     "cma-es": ("#D55E00", (0, (4, 2)), "v"),
 }
+OTHER = ("#555555", "-", "o")  # any other algorithm
 # The steps of an adaptation go from light to dark: before it, after 1, 2, 3 steps
-STEPS = [
+STEP_LOOKS = [
     ("#AAAAAA", ":", "o"),
     ("#5DC863", "-", "s"),
     ("#21918C", "--", "^"),
@@ -317,7 +318,7 @@ def look_of(name):
     filled, on a dotted line.
     """
     plain = name.removesuffix("-pg")
-    style = look(*ALGORITHMS[plain])
+    style = look(*LOOKS.get(plain, OTHER))
     if name != plain:
         style["linestyle"] = ":"
         style["markerfacecolor"] = style["color"]
@@ -390,7 +391,7 @@ def draw_adaptation(figure, c, theta, n=4, steps=3):
 def draw_paths(panel, paths, goal):
     """Each path (n, 2), with a marker where it ends."""
     for k, path in enumerate(paths):
-        panel.plot(*path.T, **look(*STEPS[k]), markevery=[-1], label=when(k), linewidth=1.8)
+        panel.plot(*path.T, **look(*STEP_LOOKS[k]), markevery=[-1], label=when(k), linewidth=1.8)
     start = paths[0][0]
     panel.plot(*start, "x", color="black", label="start")
     star = dict(color=GOAL, markeredgecolor="black", markeredgewidth=0.6, markersize=15)
@@ -405,7 +406,7 @@ def draw_arms(panel, probabilities, means):
     rows = np.arange(len(arms))
     width = 0.8 / len(probabilities)
     for k, p in enumerate(probabilities):
-        colour, *_ = STEPS[k]
+        colour, *_ = STEP_LOOKS[k]
         middle = rows - 0.4 + (k + 0.5) * width
         panel.barh(middle, p[arms], width, color=colour, label=when(k))
     panel.set_yticks(rows, [f"{arm + 1}: {means[arm]:.2f}" for arm in arms])
@@ -431,7 +432,7 @@ def draw_log(figure, c, lines, optimum):
     _, pre, post, env_steps, _ = columns(lines).T
     millions = env_steps / 1e6
     curves = {
-        "before adaptation": Curve(look(*STEPS[0]), millions, pre),
+        "before adaptation": Curve(look(*STEP_LOOKS[0]), millions, pre),
         "after adaptation": Curve(look_of(c.algo), millions, post),
     }
     axes = figure.subplots()

@@ -542,7 +542,7 @@ def rgb(colour):
 
 def test_each_algorithm_has_a_look_of_its_own():
     looks = [figures.look_of(algo) for algo in metarl.ALGORITHMS]
-    steps = [figures.look(*step) for step in figures.STEPS]
+    steps = [figures.look(*step) for step in figures.STEP_LOOKS]
     for part in ("color", "marker"):
         assert len({look[part] for look in looks}) == len(looks)
     assert len({str(look["linestyle"]) for look in looks}) == len(looks)
@@ -551,6 +551,12 @@ def test_each_algorithm_has_a_look_of_its_own():
     # From light to dark, so that the order shows also in black and white
     lightness = [np.dot([0.2126, 0.7152, 0.0722], rgb(step["color"])) for step in steps]
     assert (np.diff(lightness[1:]) < 0).all() and lightness[0] > lightness[2]
+
+
+def test_an_algorithm_of_the_user_s_own_is_drawn_too(figure):
+    look = figures.look_of("mine")
+    assert look["color"] not in {figures.look_of(algo)["color"] for algo in metarl.ALGORITHMS}
+    figures.draw_curves(figure.subplots(), {"mine": figures.Curve(look, [0, 1], [1, 2])}, None)
 
 
 def test_a_row_with_another_inner_loop_keeps_the_colour_of_its_algorithm():
@@ -571,7 +577,7 @@ def test_panels_show_paths_and_goals(figure):
         assert_array_equal(lines["after 1 step"], views[1])
         assert_array_equal(lines["start"], [[0, 0]])
         assert_array_equal(lines["goal"], [goal])
-        for line, step in zip(panel.lines, figures.STEPS, strict=False):
+        for line, step in zip(panel.lines, figures.STEP_LOOKS, strict=False):
             if line.get_label() in ("before adaptation", "after 1 step"):
                 assert line.get_color() == step[0]
 

@@ -61,6 +61,12 @@ def test_the_bootstrap_draws_a_seed_as_a_whole():
     assert_allclose([low[1] - low[0], high[1] - high[0]], 3)
 
 
+def test_one_seed_gone_astray_does_not_move_the_interval():
+    values = np.random.default_rng(3).standard_normal(20)
+    values[5] = 1e6  # of twenty, five are left out at either end
+    assert np.abs(pictures.bootstrap_interval(values)).max() < 3
+
+
 def test_the_bootstrap_covers_the_truth():
     """In 95 of 100 samples if there were endless seeds; from ten, intervals are too short."""
     samples = np.random.default_rng(2).standard_normal((10, 400))
