@@ -2,28 +2,31 @@
 
     python -m benchmarks.bandits [--pulls 10 100] [--arms 5 10 50] [--seeds 5]
 
-The counting agents (random, greedy, UCB1, Thompson, Gittins) know the successes and failures of each arm. The agent
-of MAML does not: its softmax policy sees the constant 1, and all that it remembers is in its parameters theta, which
-a step of policy gradient, with momentum mu, changes after each pull t = 0, ..., n-1:
+The counting agents (random, greedy, UCB1, Thompson, Gittins) know the successes and failures of
+each arm. The agent of MAML does not: its softmax policy sees the constant 1, and all that it
+remembers is in its parameters theta, which a step of policy gradient, with momentum mu, changes
+after each pull t = 0, ..., n-1:
 
     v <- mu v + s_t grad log pi(a_t),  theta <- theta + v,  u = log(1 + t) / log n
     s_t = exp(win + win_u u) after a success,  -exp(lose + lose_u u) after a failure
 
-(s_t = alpha_t (r - b_t) with step size alpha_t and baseline b_t is the same). Meta-learned is x: theta before the
-first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is the return of the lifetime:
+(s_t = alpha_t (r - b_t) with step size alpha_t and baseline b_t is the same). Meta-learned is x:
+theta before the first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is the
+return of the lifetime:
 
 - row "MAML": by its gradient through all the steps, which counts that x decides what is sampled (E-MAML, Stadie et
   al. 2018); from time to time it explodes, so outliers are cut, and the best ten iterations in a row are kept;
 - row "MAML, CMA-ES": the same agent, but theta stays 0 and CMA-ES moves the rule, from 0. It needs no gradient of a long
   chain of steps, the trouble with which Metz et al. (2019) describe.
 
-This agent cannot reach the optimum, which depends on the successes and failures of each arm, 2k numbers, while the
-policy is k logits. An arm pulled almost surely has a score near 0: further successes leave no trace in theta, and
-what a failure then costs does not depend on how many there were.
+This agent cannot reach the optimum, which depends on the successes and failures of each arm, 2k
+numbers, while the policy is k logits. An arm pulled almost surely has a score near 0: further
+successes leave no trace in theta, and what a failure then costs does not depend on how many there
+were.
 
-Prints the mean return on held-out bandits with its 95 % interval over seeds (training and test), beside the published
-one (Duan et al. 2016; Mishra et al. 2018), environment steps and seconds of processor time of the training of one seed;
-for 10 pulls also the exact optimum.
+Prints the mean return on held-out bandits with its 95 % interval over seeds (training and test),
+beside the published one (Duan et al. 2016; Mishra et al. 2018), environment steps and seconds of
+processor time of the training of one seed; for 10 pulls also the exact optimum.
 """
 
 import argparse
@@ -49,9 +52,8 @@ PUBLISHED = {  # by pulls, arms
     (100, 10): {"Gittins": "82.8", "MAML": "70.1"},
     (100, 50): {"Gittins": "85.2", "MAML": "70.3"},
 }
-RULE = np.array(
-    [-1.0, -2.0, 0.0, 0.0, 0.0]
-)  # where gradients begin: cautious steps, lest they explode at once
+# Where gradients begin: cautious steps, lest they explode at once
+RULE = np.array([-1.0, -2.0, 0.0, 0.0, 0.0])
 TEST_TASKS = 4000  # for each seed
 
 
@@ -59,7 +61,8 @@ TEST_TASKS = 4000  # for each seed
 def optimum(arms, pulls):
     """The expected return of the Bayes-optimal agent under uniform priors, by dynamic programming.
 
-    A state is the sorted tuple of (successes, failures) of the arms tried so far: all others are alike.
+    A state is the sorted tuple of (successes, failures) of the arms tried so far: all others are
+    alike.
     """
 
     @cache
@@ -83,11 +86,12 @@ def optimum(arms, pulls):
 
 @cache
 def gittins(pulls, grid=400):
-    """The finite-horizon Gittins index of an arm, [pulls left, successes, failures] (Kaufmann 2018, section 2).
+    """The finite-horizon Gittins index of an arm,
+    [pulls left, successes, failures] (Kaufmann 2018, section 2).
 
-    The price of a pull at which the best plan for the arm alone, to pull and to stop at any time within the pulls
-    left, is worth 0. The plan's worth of pulling at least once, by dynamic programming for a grid of prices, is
-    interpolated to 0 between them.
+    The price of a pull at which the best plan for the arm alone, to pull and to stop at any time
+    within the pulls left, is worth 0. The plan's worth of pulling at least once, by dynamic
+    programming for a grid of prices, is interpolated to 0 between them.
     """
     price, index = np.linspace(0, 1, grid)[:, None, None], np.zeros((pulls + 1,) * 3)
     value = np.zeros((grid, pulls + 1, pulls + 1))
@@ -95,9 +99,8 @@ def gittins(pulls, grid=400):
         n = pulls - left + 1  # successes and failures so far are each below n
         wins, losses = np.ogrid[:n, :n]
         p = (wins + 1) / (wins + losses + 2)
-        worth = (
-            p - price + p * value[:, 1 : n + 1, :n] + (1 - p) * value[:, :n, 1 : n + 1]
-        )  # decreasing in the price
+        # Decreasing in the price
+        worth = p - price + p * value[:, 1 : n + 1, :n] + (1 - p) * value[:, :n, 1 : n + 1]
         i = np.maximum((worth > 0).sum(0), 1) - 1
         high, low = np.take_along_axis(worth, np.stack([i, i + 1]), 0)
         index[left, :n, :n] = (i + high / (high - low)) / (grid - 1)
@@ -113,7 +116,8 @@ def ucb1(wins, losses, t, pulls, rng):
     )
 
 
-COUNTING = {  # the arm with the largest number is pulled, the first of several: they are exchangeable
+# The arm with the largest number is pulled, the first of several: they are exchangeable
+COUNTING = {
     "random": lambda wins, losses, t, pulls, rng: rng.random(wins.shape),
     "greedy": lambda wins, losses, t, pulls, rng: (wins + 1) / (wins + losses + 2),
     "UCB1": ucb1,
@@ -141,7 +145,9 @@ def setting(arms):
 
 
 def lifetime(c, x, pulls, tasks, rng):
-    """One lifetime in each task. x (T, P + 5), a Tensor if a gradient is to pass through all the steps.
+    """One lifetime in each task.
+
+    x (T, P + 5), a Tensor if a gradient is to pass through all the steps.
 
     Returns log pi(a_t) and r_t, each (T, pulls), and theta (T, P) before each pull.
     """
@@ -163,19 +169,21 @@ def lifetime(c, x, pulls, tasks, rng):
 
 
 def worth(c, thetas, tasks):
-    """(T, pulls): what the policy before each pull would earn in the rest of the lifetime if it learnt no more."""
-    logits = (
-        np.stack(thetas, 1).reshape(len(tasks), len(thetas), 2, -1).sum(2)
-    )  # weights times 1, and biases
+    """(T, pulls): what the policy before each pull would earn in the rest
+    of the lifetime if it learnt no more.
+    """
+    # weights times 1, and biases
+    logits = np.stack(thetas, 1).reshape(len(tasks), len(thetas), 2, -1).sum(2)
     means = (np.exp(ad.log_softmax(logits)) * c.family.means(tasks)[:, None]).sum(2)
     return means * np.arange(len(thetas), 0, -1)
 
 
 def meta_gradient(c, x, pulls, tasks, rng):
-    """For each task an unbiased estimate of minus the gradient of the lifetime's return at x (P + 5,), and the return.
+    """For each task an unbiased estimate of minus the gradient
+    of the lifetime's return at x (P + 5,), and the return.
 
-    Each log pi, a function of x through all the steps before, is weighed by the rewards to come, less a baseline:
-    `worth`, for which meta-training, and it alone, uses the means of its bandits.
+    Each log pi, a function of x through all the steps before, is weighed by the rewards to come,
+    less a baseline: `worth`, for which meta-training, and it alone, uses the means of its bandits.
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     log_pi, rewards, thetas = lifetime(c, x, pulls, tasks, rng)
@@ -190,7 +198,9 @@ def cut(g):
 
 
 def by_gradient(c, pulls, seed, iterations=100):
-    """x after Adam on the meta-gradient, the mean of the ten iterations in a row that earned most; environment steps."""
+    """x after Adam on the meta-gradient, the mean of the ten iterations in a row that earned most;
+    environment steps.
+    """
     P, m, v, path, earned, T = c.network.size, 0, 0, [], [], 50_000 // pulls
     x, beta = np.append(np.zeros(P), RULE), np.repeat([0.005, 0.05], [P, len(RULE)])
     for t in range(iterations):
@@ -205,7 +215,9 @@ def by_gradient(c, pulls, seed, iterations=100):
 
 
 def by_cma_es(c, pulls, seed, generations=50, members=12):
-    """x after CMA-ES on the mean return, all members in the same tasks under the same noise; environment steps."""
+    """x after CMA-ES on the mean return, all members in the same tasks under the same noise;
+    environment steps.
+    """
     s, T = (
         es.CMAES(np.zeros(len(RULE)), 0.25, members, metarl.noise_at(seed, metarl.INIT)),
         25_000 // pulls,
@@ -228,7 +240,9 @@ TRAINED = {"MAML": by_gradient, "MAML, CMA-ES": by_cma_es}
 
 
 def run(agent, pulls, arms, seed):
-    """The mean return of a seed on held-out tasks, environment steps and processor seconds of its training."""
+    """The mean return of a seed on held-out tasks,
+    environment steps and processor seconds of its training.
+    """
     c, start, x, steps = setting(arms), time.process_time(), None, 0
     if agent in TRAINED:
         x, steps = TRAINED[agent](c, pulls, seed)

@@ -2,11 +2,12 @@
 
     python -m benchmarks.baselines [--env pointmass] [--algos maml fomaml reptile] [--seed 0]
 
-Trains each algorithm with its defaults, and `joint` beside policy gradients; adapts them and the untrained
-initialisation to the same held-out tasks under the same noise, with every value of a grid for alpha (for hill
-climbing: for the noise of its queries, --inner-sigma); and gives to each the value that suits it best after three
-steps, on those very tasks. Prints the returns over the grid; then, for each algorithm, its adaptation r_3 - r_0 at
-its defaults, and its best r_3 minus that of each baseline, with paired 95 % intervals over tasks.
+Trains each algorithm with its defaults, and `joint` beside policy gradients; adapts them and the
+untrained initialisation to the same held-out tasks under the same noise, with every value of a grid
+for alpha (for hill climbing: for the noise of its queries, --inner-sigma); and gives to each the
+value that suits it best after three steps, on those very tasks. Prints the returns over the grid;
+then, for each algorithm, its adaptation r_3 - r_0 at its defaults, and its best r_3 minus that of
+each baseline, with paired 95 % intervals over tasks.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def knob(c):
 
 
 def returns_over_grid(algo, trained, env, seed):
-    """{value: returns (tasks, steps + 1)} over the grid, at None those of the defaults; trained or as initialised."""
+    """{value: returns (tasks, steps + 1)} over the grid, at None those of the defaults;
+    trained or as initialised.
+    """
     c = Setting(algo=algo, env=env, seed=seed)
     theta = train(c) if trained else metarl.initial_state(c)["theta"]
     settings = {None: c} | {value: replace(c, **{knob(c): value}) for value in GRID}

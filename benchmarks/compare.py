@@ -1,25 +1,30 @@
-"""All algorithms on the same held-out tasks, with the same budgets: meta-gradients against black boxes.
+"""All algorithms on the same held-out tasks, with the same budgets:
+meta-gradients against black boxes.
 
-    python -m benchmarks.compare [--env pointmass] [--algos maml ...] [--budget 4e6] [--seeds 3] [--out runs/compare]
+    python -m benchmarks.compare [--env pointmass] [--algos maml ...] [--budget 4e6] [--seeds 3]
+    [--out runs/compare]
 
-Each run trains until the first iteration that reaches the budget of environment steps. Every row trains and is tested
-with 20 episodes for an adaptation step, on the same 40 held-out tasks of a seed, and measured on 20 fresh episodes.
-The black boxes by default adapt a deterministic linear policy by hill climbing, other algorithms a stochastic
-multilayer perceptron by policy gradients: the columns `policy` and `inner` say so, and the rows named `-pg` give the
-black boxes that same perceptron and inner loop, with 20 members in a generation (NES and CMA-ES: on 5 tasks). Between
-these rows and that of MAML nothing differs but the meta-optimiser. `+alpha`: the inner loop's step sizes (hill
-climbing: noise) are meta-learned too. `untrained` is the first parameters, adapted as in the first row of that policy
-and inner loop.
+Each run trains until the first iteration that reaches the budget of environment steps. Every row
+trains and is tested with 20 episodes for an adaptation step, on the same 40 held-out tasks of a
+seed, and measured on 20 fresh episodes. The black boxes by default adapt a deterministic linear
+policy by hill climbing, other algorithms a stochastic multilayer perceptron by policy gradients:
+the columns `policy` and `inner` say so, and the rows named `-pg` give the black boxes that same
+perceptron and inner loop, with 20 members in a generation (NES and CMA-ES: on 5 tasks). Between
+these rows and that of MAML nothing differs but the meta-optimiser. `+alpha`: the inner loop's step
+sizes (hill climbing: noise) are meta-learned too. `untrained` is the first parameters, adapted as
+in the first row of that policy and inner loop.
 
-Prints the return after 0, 1, 2, 3 adaptation steps with 95 % intervals over seeds (with one seed: over tasks); the
-regret, the optimum less the return after the last step; environment steps and seconds of training. Then what the
-meta-optimisers are like: `pieces` of an iteration that could be computed at the same time, and `numbers` that each
-sends back; for the first and the last parameters the cosine of two independent updates and, what follows from it, the
-signal-to-noise ratio |mean|^2 / E|deviation|^2 per million environment steps (negative: not apart from 0); and seconds
-per million steps.
+Prints the return after 0, 1, 2, 3 adaptation steps with 95 % intervals over seeds (with one seed:
+over tasks); the regret, the optimum less the return after the last step; environment steps and
+seconds of training. Then what the meta-optimisers are like: `pieces` of an iteration that could be
+computed at the same time, and `numbers` that each sends back; for the first and the last parameters
+the cosine of two independent updates and, what follows from it, the signal-to-noise ratio |mean|^2
+/ E|deviation|^2 per million environment steps (negative: not apart from 0); and seconds per million
+steps.
 
-Runs go in parallel, two at a time; each writes a file to --out, and whatever is finished there is not done again. A
-file knows its setting, not the code: after a change of the code, give another directory.
+Runs go in parallel, two at a time; each writes a file to --out, and whatever is finished there is
+not done again. A file knows its setting, not the code: after a change of the code, give another
+directory.
 """
 
 import argparse
@@ -65,8 +70,9 @@ def reach(states, state, env_steps):
 def run(c, budget):
     """Train until the budget of environment steps is reached. Returns plain lists and numbers:
 
-    schema, budget, setting; parameters, P; optimal (tasks,); updates, what `update` says of the first and the last state;
-    env_steps, seconds (of training) and returns (tasks, test_steps + 1) at each of FRACTIONS of the budget.
+    schema, budget, setting; parameters, P; optimal (tasks,); updates, what `update` says of the
+    first and the last state; env_steps, seconds (of training) and returns (tasks, test_steps + 1)
+    at each of FRACTIONS of the budget.
     """
     state, seconds, points = metarl.initial_state(c), 0.0, []
     states, updates = metarl.train(c, state), [update(c, state)]
@@ -98,7 +104,8 @@ def key(c, budget):
 
 
 def update(c, state):
-    """What one iteration from `state` is: env_steps; pieces, numbers (of each piece); the cosine of two such updates.
+    """What one iteration from `state` is: env_steps; pieces, numbers (of each piece);
+    the cosine of two such updates.
 
     By plain gradient steps, so that Adam's first one, the sign, does not hide the direction.
     """
@@ -160,9 +167,12 @@ def once(path, c, budget):
 
 
 def compare(out, env="pointmass", algos=ROWS, budget=4e6, seeds=3, map=map, **options):
-    """Train and test every algorithm with every seed. Returns {name of the row: [result of `run` for each seed]}.
+    """Train and test every algorithm with every seed.
 
-    out: a directory for finished runs. map: the builtin, or that of `workers`. options: of Setting, for all rows.
+    Returns {name of the row: [result of `run` for each seed]}.
+
+    out: a directory for finished runs. map: the builtin, or that of `workers`. options: of Setting,
+    for all rows.
     """
     settings = {
         (name, seed): setting(name, env, seed, **options) for name in algos for seed in range(seeds)
@@ -184,7 +194,9 @@ def setting(name, env, seed, **options):
 
 # --- What they say ---
 def over_seeds(values):
-    """(mean, ci95) over seeds of what has a row per task: values (seeds, tasks, ...); with one seed over tasks."""
+    """(mean, ci95) over seeds of what has a row per task: values (seeds, tasks, ...);
+    with one seed over tasks.
+    """
     rows = np.asarray(values, float)
     return tuple(interval(rows[0] if len(rows) == 1 else rows.mean(1)).values())
 
@@ -192,11 +204,11 @@ def over_seeds(values):
 def curves(runs):
     """The learning curve of a row, from its results: a point for each of FRACTIONS of the budget.
 
-    env_steps, seconds (points,): means over seeds. returns, ci95 (points, k + 1): after each adaptation step.
+    env_steps, seconds (points,): means over seeds. returns, ci95 (points, k + 1): after each
+    adaptation step.
     """
-    returns = [
-        np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs
-    ]  # (tasks, points, k + 1) each
+    # (tasks, points, k + 1) each
+    returns = [np.moveaxis(np.array(r["returns"]), 0, 1) for r in runs]
     mean, ci95 = over_seeds(returns)
     env_steps, seconds = (np.mean([r[name] for r in runs], 0) for name in ("env_steps", "seconds"))
     return {"env_steps": env_steps, "seconds": seconds, "returns": mean, "ci95": ci95}
@@ -208,7 +220,9 @@ def regret(runs):
 
 
 def table(results):
-    """Return after each adaptation step, regret, environment steps and seconds of each row, as text."""
+    """Return after each adaptation step, regret,
+    environment steps and seconds of each row, as text.
+    """
     first = next(iter(results.values()))
     c, steps = first[0]["setting"], range(len(first[0]["returns"][0][0]))
     lines = [

@@ -2,13 +2,14 @@
 
     python -m benchmarks.diversity [--boxes 0.125 0.5 1 2] [--seeds 5]
 
-The point mass with horizon 50 and goals uniform in [-box, box]^2: the larger the box, the more the tasks ask for
-different policies. All three train on the same budget of environment steps and adapt to the same 40 held-out tasks,
-three steps of 20 episodes; MAML and Reptile take three in training, too, and differ in the meta-gradient alone. At the
-test each has, of ALPHAS, the inner step size that suits 40 training tasks best. Scores are in per cent of the way from
-standing still at the origin, the best there is without adaptation, to the optimum: 0 and 100 in every box. Means
-over seeds 0, 1, ... with 95 % intervals; `worst` is that of the worst seed, `lost` the share of held-out tasks, of all
-seeds, on which standing still would have been better.
+The point mass with horizon 50 and goals uniform in [-box, box]^2: the larger the box, the more the
+tasks ask for different policies. All three train on the same budget of environment steps and adapt
+to the same 40 held-out tasks, three steps of 20 episodes; MAML and Reptile take three in training,
+too, and differ in the meta-gradient alone. At the test each has, of ALPHAS, the inner step size
+that suits 40 training tasks best. Scores are in per cent of the way from standing still at the
+origin, the best there is without adaptation, to the optimum: 0 and 100 in every box. Means over
+seeds 0, 1, ... with 95 % intervals; `worst` is that of the worst seed, `lost` the share of held-out
+tasks, of all seeds, on which standing still would have been better.
 """
 
 import argparse
@@ -49,7 +50,9 @@ def adapted(c, theta, tasks, *address):
 
 
 def scores(family, tasks, returns):
-    """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum of the average task."""
+    """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum
+    of the average task.
+    """
     still, best = family.horizon * family.reward(envs.distance(tasks)), family.optimal_return(tasks)
     return 100 * (returns - still[:, None]) / (best - still).mean()
 

@@ -1,14 +1,18 @@
-"""How good is one estimate of the meta-gradient? Bias, standard deviation and direction of every estimator.
+"""How good is one estimate of the meta-gradient?
+
+Bias, standard deviation and direction of every estimator.
 
     python -m benchmarks.estimators [--estimates 8000]
 
-The problems are those of tests/oracles.py, whose exact meta-gradients are known. The first table has, in per cent of
-the exact meta-gradient's length, the bias against J^I (the return after a step along the true gradient) and against
-J^II_10 (after a step on 10 sampled episodes), summed over all that can happen, and the standard deviation of one
-estimate, sampled. The second is the choice of a meta-optimiser in one table: the cosine of an estimate with the exact
-gradient of J^I at equal numbers of episodes. An adaptation takes 20 episodes and is judged by 20 more; an estimate is
-the mean over as many adaptations as the episodes suffice for, of which ES needs two for each antithetic pair (Song et
-al. 2020, Algorithm 2). ES has, in each column, the best of a grid of standard deviations for its noise.
+The problems are those of tests/oracles.py, whose exact meta-gradients are known. The first table
+has, in per cent of the exact meta-gradient's length, the bias against J^I (the return after a step
+along the true gradient) and against J^II_10 (after a step on 10 sampled episodes), summed over all
+that can happen, and the standard deviation of one estimate, sampled. The second is the choice of a
+meta-optimiser in one table: the cosine of an estimate with the exact gradient of J^I at equal
+numbers of episodes. An adaptation takes 20 episodes and is judged by 20 more; an estimate is the
+mean over as many adaptations as the episodes suffice for, of which ES needs two for each antithetic
+pair (Song et al. 2020, Algorithm 2). ES has, in each column, the best of a grid of standard
+deviations for its noise.
 """
 
 import argparse
@@ -83,7 +87,8 @@ def es_estimates(c, theta, n, sigma):
 
 
 def cosines(g, exact, cost):
-    """For each of EPISODES the mean cosine of what these buy: means of estimates g (n, P) that cost so many each.
+    """For each of EPISODES the mean cosine of what these buy:
+    means of estimates g (n, P) that cost so many each.
 
     An estimate of zero, as ES makes one from equal returns, counts as one at a right angle.
     """
@@ -101,7 +106,9 @@ def length(x, g):
 
 
 def bias_table(n=8000, N=10):
-    """[(problem, method, bias against J^I, bias against J^II_N, standard deviation)], in per cent."""
+    """[(problem, method, bias against J^I, bias against J^II_N, standard deviation)],
+    in per cent.
+    """
     rows = []
     for name, env in (("bandit", BANDIT), ("tree", TREE)):
         theta = THETA[env]
@@ -122,7 +129,9 @@ def bias_table(n=8000, N=10):
 
 
 def table(n=8000):
-    """[(method, baseline, {problem: [cosine, one for each of EPISODES]})] from n adaptations each."""
+    """[(method, baseline, {problem: [cosine, one for each of EPISODES]})]
+    from n adaptations each.
+    """
     rows = [(method, baseline, {}) for method in (*METHODS, "es") for baseline in ("none", "time")]
     for name, (env, theta, alpha) in problems().items():
         exact = limit(env, theta, alpha)

@@ -1,11 +1,13 @@
-"""A task of a family as a gymnasium.Env, for agents of other libraries; and one such agent beside ours.
+"""A task of a family as a gymnasium.Env, for agents of other libraries;
+and one such agent beside ours.
 
     python -m benchmarks.gymnasium_env [--env pointmass] [--algo fomaml] [--task 0] [--seed 0]
 
-Meta-trains the algorithm with its defaults and adapts it to one held-out task; then lets PPO of stable-baselines3
-(pip install stable-baselines3), untuned and from its own random weights, learn the same task through the same
-gymnasium.Env. Prints the mean return on fresh episodes over the environment steps spent on that task (by ours at most:
-some episodes end early). On pointmass it takes about a minute.
+Meta-trains the algorithm with its defaults and adapts it to one held-out task; then lets PPO of
+stable-baselines3 (pip install stable-baselines3), untuned and from its own random weights, learn
+the same task through the same gymnasium.Env. Prints the mean return on fresh episodes over the
+environment steps spent on that task (by ours at most: some episodes end early). On pointmass it
+takes about a minute.
 
     >>> family = envs.make("pointmass")  # after import envs
     >>> env = TaskEnv(family, family.sample_tasks(1, np.random.default_rng(0), "test")[0])
@@ -30,10 +32,12 @@ LATER = 4  # times the steps of our adaptation that PPO is given in the end
 
 
 class TaskEnv(gymnasium.Env):
-    """One task (D,) of a family of envs.py. Observations (obs_dim,) have the task's dtype, rewards are floats.
+    """One task (D,) of a family of envs.py.
 
-    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What ends an episode early
-    terminates it, the horizon truncates it.
+    Observations (obs_dim,) have the task's dtype, rewards are floats.
+
+    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What
+    ends an episode early terminates it, the horizon truncates it.
     """
 
     def __init__(self, family, task):
@@ -61,9 +65,8 @@ class TaskEnv(gymnasium.Env):
         return self.observation(), float(reward), bool(done), self.t >= self.family.horizon, {}
 
     def observation(self):
-        return np.array(
-            self.family.observe(self.state)
-        )  # a copy: for bandits it is the state itself
+        # A copy: for bandits it is the state itself
+        return np.array(self.family.observe(self.state))
 
 
 # --- An agent of another library ---
@@ -79,7 +82,9 @@ def mean_return(env, act, episodes):
 
 
 def foreign(env, budgets, episodes, seed):
-    """Environment steps and mean return of PPO after each of the budgets, increasing numbers of environment steps."""
+    """Environment steps and mean return of PPO after each of the budgets,
+    increasing numbers of environment steps.
+    """
     try:
         from stable_baselines3 import PPO
     except ImportError:
@@ -98,7 +103,9 @@ def foreign(env, budgets, episodes, seed):
 
 
 def ours(c, i):
-    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step of a trained run."""
+    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step
+    of a trained run.
+    """
     state = next(islice(metarl.train(c, metarl.initial_state(c)), c.iterations - 1, None))
     tasks, returns = metarl.meta_test(c, state["theta"])
     return tasks[i], returns[i]

@@ -2,9 +2,10 @@
 
     python -m benchmarks.in_the_loop [--lifetimes 64] [--seed 0]
 
-A lifetime is 120 updates of a linear policy by policy gradient, each on 10 episodes of 20 steps of the point mass; after
-every 20 updates the goal moves, and only the rewards tell. Its score is the mean return of all its episodes. The
-meta-parameters eta are the step size alpha and the discount gamma of the update. Three ways to set them:
+A lifetime is 120 updates of a linear policy by policy gradient, each on 10 episodes of 20 steps of
+the point mass; after every 20 updates the goal moves, and only the rewards tell. Its score is the
+mean return of all its episodes. The meta-parameters eta are the step size alpha and the discount
+gamma of the update. Three ways to set them:
 
     fixed       all through the lifetime, at a value of a grid
     in the loop while the agent lives, never reset: after each update one step of Adam on eta along the meta-gradient
@@ -14,10 +15,11 @@ meta-parameters eta are the step size alpha and the discount gamma of the update
     outer loop  whole lifetimes of agents that are reset each time, on goals and starts of their own, judged by their
                 score alone: CMA-ES on eta; what it has chosen is then fixed
 
-Scores are on the same held-out lifetimes, which differ in goals, first policy and noise, with 95 % intervals over them,
-differences paired. A line of the table says what is tuned online, with which step size beta of Adam, a column what eta
-is at birth. `replayed` takes, for each column, the average over lifetimes of the tuned alpha of each update: what is
-left of the gain when alpha follows a plan instead of the lifetime at hand.
+Scores are on the same held-out lifetimes, which differ in goals, first policy and noise, with 95 %
+intervals over them, differences paired. A line of the table says what is tuned online, with which
+step size beta of Adam, a column what eta is at birth. `replayed` takes, for each column, the
+average over lifetimes of the tuned alpha of each update: what is left of the gain when alpha
+follows a plan instead of the lifetime at hand.
 """
 
 import argparse
@@ -35,7 +37,8 @@ from policies import Policy, rollout
 
 HORIZON, EPISODES, UPDATES, PERIOD = 20, 10, 120, 20
 FAMILY, NETWORK = envs.PointMass(horizon=HORIZON, radius=0.0), Policy(2, 2, hidden=())
-REFERENCE = 0.99  # the discount that the meta-gradient judges by, and that all but `outer loop` are born with
+# The discount that the meta-gradient judges by, and that all but `outer loop` are born with
+REFERENCE = 0.99
 GRID = (0.03, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0)
 TUNED = {  # what changes online: Adam's step sizes on log alpha and on logit gamma
     "fixed": (0.0, 0.0),
@@ -45,16 +48,15 @@ TUNED = {  # what changes online: Adam's step sizes on log alpha and on logit ga
     "both, beta 0.1": (0.1, 0.1),
 }
 REPLAYED = "alpha, beta 0.03"
-POPSIZE, GENERATIONS, LIVES = (
-    8,
-    12,
-    16,
-)  # of the outer loop: agents, and lifetimes that each is judged by
+# Of the outer loop: agents, and lifetimes that each is judged by
+POPSIZE, GENERATIONS, LIVES = (8, 12, 16)
 
 
 # --- The agent ---
 def loss(theta, D, gamma):
-    """(T,): metarl's surrogate with the baseline "time", standardised, as a function of gamma (T, 1, 1) too."""
+    """(T,): metarl's surrogate with the baseline "time", standardised,
+    as a function of gamma (T, 1, 1) too.
+    """
     t = np.arange(HORIZON)
     ahead = t[:, None] - t  # of reward u in the return-to-go of step t: u - t
     A = ad.matmul(D.rewards, ad.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0))
@@ -78,10 +80,12 @@ def meta_gradient(eta, theta_prime, D_prime):
 
 
 def lifetime(eta, beta, goals, address, plan=None):
-    """T lifetimes at once. Returns the mean return (T, UPDATES) and eta (T, UPDATES, 2) of each update.
+    """T lifetimes at once.
 
-    eta (T, 2): at birth. beta (2,): Adam's step sizes, 0 for what stays fixed. goals: (T, UPDATES / PERIOD, 2).
-    plan (UPDATES, 2): takes the place of eta.
+    Returns the mean return (T, UPDATES) and eta (T, UPDATES, 2) of each update.
+
+    eta (T, 2): at birth. beta (2,): Adam's step sizes, 0 for what stays fixed. goals: (T, UPDATES /
+    PERIOD, 2). plan (UPDATES, 2): takes the place of eta.
     """
     noise, returns, etas, m, v = metarl.noise_at(*address, 0), [], [], 0, 0
     theta, leaf, theta_prime = np.stack([NETWORK.init(noise) for _ in goals]), None, None
@@ -128,7 +132,8 @@ def outer_loop(seed):
 
 
 def row(tuned, births, lifetimes, seed):
-    """For each eta at birth (B, 2) the scores (B, T) of the held-out lifetimes and the mean eta (B, UPDATES, 2).
+    """For each eta at birth (B, 2) the scores (B, T) of the held-out lifetimes
+    and the mean eta (B, UPDATES, 2).
 
     For REPLAYED also the scores without tuning, on that mean for a plan; else None.
     """
@@ -147,7 +152,9 @@ def row(tuned, births, lifetimes, seed):
 
 
 def table(lifetimes=64, seed=0):
-    """births (B, 2), the last the outer loop's choice; {tuned: scores (B, T)}; {tuned: mean eta (B, UPDATES, 2)}."""
+    """births (B, 2), the last the outer loop's choice; {tuned: scores (B, T)};
+    {tuned: mean eta (B, UPDATES, 2)}.
+    """
     with ProcessPoolExecutor(2) as pool:
         choice = pool.submit(outer_loop, seed)
         births = [born(alpha, REFERENCE, 1)[0] for alpha in GRID]

@@ -1,15 +1,20 @@
-"""How long does one MAML meta-gradient take, here and in other frameworks? The problem is told in peers.py.
+"""How long does one MAML meta-gradient take, here and in other frameworks?
 
-    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 10] [--json]
+The problem is told in peers.py.
 
-Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its own and computes the
-same meta-gradient from the same noise. First the gradients are compared: the program ends with status 1 if one differs.
-Then the processes take turns, three meta-gradients in a row as in training, so that whatever else the machine does
-slows all alike; a pause before each turn, since the threads of some frameworks go on waiting at full speed for a while.
-Printed are the median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
-threads and worker processes; the seconds as a multiple of ours; environment steps per second; the peak memory, of
-worker processes too, each by itself; and the seconds of a whole process, from its start to its end with one
-meta-gradient: the cold start. --json prints these as one line for each contestant instead.
+    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 10]
+    [--json]
+
+Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its
+own and computes the same meta-gradient from the same noise. First the gradients are compared: the
+program ends with status 1 if one differs. Then the processes take turns, three meta-gradients in a
+row as in training, so that whatever else the machine does slows all alike; a pause before each
+turn, since the threads of some frameworks go on waiting at full speed for a while. Printed are the
+median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
+threads and worker processes; the seconds as a multiple of ours; environment steps per second; the
+peak memory, of worker processes too, each by itself; and the seconds of a whole process, from its
+start to its end with one meta-gradient: the cold start. --json prints these as one line for each
+contestant instead.
 """
 
 import argparse
@@ -110,7 +115,9 @@ def quiet(**streams):
 
 
 def compare(contestants):
-    """Print the largest difference of each gradient from the first, relative to its largest component."""
+    """Print the largest difference of each gradient from the first,
+    relative to its largest component.
+    """
     gradients = {one.name: np.load(one.gradient).astype(float) for one in contestants}
     first = gradients[contestants[0].name]
     errors = {name: np.abs(g - first).max() / np.abs(first).max() for name, g in gradients.items()}

@@ -2,11 +2,13 @@
 
     python -m benchmarks.navigation [--seeds 5] [--only NAME ...] [--minutes 5]
 
-Finn et al. 2017, table 4: the mean undiscounted return after 0, 1, 2 and 3 steps of 40 episodes each, with step sizes
-0.5, 0.25, 0.25, over 40 goals that are always the same. These goals override the family's split: training goals are
-uniform in the same box, but keep 0.01 away from them. The rows are the defaults of the algorithms;
-those from `first-order` on differ from the defaults of `--algo maml` in what their name says. `as published` is the original's network, baseline and optimiser for as many
-iterations as fit in --minutes. Runs are independent processes, two at a time; `seconds` are those of one run's training.
+Finn et al. 2017, table 4: the mean undiscounted return after 0, 1, 2 and 3 steps of 40 episodes
+each, with step sizes 0.5, 0.25, 0.25, over 40 goals that are always the same. These goals override
+the family's split: training goals are uniform in the same box, but keep 0.01 away from them. The
+rows are the defaults of the algorithms; those from `first-order` on differ from the defaults of
+`--algo maml` in what their name says. `as published` is the original's network, baseline and
+optimiser for as many iterations as fit in --minutes. Runs are independent processes, two at a time;
+`seconds` are those of one run's training.
 """
 
 import argparse
@@ -57,7 +59,9 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Navigation(envs.PointMass):
-    """The point mass with the published goals for test tasks, and none within 0.01 of them for training."""
+    """The point mass with the published goals for test tasks,
+    and none within 0.01 of them for training.
+    """
 
     def sample_tasks(self, n, rng, split="train"):
         if split == "test":
@@ -68,7 +72,9 @@ class Navigation(envs.PointMass):
 
 
 def run(name, seed, minutes):
-    """The returns (40, 4) on the published goals, the environment steps, iterations and seconds of training."""
+    """The returns (40, 4) on the published goals, the environment steps,
+    iterations and seconds of training.
+    """
     algo = ROWS[name].get("algo", "maml")
     options = DEFAULTS["pointmass"] | DEFAULTS.get(f"{algo} pointmass", {}) | ROWS[name]
     iterations = options.pop("iterations", 100)

@@ -2,19 +2,21 @@
 
     python -m benchmarks.nichol [--lifetimes 20000] [--seed 0]
 
-With g_1, ..., g_k the gradients of k minibatches of a task, of which the first k - 1 (Reptile: all k) make inner steps
-of size alpha, the expected outer step is (Nichol et al. 2018, section 5)
+With g_1, ..., g_k the gradients of k minibatches of a task, of which the first k - 1 (Reptile: all
+k) make inner steps of size alpha, the expected outer step is (Nichol et al. 2018, section 5)
 
     a AvgGrad - b alpha AvgGradInner + O(alpha^2)         MAML       a = 1   b = 2 (k - 1)
     AvgGrad = E[grad L]: to the minimum of the mean loss  FOMAML     a = 1   b = k - 1
     AvgGradInner = E[H_1 g_2]: to where the gradients     Reptile    a = k   b = k (k - 1) / 2
     of two minibatches of a task agree                    (the sum of g_1, ..., g_k)
 
-What metarl.py runs makes the steps at three alpha; the parabola through them gives both terms, and their projections on
-AvgGrad and AvgGradInner are a and b; `off` is the part of the second term across AvgGradInner. On quadratics (two tasks
-of three minibatches) and trees (two decision processes, a minibatch is an episode) the expectation is over all courses
-of sampling, exact; on the point mass (four goals, 20 episodes a minibatch) the mean over --lifetimes, with 95 %
-intervals, the same noise at each alpha. Trees and point mass are those of tests/oracles.py, their terms in closed form.
+What metarl.py runs makes the steps at three alpha; the parabola through them gives both terms, and
+their projections on AvgGrad and AvgGradInner are a and b; `off` is the part of the second term
+across AvgGradInner. On quadratics (two tasks of three minibatches) and trees (two decision
+processes, a minibatch is an episode) the expectation is over all courses of sampling, exact; on the
+point mass (four goals, 20 episodes a minibatch) the mean over --lifetimes, with 95 % intervals, the
+same noise at each alpha. Trees and point mass are those of tests/oracles.py, their terms in closed
+form.
 """
 
 import argparse
@@ -40,9 +42,8 @@ ALGORITHMS = {
     "FOMAML": dict(algo="fomaml"),
     "Reptile": dict(algo="reptile"),
 }
-PLAIN = dict(
-    baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0, episodes=20
-)  # gradients without bias
+# Gradients without bias
+PLAIN = dict(baseline="none", standardise=False, gamma=1.0, alpha_decay=1.0, episodes=20)
 GOALS = np.array([[0.3, 0.4], [1.0, -1.0], [-0.5, 0.2], [0.8, 0.6]])
 OTHER_TREE = oracles.Tabular(((0, 0), (0.2, 0.7), (1, 0.1)), ((1, 2), (0, 0), (0, 0)), horizon=2)
 
@@ -58,7 +59,8 @@ def theory(name, k):
 class Quadratic:
     """Minibatches are losses 1/2 (theta - c)' A (theta - c), as episodes of one step that pays 1.
 
-    The observation tells which, the log-probability is minus the loss: the surrogate's estimator must be log-prob.
+    The observation tells which, the log-probability is minus the loss: the surrogate's estimator
+    must be log-prob.
     """
 
     horizon, obs_dim, action_dim, discrete = 1, 1, 1, False
@@ -86,7 +88,9 @@ class Quadratic:
 
 
 class Decisions:
-    """A family of tests/oracles.py, with L = -J / H; minibatches are the episodes of a tabular one."""
+    """A family of tests/oracles.py, with L = -J / H;
+    minibatches are the episodes of a tabular one.
+    """
 
     def __init__(self, family):
         self.family, self.policy = family, "linear"
@@ -127,17 +131,14 @@ def problems():
 
 # --- Outer steps of the code that runs ---
 def outer_steps(task, name, k, theta, sample, n):
-    """(3, n, P): theta before minus theta after, over the step size, of n lifetimes on minibatches of `sample(alpha)`."""
-    steps, out = (
-        k if name == "Reptile" else k - 1,
-        [],
-    )  # the others keep the last minibatch for the outer gradient
+    """(3, n, P): theta before minus theta after, over the step size,
+    of n lifetimes on minibatches of `sample(alpha)`.
+    """
+    # The others keep the last minibatch for the outer gradient
+    steps, out = (k if name == "Reptile" else k - 1, [])
     for alpha in ALPHAS:
         options = dict(env=task.family, policy=task.policy, alpha=alpha, inner_steps=steps)
-        c, x = (
-            Setting(**options, **PLAIN, **ALGORITHMS[name]),
-            Tensor(np.tile(theta, (n, 1))),
-        )
+        c, x = (Setting(**options, **PLAIN, **ALGORITHMS[name]), Tensor(np.tile(theta, (n, 1))))
         if name == "Reptile":
             out.append((theta - metarl.adapt(c, x, sample(alpha))[0][-1].data) / alpha)
         else:
@@ -178,7 +179,9 @@ def sampled_steps(task, name, k, theta, n, seed):
 
 
 def coefficients(steps, average, inner):
-    """a and b of each lifetime (n, 2), and off, in per cent, of their mean: from steps (3, n, P) at ALPHAS."""
+    """a and b of each lifetime (n, 2), and off, in per cent, of their mean:
+    from steps (3, n, P) at ALPHAS.
+    """
     first, second = np.tensordot(np.linalg.inv(np.vander(ALPHAS, increasing=True))[:2], steps, 1)
     ab = np.stack([first @ average / (average @ average), -second @ inner / (inner @ inner)], 1)
     mean = second.mean(0)
@@ -202,7 +205,9 @@ def row(problem, name, k, lifetimes, seed):
 
 
 def table(lifetimes=20000, seed=0):
-    """A `row` for each problem, algorithm and k; dice is for losses that are returns, not for quadratics."""
+    """A `row` for each problem, algorithm and k;
+    dice is for losses that are returns, not for quadratics.
+    """
     jobs = list(itertools.product(problems(), ALGORITHMS, STEPS))
     jobs = [job for job in jobs if job[:2] != ("quadratics", "MAML, dice")]
     with ProcessPoolExecutor(2) as pool:
@@ -212,7 +217,9 @@ def table(lifetimes=20000, seed=0):
 
 
 def conclusion(rows):
-    """What each algorithm keeps of the weight that theory gives MAML on AvgGradInner, per unit of AvgGrad."""
+    """What each algorithm keeps of the weight that theory gives MAML on AvgGradInner,
+    per unit of AvgGrad.
+    """
     text = f"weight on AvgGradInner per unit of AvgGrad, % of theory for MAML: mean over k\n{'':16}"
     text += "".join(f"{problem:>12}" for problem in problems())
     for name in ALGORITHMS:

@@ -1,4 +1,6 @@
-"""The contestant of this project in peers.py: the function that --algo maml calls, in the workers of the command line."""
+"""The contestant of this project in peers.py: the function that --algo maml calls,
+in the workers of the command line.
+"""
 
 import sys
 from contextlib import ExitStack
@@ -46,9 +48,8 @@ def noise(path):
 
 def chunk(path, c, theta, tasks, address):
     """metarl.meta_gradient with the prepared noise; the address is the chunk's first task."""
-    metarl.noise_at = lambda start, k: Prepared(
-        noise(path)[k][:, start : start + len(tasks)]
-    )  # k: inner steps so far
+    # k: inner steps so far
+    metarl.noise_at = lambda start, k: Prepared(noise(path)[k][:, start : start + len(tasks)])
     return metarl.meta_gradient(c, theta, tasks, address)
 
 

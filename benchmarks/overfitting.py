@@ -2,12 +2,14 @@
 
     python -m benchmarks.overfitting [--seeds 10]
 
-The point mass with horizon 50 and goals in [-0.5, 0.5]^2. First table: MAML trained on 1, 2, 4, 16, 64 goals over and
-over, or on new ones each time, adapts to its training goals and to 40 held-out ones; regret is the optimum less the
-return, after 0 and 3 steps of 20 episodes, and the gap is what the regret on held-out goals exceeds that on training
-goals by. A smaller pool is the beginning of a larger. Second table: the agents trained on unlimited goals, and
-untrained ones, on the held-out goals moved in a direction that the seed draws, so that they leave the box. Scores are
-in per cent of the way from standing still at the origin to the optimum. Means over seeds 0, 1, ... with 95 % intervals.
+The point mass with horizon 50 and goals in [-0.5, 0.5]^2. First table: MAML trained on 1, 2, 4, 16,
+64 goals over and over, or on new ones each time, adapts to its training goals and to 40 held-out
+ones; regret is the optimum less the return, after 0 and 3 steps of 20 episodes, and the gap is what
+the regret on held-out goals exceeds that on training goals by. A smaller pool is the beginning of a
+larger. Second table: the agents trained on unlimited goals, and untrained ones, on the held-out
+goals moved in a direction that the seed draws, so that they leave the box. Scores are in per cent
+of the way from standing still at the origin to the optimum. Means over seeds 0, 1, ... with 95 %
+intervals.
 """
 
 import argparse
@@ -39,7 +41,9 @@ HELD_OUT = 40
 
 @dataclass(frozen=True)
 class FewGoals(envs.PointMass):
-    """The point mass whose training goals come from a pool of the first `pool` that `draw` draws; 0: from all."""
+    """The point mass whose training goals come from a pool of the first `pool` that `draw` draws;
+    0: from all.
+    """
 
     horizon: int = 50
     pool: int = 0
@@ -68,7 +72,9 @@ def regrets(c, theta, tasks, address):
 
 
 def run(pool, seed):
-    """Regrets (2, 2) on training and held-out goals; scores (2, S) of trained and untrained agents at SHIFTS."""
+    """Regrets (2, 2) on training and held-out goals;
+    scores (2, S) of trained and untrained agents at SHIFTS.
+    """
     c = Setting(env=FewGoals(pool=pool, draw=seed), seed=seed, **SMALL)
     theta, address = train(c), (seed, metarl.TEST, metarl.INNER)
     seen = metarl.sample_tasks(c, HELD_OUT, metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0))
@@ -91,7 +97,9 @@ def run(pool, seed):
 
 
 def table(seeds=10):
-    """{pool: regrets (seeds, training or held-out, after 0 or 3 steps)}; scores (seeds, trained or not, SHIFTS)."""
+    """{pool: regrets (seeds, training or held-out, after 0 or 3 steps)};
+    scores (seeds, trained or not, SHIFTS).
+    """
     jobs = [(pool, seed) for pool in POOLS for seed in range(seeds)]
     with ProcessPoolExecutor(2) as executor:
         results = dict(zip(jobs, executor.map(run, *zip(*jobs, strict=True)), strict=True))

@@ -1,13 +1,15 @@
-"""One MAML meta-gradient, by this project and written for other frameworks: what meta_gradient.py lets race.
+"""One MAML meta-gradient, by this project and written for other frameworks:
+what meta_gradient.py lets race.
 
-The problem: T point masses start at the origin and run K episodes of H steps under a Gaussian policy, a tanh network
-with learned log standard deviations. A step moves by the action, clipped to +-0.1; the reward is minus the distance to
-the goal; no episode ends early. Loss: minus the mean of log pi * (discounted return-to-go minus its mean over the
-episodes at each time). Meta-gradient: of the mean over tasks of the loss after one inner step of gradient descent,
-through that step, with respect to the parameters before it. Both batches of episodes are part of the work.
+The problem: T point masses start at the origin and run K episodes of H steps under a Gaussian
+policy, a tanh network with learned log standard deviations. A step moves by the action, clipped to
++-0.1; the reward is minus the distance to the goal; no episode ends early. Loss: minus the mean of
+log pi * (discounted return-to-go minus its mean over the episodes at each time). Meta-gradient: of
+the mean over tasks of the loss after one inner step of gradient descent, through that step, with
+respect to the parameters before it. Both batches of episodes are part of the work.
 
-A contestant is a function from the inputs to a function that returns the meta-gradient, as flat as theta. Run as a
-script it is a process of its own that imports nothing but NumPy and its framework:
+A contestant is a function from the inputs to a function that returns the meta-gradient, as flat as
+theta. Run as a script it is a process of its own that imports nothing but NumPy and its framework:
 
     python benchmarks/peers.py NAME INPUTS.npz GRADIENT.npy    then numbers of repetitions on standard input, or nothing
 """
@@ -22,16 +24,15 @@ from pathlib import Path
 
 import numpy as np
 
-ALPHA, GAMMA, BOUND = (
-    0.1,
-    0.99,
-    0.1,
-)  # inner step size, discount, the most that a step moves in each axis
+# Inner step size, discount, the most that a step moves in each axis
+ALPHA, GAMMA, BOUND = (0.1, 0.99, 0.1)
 
 
 @dataclass
 class Inputs:
-    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step; the widths of the network; the file."""
+    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step;
+    the widths of the network; the file.
+    """
 
     theta: np.ndarray
     goals: np.ndarray
@@ -64,7 +65,9 @@ def flat(parts):
 
 
 def discounts(H):
-    """The matrix that turns rewards (..., H) into returns-to-go: gamma^(s - t) in row s, column t <= s."""
+    """The matrix that turns rewards (..., H) into returns-to-go:
+    gamma^(s - t) in row s, column t <= s.
+    """
     ahead = np.arange(H)[:, None] - np.arange(H)
     return np.where(ahead >= 0, GAMMA ** np.maximum(ahead, 0), 0)
 
@@ -128,7 +131,9 @@ def torch_batched(inputs):
 
 
 def torch_func(inputs):
-    """vmap and grad of torch.func over the loss of one task; the rollouts are those of torch_batched."""
+    """vmap and grad of torch.func over the loss of one task;
+    the rollouts are those of torch_batched.
+    """
     import torch
     from torch.func import grad, vmap
 
@@ -155,7 +160,9 @@ def torch_func(inputs):
 
 
 def torch_loop(inputs):
-    """A loop over tasks with torch.distributions, the form of most published code; episodes are batched."""
+    """A loop over tasks with torch.distributions, the form of most published code;
+    episodes are batched.
+    """
     import torch
     from torch.distributions import Independent, Normal
     from torch.nn.functional import linear
@@ -199,7 +206,9 @@ def torch_loop(inputs):
 
 
 def tuned(meta_gradient, repetitions=3):
-    """The same function; at its second call PyTorch settles on one thread or all cores, whichever is faster."""
+    """The same function; at its second call PyTorch settles on one thread or all cores,
+    whichever is faster.
+    """
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -333,14 +342,19 @@ def seconds(f):
 
 
 def measured(f):
-    """Seconds of one call: by the clock, and of processor time in all threads and in the children of this process."""
+    """Seconds of one call: by the clock, and of processor time in all threads and in the children
+    of this process.
+    """
     cpu = processor_time()
     wall = seconds(f)
     return wall, processor_time() - cpu
 
 
 def processor_time():
-    """Seconds. That of children before they end is known on Linux only: elsewhere NaN if there are any."""
+    """Seconds.
+
+    That of children before they end is known on Linux only: elsewhere NaN if there are any.
+    """
     children = [child.pid for child in multiprocessing.active_children()]
     if children and sys.platform != "linux":
         return float("nan")
@@ -349,15 +363,16 @@ def processor_time():
 
 
 def peak():
-    """The most memory that this process and its children have held, each by itself, in MB; None where nothing tells."""
+    """The most memory that this process and its children have held, each by itself, in MB;
+    None where nothing tells.
+    """
     if not Path("/proc/self/status").exists():
         return None
     found = 0
     for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
         text = Path(f"/proc/{pid}/status").read_text()
-        found += (
-            int(text.split("VmHWM:")[1].split()[0]) / 1024
-        )  # without what a process inherits, as in ru_maxrss
+        # Without what a process inherits, as in ru_maxrss
+        found += int(text.split("VmHWM:")[1].split()[0]) / 1024
     return found
 
 

@@ -1,14 +1,17 @@
-"""How time and memory of a meta-gradient grow, and what it costs beside a policy gradient and a rollout.
+"""How time and memory of a meta-gradient grow,
+and what it costs beside a policy gradient and a rollout.
 
     python -m benchmarks.scaling [--dtype float64] [--rounds 7]
 
-Four tables. Growth: from T=20 tasks, K=20 episodes, H=100 steps, width 64 and one inner step of `--algo maml`, one of
-them is doubled at a time; the settings take turns; memory is the peak of a process of its own. Cost: on the same
-episodes, sampled before, the meta-gradient against the two policy gradients that it is made of (the theory of
-reverse-mode differentiation promises a small constant), and against the rollouts. Population: rollouts of linear
-policies, each with a task of its own. Threads: the meta-gradient by 1, 2, 4, ... threads.
+Four tables. Growth: from T=20 tasks, K=20 episodes, H=100 steps, width 64 and one inner step of
+`--algo maml`, one of them is doubled at a time; the settings take turns; memory is the peak of a
+process of its own. Cost: on the same episodes, sampled before, the meta-gradient against the two
+policy gradients that it is made of (the theory of reverse-mode differentiation promises a small
+constant), and against the rollouts. Population: rollouts of linear policies, each with a task of
+its own. Threads: the meta-gradient by 1, 2, 4, ... threads.
 
-Seconds are medians by the clock; CPU s are medians of processor time in all threads, which a busy machine hardly changes.
+Seconds are medians by the clock; CPU s are medians of processor time in all threads, which a busy
+machine hardly changes.
 """
 
 import argparse
@@ -51,7 +54,9 @@ def meta_gradient(c, map):
 
 
 def take_turns(functions, rounds):
-    """The medians (n, 2) of the seconds and of the processor time of n functions, which take turns."""
+    """The medians (n, 2) of the seconds and of the processor time of n functions,
+    which take turns.
+    """
     for f in functions:
         f()
     return np.median([[measured(f) for f in functions] for _ in range(rounds)], 0)

@@ -1,10 +1,12 @@
-"""MAML, Meta-SGD and Reptile outside reinforcement learning: regression on sine waves from five points.
+"""MAML, Meta-SGD and Reptile outside reinforcement learning:
+regression on sine waves from five points.
 
     python -m benchmarks.sinusoid [--seed 0]
 
-A task is y = A sin(x - phase), A uniform in [0.1, 5], phase in [0, pi], x in [-5, 5] (Finn et al. 2017, section 5.1);
-the network has two hidden layers of 40 relu units. Prints the mean squared error on 600 new tasks after 0, 1, 5 and 10
-gradient steps on the same five points, with 95 % intervals over tasks, beside the published one.
+A task is y = A sin(x - phase), A uniform in [0.1, 5], phase in [0, pi], x in [-5, 5] (Finn et al.
+2017, section 5.1); the network has two hidden layers of 40 relu units. Prints the mean squared
+error on 600 new tasks after 0, 1, 5 and 10 gradient steps on the same five points, with 95 %
+intervals over tasks, beside the published one.
 """
 
 import argparse
@@ -19,10 +21,8 @@ from policies import Policy
 
 NETWORK = Policy(1, 1, hidden=(40, 40), activation="relu")  # its mean is the regressor
 SHOTS, TASKS, P = 5, 25, NETWORK.size
-ALPHA, BETA = (
-    0.01,
-    0.003,
-)  # inner and, at first, outer step size; it falls to 0 over the second half of training
+# Inner and, at first, outer step size; it falls to 0 over the second half of training
+ALPHA, BETA = (0.01, 0.003)
 PUBLISHED = {"MAML": ("0.67", "0.38", "0.35")}
 
 
@@ -47,9 +47,11 @@ def step(theta, alpha, x, y, create_graph=False):
 
 
 def maml(z, wave, rng, learn_alpha=False):
-    """The meta-gradient of the losses on 15 further points after one step and after two; z: theta and log alpha (2P,).
+    """The meta-gradient of the losses on 15 further points after one step and after two; z:
+    theta and log alpha (2P,).
 
-    Both losses, as in MAML++ (Antoniou et al. 2019): with the first alone, further steps make things worse.
+    Both losses, as in MAML++ (Antoniou et al. 2019): with the first alone, further steps make
+    things worse.
     """
     z = Tensor(np.tile(z, (TASKS, 1)))
     theta, alpha, total = z[:, :P], ad.exp(z[:, P:]), 0
@@ -66,7 +68,9 @@ def meta_sgd(z, wave, rng):
 
 
 def reptile(z, wave, rng):
-    """phi - phi_k in place of a gradient (Nichol et al. 2018), after five steps, each on five new points."""
+    """phi - phi_k in place of a gradient (Nichol et al. 2018), after five steps,
+    each on five new points.
+    """
     theta = Tensor(np.tile(z[:P], (TASKS, 1)))
     for _ in range(5):
         theta = step(theta, ALPHA, *points(wave, SHOTS, rng))
@@ -84,7 +88,9 @@ def train(direction, iterations, seed):
 
 
 def errors(z, seed, n=600):
-    """(n, 11): the errors on 100 evenly spaced points of new tasks after 0, 1, ..., 10 steps on five points."""
+    """(n, 11): the errors on 100 evenly spaced points of new tasks after 0, 1, ...,
+    10 steps on five points.
+    """
     rng = np.random.default_rng((seed, 1))
     wave, x, grid = (
         sample_tasks(n, rng),

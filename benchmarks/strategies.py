@@ -1,10 +1,11 @@
-"""What the evolution strategies cost: evaluations to the target, time per generation, population evaluations.
+"""What the evolution strategies cost: evaluations to the target, time per generation,
+population evaluations.
 
     python -m benchmarks.strategies [--seeds 25] [--dims 5 10 20] [--skip evaluations time steps]
 
-pycma, cmaes and evosax run beside ours where they are installed (pip install cma cmaes evosax): the first two in both
-tables, evosax, jitted and in float32 as it comes, in that of the times alone. They take turns of some generations each,
-so that whatever else the machine does slows all alike.
+pycma, cmaes and evosax run beside ours where they are installed (pip install cma cmaes evosax): the
+first two in both tables, evosax, jitted and in float32 as it comes, in that of the times alone.
+They take turns of some generations each, so that whatever else the machine does slows all alike.
 """
 
 import argparse
@@ -66,7 +67,9 @@ class Pycma:
         )
 
     def values(self, x, f):
-        """What `tell` takes, from the population and its fitness: made while the clock stands still."""
+        """What `tell` takes, from the population and its fitness:
+        made while the clock stands still.
+        """
         return x, f.tolist()
 
 
@@ -137,16 +140,10 @@ TIMED = {  # name: (the package that it comes from, if not ours; what makes it)
     "xNES": (None, es.XNES),
     "SNES": (None, es.SNES),
 }
-SIZES = {
-    (10, 10): 40,
-    (100, 17): 15,
-    (1000, 24): 3,
-    (100, 200): 8,
-}  # dimensions and population: turns
-GENERATIONS, SECONDS = (
-    20,
-    1.0,
-)  # in a turn, at most: more generations than go by between decompositions
+# dimensions and population: turns
+SIZES = {(10, 10): 40, (100, 17): 15, (1000, 24): 3, (100, 200): 8}
+# In a turn, at most: more generations than go by between decompositions
+GENERATIONS, SECONDS = (20, 1.0)
 
 # Medians of 25 seeds that were agreed on beforehand, and what ours may need above them
 EXPECTED = {
@@ -235,9 +232,8 @@ def generation_times(makers, n, popsize, turns):
     """The median turn of each strategy, all of them in turn: {name: milliseconds}."""
     x0 = np.random.default_rng(0).standard_normal(n)
     strategies = [make(x0, 0.5, popsize, np.random.default_rng(1)) for make in makers.values()]
-    times = [
-        [turn(strategy) for strategy in strategies] for _ in range(turns + 1)
-    ]  # the first compiles and warms
+    # The first compiles and warms
+    times = [[turn(strategy) for strategy in strategies] for _ in range(turns + 1)]
     return dict(zip(makers, np.median(times[1:], 0), strict=True))
 
 

@@ -1,12 +1,15 @@
-"""What are workers worth? Speed-up of a default iteration of MAML, and what sending a chunk away costs.
+"""What are workers worth?
+
+Speed-up of a default iteration of MAML, and what sending a chunk away costs.
 
     python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 5]
 
-Opens pools of 1, 2, 4, ... processes up to the number of cores, which is the default, as many threads and, where it is
-installed, a Dask cluster of two processes on this machine; then lets them take turns, a few iterations each, so that
-whatever else the machine does slows all alike. Prints iterations per second (from the median time), speed-up over this
-process alone, efficiency (speed-up per worker), and the time that a chunk takes beyond its work: that of an empty one
-with the same arguments.
+Opens pools of 1, 2, 4, ... processes up to the number of cores, which is the default, as many
+threads and, where it is installed, a Dask cluster of two processes on this machine; then lets them
+take turns, a few iterations each, so that whatever else the machine does slows all alike. Prints
+iterations per second (from the median time), speed-up over this process alone, efficiency (speed-up
+per worker), and the time that a chunk takes beyond its work: that of an empty one with the same
+arguments.
 """
 
 import argparse

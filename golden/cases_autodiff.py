@@ -1,4 +1,6 @@
-"""Stage 1: values, vector-Jacobian products and second derivatives of the operations of autodiff.py."""
+"""Stage 1: values, vector-Jacobian products and second derivatives of the operations
+of autodiff.py.
+"""
 
 import operator
 
@@ -79,7 +81,9 @@ def network(x, y, v, **parameters):
 
 # --- Derivatives of derivatives ---
 def orders(x):
-    """x tanh x and its first four derivatives: x is used twice, and each derivative is differentiated again."""
+    """x tanh x and its first four derivatives:
+    x is used twice, and each derivative is differentiated again.
+    """
     x = Tensor(x)
     derivatives = [x * ad.tanh(x)]
     for _ in range(4):
@@ -88,7 +92,9 @@ def orders(x):
 
 
 def unused(x, y):
-    """Derivatives of the sum of x * x by x, by y, which it does not depend on, and of x * stop_gradient(x) by x."""
+    """Derivatives of the sum of x * x by x, by y, which it does not depend on,
+    and of x * stop_gradient(x) by x.
+    """
     x, y = Tensor(x), Tensor(y)
     by_x, by_y = grad(ad.sum(x * x), [x, y])
     return {
@@ -109,7 +115,9 @@ INTERMEDIATE = {"network": ("z", "h", "out", "adjoint_z", "adjoint_h", "adjoint_
 
 # --- The cases ---
 def op(name, op, shapes, why, *, positive=(), faults=(), values=None, **options):
-    """A case of an operation at random arguments of the given shapes; those numbered in `positive` above 0."""
+    """A case of an operation at random arguments of the given shapes;
+    those numbered in `positive` above 0.
+    """
     draw = noise(name)
     args = values or [draw.standard_normal(shape) for shape in shapes]
     args = [np.abs(a) + 0.2 if i in positive else a for i, a in enumerate(args)]
@@ -304,7 +312,9 @@ CONVENTIONS = (
 
 
 def conventions():
-    """Where there is no derivative: with adjoint and directions of ones, all that is expected is written out."""
+    """Where there is no derivative: with adjoint and directions of ones,
+    all that is expected is written out.
+    """
     for name, op_name, args, options, expected, why in CONVENTIONS:
         args = [np.array(a) for a in args]
         ones = [np.ones(a.shape) for a in args]

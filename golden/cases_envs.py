@@ -1,4 +1,6 @@
-"""Stage 2: task families: transitions, rewards, ends, masks, optimal returns, and tasks from noise."""
+"""Stage 2: task families: transitions, rewards, ends, masks, optimal returns,
+and tasks from noise.
+"""
 
 import numpy as np
 
@@ -23,7 +25,9 @@ class Script:
 
 
 def episodes(family, options, tasks, actions, noise, X=None):
-    """States after each step, and rewards and ends as the environment gives them; then as the rollout masks them."""
+    """States after each step, and rewards and ends as the environment gives them;
+    then as the rollout masks them.
+    """
     env, draws, steps = envs.make(family, **options), Replay(noise), []
     state = env.reset(tasks[:, None], actions.shape[:2], draws)
     for action in np.moveaxis(actions, 2, 0):
@@ -112,7 +116,8 @@ def case(name, family, options, tasks, actions, why, **more):
 def point_masses():
     normal = noise("point masses").standard_normal
     goals = [[0.253, -0.152], [-0.41, 0.307]]
-    # episode 0 of task 0 comes to 0.008 of the goal in both axes in its third step, episode 1 in one axis only
+    # episode 0 of task 0 comes to 0.008 of the goal in both axes in its third step,
+    # episode 1 in one axis only
     actions = 1.5 * normal((2, 3, 5, 2))
     actions[0, 0, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, -0.14]]
     actions[0, 1, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, 0.4]]

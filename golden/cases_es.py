@@ -17,9 +17,11 @@ CONSTANTS = {
 
 
 def strategy(method, options, x, f, noise, not_unique):
-    """In each generation: the points that are asked for, and the state after the points x with values f are told.
+    """In each generation: the points that are asked for,
+    and the state after the points x with values f are told.
 
-    The eigenvectors of CMA-ES are given that sign which `signed` gives them, before the next points are asked for.
+    The eigenvectors of CMA-ES are given that sign which `signed` gives them, before the next points
+    are asked for.
     """
     s, columns = es.METHODS[method](**options), []
     for points, values, draw in zip(x, f, noise, strict=True):
@@ -110,7 +112,9 @@ def bowl(x):
 
 
 def case(name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=None, **options):
-    """A run on `bowl`. What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
+    """A run on `bowl`.
+
+    What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
 
     In generation 2 two values are equal, in generation 4 one is NaN, and one infinite.
     """

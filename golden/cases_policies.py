@@ -1,4 +1,6 @@
-"""Stage 3: the layout of theta, actions from noise, log-probabilities, rollouts, returns and advantages."""
+"""Stage 3: the layout of theta, actions from noise, log-probabilities, rollouts,
+returns and advantages.
+"""
 
 import numpy as np
 
@@ -19,7 +21,9 @@ def network_of(network):
 
 
 def policy(network, theta, other, obs, w, noise):
-    """What a policy does at observations (T, K, obs_dim): `gradient` is that of the sum of w * log_prob."""
+    """What a policy does at observations (T, K, obs_dim):
+    `gradient` is that of the sum of w * log_prob.
+    """
     p, leaf = network_of(network), Tensor(theta)
     fields = {"actions": p.act(theta, obs, Replay(noise)), "mode": p.mode(theta, obs)}
     fields |= {"kl": p.kl(theta, other, obs), "log_prob": p.log_prob(theta, obs, fields["actions"])}
@@ -224,9 +228,8 @@ def rollouts():
 
 def returns():
     draw = noise("advantages")
-    mask = (
-        np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
-    )  # in task 1 nobody runs at the last step
+    # In task 1 nobody runs at the last step
+    mask = np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
     obs, rewards = draw.standard_normal((2, 3, 5, 2)), draw.standard_normal((2, 3, 5)) * mask
     data = {"obs": obs, "rewards": rewards, "mask": mask}
     small = {"obs": obs[:, :, :2], "rewards": 1e-4 * rewards[:, :, :2], "mask": mask[:, :, :2]}
@@ -272,9 +275,8 @@ def returns():
             "lam": lam,
             "standardise": standardise,
         }
-        tolerance = (
-            1e-7 if baseline == "linear" else 1e-10
-        )  # the normal equations lose half of the digits
+        # The normal equations lose half of the digits
+        tolerance = 1e-7 if baseline == "linear" else 1e-10
         yield Case(f"advantages: {name}", "advantages", why, "loop form", inputs, tolerance, faults)
 
 

@@ -30,7 +30,9 @@ def setting(c):
 
 
 def meta_gradient(c, x, tasks, noise):
-    """Everything on the way from x (P,) or (2P,) to the loss of each task after adaptation, and its gradient."""
+    """Everything on the way from x (P,) or (2P,) to the loss of each task after adaptation,
+    and its gradient.
+    """
     reptile, c = c["algo"] == "reptile", setting(c)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
         sample = metarl.sampler(c, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))
@@ -62,7 +64,9 @@ def meta_gradient(c, x, tasks, noise):
 
 
 def trust_region(c, x, tasks, noise, v, new):
-    """For each task the Fisher matrix after adaptation times v; divergence and improvement of `new`."""
+    """For each task the Fisher matrix after adaptation times v;
+    divergence and improvement of `new`.
+    """
     c, address = setting(c), (0, metarl.TRAIN, 0, metarl.INNER, 0)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
         (product,) = trpo.fisher_product(v, c, x, tasks, address)
