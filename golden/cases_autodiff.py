@@ -24,8 +24,9 @@ DIFFERENCES = "differences of the value, in decimal arithmetic of 60 digits"
 HAND = "by hand: there is no derivative, and a convention takes its place"
 
 
-# --- One operation: its value, the adjoints of its arguments for the adjoint w of the value, and the Hessian of
-# sum(w * value) times v ---
+# --- One operation ---
+# Its value, the adjoints of its arguments for the adjoint w of the value, and the Hessian of
+# sum(w * value) times v
 OPERATORS = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -297,12 +298,16 @@ CONVENTIONS = (
     ("clip at the bound", "clip", [[-1.0, 1.0, 1.5]], {"low": -1.0, "high": 1.0},
      {"value": [-1.0, 1.0, 1.0], "vjp0": [1.0, 1.0, 0.0]}, "slope 1 at the bounds"),
     ("tie of maximum", "maximum", [[1.0, 2.0], [1.0, 0.0]], {},
-     {"value": [1.0, 2.0], "vjp0": [0.5, 1.0], "vjp1": [0.5, 0.0]}, "equal arguments share the adjoint"),
+     {"value": [1.0, 2.0], "vjp0": [0.5, 1.0], "vjp1": [0.5, 0.0]},
+     "equal arguments share the adjoint"),
     ("tie of minimum", "minimum", [[1.0, 2.0], [1.0, 0.0]], {},
-     {"value": [1.0, 0.0], "vjp0": [0.5, 0.0], "vjp1": [0.5, 1.0]}, "equal arguments share the adjoint"),
+     {"value": [1.0, 0.0], "vjp0": [0.5, 0.0], "vjp1": [0.5, 1.0]},
+     "equal arguments share the adjoint"),
     ("tie of max", "max", [[[3.0, 1.0, 3.0], [2.0, 2.0, 2.0]]], {"axis": 1},
-     {"value": [3.0, 2.0], "vjp0": [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]}, "all that are largest share the adjoint"),
-    ("where without NaN", "where", [[1.0, np.nan], [np.inf, 2.0]], {"condition": np.array([True, False])},
+     {"value": [3.0, 2.0], "vjp0": [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]},
+     "all that are largest share the adjoint"),
+    ("where without NaN", "where", [[1.0, np.nan], [np.inf, 2.0]],
+     {"condition": np.array([True, False])},
      {"value": [1.0, 2.0], "vjp0": [1.0, 0.0], "vjp1": [0.0, 1.0]},
      "selected, not multiplied: what was not taken gets an exact 0"),
     ("constant exponent 0 at 0", "raised", [[0.0, 2.0]], {"exponent": 0},

@@ -68,12 +68,15 @@ FAULTS = {
         ("an episode ends within the radius in any axis", (END, END.replace("all", "any"))),
         ("an episode ends within the radius in Euclidean distance",
          (END, "exact.below(distance, options[\"radius\"])")),
-        ("the step that ends an episode is masked, and its reward with it", (RUNNING, ""), (MASKED, RUNNING + MASKED)),
-        ("rewards after the end are counted", ("kept = reward if running else Decimal(0)", "kept = reward")),
+        ("the step that ends an episode is masked, and its reward with it", (RUNNING, ""),
+         (MASKED, RUNNING + MASKED)),
+        ("rewards after the end are counted",
+         ("kept = reward if running else Decimal(0)", "kept = reward")),
         ("observations are those after the step", (OBSERVED, ""), (MASKED, MASKED + OBSERVED)),
     ],
     "sparse-pointmass": [
-        ("the reward is 1 - distance everywhere", (" if exact.below(distance, Decimal(\"0.2\")) else Decimal(0)", "")),
+        ("the reward is 1 - distance everywhere",
+         (" if exact.below(distance, Decimal(\"0.2\")) else Decimal(0)", "")),
     ],
     "fourcorners": [
         ("the distance in place of its square", ("4 - distance**2", "4 - distance")),
@@ -85,13 +88,16 @@ FAULTS = {
          ("turned(move, task[0])", CLIP.replace("action", "turned(move, task[0])"))),
     ],
     "bandit": [
-        ("reward 1 if the uniform number is above", ("exact.below(draw, mean)", "exact.below(mean, draw)")),
+        ("reward 1 if the uniform number is above",
+         ("exact.below(draw, mean)", "exact.below(mean, draw)")),
     ],
     "linear-bandit": [
-        ("the deviation is taken for a variance", ("options[\"noise\"]", "options[\"noise\"].sqrt()")),
+        ("the deviation is taken for a variance",
+         ("options[\"noise\"]", "options[\"noise\"].sqrt()")),
     ],
     "tasks": [
-        ("the colours of training and test cells are exchanged", ("split == \"test\"", "split == \"train\"")),
+        ("the colours of training and test cells are exchanged",
+         ("split == \"test\"", "split == \"train\"")),
     ],
 }
 # fmt: on
@@ -122,7 +128,8 @@ def point_masses():
     actions[0, 0, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, -0.14]]
     actions[0, 1, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, 0.4]]
     options = {"horizon": 5, "box": 0.5, "radius": 0.01}
-    why = "actions are clipped; the reward is that of the position after the move; the end needs both axes"
+    why = "actions are clipped; the reward is that of the position after the move; "
+    why += "the end needs both axes"
     yield case("pointmass", "pointmass", options, goals, actions, why)
     why = "radius 0: an episode never ends before the horizon"
     yield case(
@@ -153,7 +160,8 @@ def bandits():
     yield case("bandit", "bandit", options, draw.random((2, 3)), actions, why)
     options = {"arms": 3, "horizon": 6, "dims": 2, "noise": 0.5, "features": 0}
     X = np.random.default_rng(0).standard_normal((3, 2))
-    why = "mean x_a . w, row a of X; X, which the program draws from the seed `features`, is an input here"
+    why = "mean x_a . w, row a of X; X, which the program draws from the seed `features`, "
+    why += "is an input here"
     yield case(
         "linear-bandit",
         "linear-bandit",

@@ -181,12 +181,11 @@ def cma_constants(n, popsize, diagonal=False, **options):
     mu_eff, mu_minus = effective(w[:mu]), effective(w[mu:])  # (8)
     faster = Decimal(n + 2) / 3 if diagonal else 1
     c_1 = faster * 2 / ((n + Decimal("1.3")) ** 2 + mu_eff)  # (57)
-    # (58)
-    c_mu = min(
-        1 - c_1, faster * 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff)
+    rank_mu = 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff)
+    c_mu = min(1 - c_1, faster * rank_mu)  # (58)
+    alpha = min(  # (50-52)
+        1 + c_1 / c_mu, 1 + 2 * mu_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu)
     )
-    # (50-52)
-    alpha = min(1 + c_1 / c_mu, 1 + 2 * mu_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu))
     plus, minus = sum(a for a in w if a > 0), -sum(a for a in w if a < 0)
     c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * max(Decimal(0), ((mu_eff - 1) / (n + 1)).sqrt() - 1) + c_sigma  # (55)

@@ -258,10 +258,11 @@ def advantages_of_task(obs, rewards, mask, baseline, gamma, lam, standardise):
     K, H = rewards.shape
     returns = to_go(rewards, gamma)
     values = BASELINES[baseline](obs, returns, mask) * mask
-    deltas = np.array([
-        [rewards[k, t] + gamma * (values[k, t + 1] if t + 1 < H else 0) - values[k, t] for t in range(H)]
-        for k in range(K)
-    ])  # fmt: skip
+    deltas = 0 * rewards
+    for k in range(K):
+        for t in range(H):
+            following = values[k, t + 1] if t + 1 < H else 0
+            deltas[k, t] = rewards[k, t] + gamma * following - values[k, t]
     raw = to_go(deltas, gamma * lam)
     if not standardise:
         return returns, values, raw, raw

@@ -89,7 +89,8 @@ class Streams:
     """Takes the place of metarl.noise_at: gives the noise at each address,
     and takes it down unless it was recorded.
 
-    draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws}, t the iteration, k the inner step
+    draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws},
+             t the iteration, k the inner step
     """
 
     def __init__(self, draws=None):
@@ -137,10 +138,8 @@ def slip(oracle, *edits):
     source of its module.
     """
     module = sys.modules[oracle.__module__]
-    source, scope = (
-        inspect.getsource(module),
-        {"__name__": module.__name__, "__package__": module.__package__},
-    )
+    source = inspect.getsource(module)
+    scope = {"__name__": module.__name__, "__package__": module.__package__}
     for old, new in edits:
         source, n = spaced(old).subn(lambda _, new=new: new, source)
         assert n == 1, f"{module.__name__} has {n} times {old!r}"

@@ -8,7 +8,8 @@ once from what `metarl` runs. Last, a point mass whose value has a closed form.
     S, A, H, P    states, actions, horizon, S * A parameters (a logit for each action in each state)
     M             episodes that can happen
     N             inner episodes: None for the limit of infinitely many
-    alpha         inner step size in units of the return J; the losses of metarl are in units of J / H
+    alpha         inner step size in units of the return J;
+                  the losses of metarl are in units of J / H
 
 All values are analytic functions of theta, real or complex, of shape (..., P).
 """

@@ -56,7 +56,8 @@ def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(env, optio
     for algo in ("es-maml", "nes", "cma-es"):
         c = setting(f"{algo}-pg", env, 0, **options)
         assert (c.algo, c.population, c.tasks) == (algo, 20, 5)
-        same = "policy hidden std activation inner deterministic alpha alpha_decay learn_alpha inner_steps gamma"
+        same = "policy hidden std activation inner deterministic gamma "
+        same += "alpha alpha_decay learn_alpha inner_steps"
         for name in same.split():
             assert getattr(c, name) == getattr(maml, name), name
         first = metarl.initial_state(c)["theta"], metarl.initial_state(maml)["theta"]

@@ -418,9 +418,8 @@ def test_bandit_prior():
 
 
 def test_linear_bandit():
-    """Mean x_a .
-
-    w with features that all tasks share, plus noise of the given deviation; w is N(1, I).
+    """The mean is x_a'w, with features that all tasks share, plus noise of the given deviation;
+    w is N(1, I).
     """
     env, w = LinearBandit(arms=4, dims=2, noise=0.3, features=5), np.array([0.5, -1.0])
     x = np.random.default_rng(5).standard_normal((4, 2))

@@ -179,11 +179,14 @@ def test_a_change_within_the_tolerance_is_none(copies):
     [
         (lambda text: text.update(version=2), "not in the format"),
         (lambda text: text["cases"].pop(3), "is not in the file"),
-        (lambda text: text["cases"].append({**text["cases"][0], "name": "new"}), "new: is in the file alone"),
+        (lambda text: text["cases"].append({**text["cases"][0], "name": "new"}),
+         "new: is in the file alone"),
         (lambda text: text["cases"][0].update(why="?"), "its words are not those of the file"),
         (lambda text: text["cases"][0]["outputs"].pop("vjp0"), "vjp0: only one of them has it"),
-        (lambda text: text["cases"][0]["outputs"]["value"].update(shape=[3, 2]), "shape (2, 3) instead of (3, 2)"),
-        (lambda text: text["cases"][-1]["inputs"].update(w={"shape": [2], "data": [1.0, 1.0]}), "are not refused"),
+        (lambda text: text["cases"][0]["outputs"]["value"].update(shape=[3, 2]),
+         "shape (2, 3) instead of (3, 2)"),
+        (lambda text: text["cases"][-1]["inputs"].update(w={"shape": [2], "data": [1.0, 1.0]}),
+         "are not refused"),
     ],
 )  # fmt: skip
 def test_other_damage_is_named(copies, edit, words):
