@@ -16,7 +16,7 @@ import numpy as np
 
 import envs
 import metarl
-from benchmarks.common import mean_and_half, parser, row, side_by_side, train
+from benchmarks.common import in_columns, mean_and_half, parser, side_by_side, train
 from harness.settings import Setting
 
 GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -78,13 +78,13 @@ def main():
     knobs = " or ".join(sorted({knob(c) for c in settings.values()}))
     where = " on the training tasks themselves" if envs.make(a.env).splits_coincide else ""
     print(f"{a.env}, seed {a.seed}: mean return after 3 steps{where}, by {knobs}")
-    print(f"{'':23}{row(GRID, 8)}")
+    print(f"{'':23}{in_columns(GRID, 8)}")
     best = {}
     for name, by_value in results.items():
         last = [by_value[value][:, -1] for value in GRID]
         means = [r.mean() for r in last]
         best[name] = last[int(np.nanargmax(means))]
-        print(f"{name:23}{row([f'{mean:.2f}' for mean in means], 8)}")
+        print(f"{name:23}{in_columns([f'{mean:.2f}' for mean in means], 8)}")
 
     for algo, c in settings.items():
         own = results[algo][None]

@@ -46,6 +46,6 @@ def cells(samples, digits):
     return [f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in pairs]
 
 
-def row(texts, width):
+def in_columns(texts, width):
     """The texts side by side, each at the right of `width` columns."""
     return "".join(f"{text:>{width}}" for text in texts)

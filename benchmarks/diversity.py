@@ -18,7 +18,7 @@ import numpy as np
 
 import envs
 import metarl
-from benchmarks.common import cells, mean_and_half, parser, row, side_by_side, train
+from benchmarks.common import cells, in_columns, mean_and_half, parser, side_by_side, train
 from harness.settings import Setting
 
 BOXES = (0.125, 0.5, 1.0, 2.0)
@@ -112,11 +112,11 @@ def main():
         "per cent of the way from standing still to the optimum, "
         f"40 held-out tasks, seeds 0 to {a.seeds - 1}"
     )
-    heads = row([f"after {k}" for k in range(4)], 14)
+    heads = in_columns([f"after {k}" for k in range(4)], 14)
     print(f"{'box':>6} {'':8}{heads}{'worst':>8}{'lost, %':>8}  alpha")
     rows = table(a.boxes, a.seeds)
     for (algo, box), (s, alphas) in rows.items():
-        line = f"{box:6g} {NAMES[algo]:8}{row(cells(s.mean(1), 1), 14)}"
+        line = f"{box:6g} {NAMES[algo]:8}{in_columns(cells(s.mean(1), 1), 14)}"
         final = s[:, :, -1]
         used = " ".join(f"{x:g}" for x in np.unique(alphas))
         print(f"{line}{final.mean(1).min():8.1f}{100 * (final < 0).mean():8.1f}  {used}")

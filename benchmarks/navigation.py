@@ -19,7 +19,7 @@ import numpy as np
 
 import envs
 import metarl
-from benchmarks.common import parser, row, side_by_side
+from benchmarks.common import in_columns, parser, side_by_side
 from harness.settings import DEFAULTS, Setting
 
 GOALS = np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))
@@ -85,7 +85,7 @@ def run(name, seed, minutes):
 
 
 def line(name, numbers, *rest):
-    return f"{name:22}{row([f'{x:.2f}' for x in numbers], 9)}{row(rest, 14)}"
+    return f"{name:22}{in_columns([f'{x:.2f}' for x in numbers], 9)}{in_columns(rest, 14)}"
 
 
 def line_of(name, runs):
@@ -110,7 +110,7 @@ def main():
         f"mean return after k steps, over seeds 0 to {a.seeds - 1}"
     )
     heads = ["over seeds", "iterations", "env steps", "seconds"]
-    print(f"{'k':22}{row(range(4), 9)}{row(heads, 14)}")
+    print(f"{'k':22}{in_columns(range(4), 9)}{in_columns(heads, 14)}")
     for name, numbers in PUBLISHED.items():
         print(line(name, numbers))
     results = side_by_side(run, [(name, k, a.minutes) for name in a.only for k in range(a.seeds)])

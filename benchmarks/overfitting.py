@@ -18,7 +18,7 @@ import numpy as np
 
 import envs
 import metarl
-from benchmarks.common import cells, mean_and_half, parser, row, side_by_side, train
+from benchmarks.common import cells, in_columns, mean_and_half, parser, side_by_side, train
 from benchmarks.diversity import adapted, scores
 from harness.settings import Setting
 
@@ -136,17 +136,17 @@ def main():
     by_pool, far = table(seeds)
     print(f"regret (optimum - return) of MAML, seeds 0 to {seeds - 1}")
     print(f"{'training':10}{'training tasks':>28}{'held-out tasks':>28}{'gap':>14}")
-    print(f"{'tasks':10}{row([f'after {k}' for k in (0, 3, 0, 3, 3)], 14)}")
+    print(f"{'tasks':10}{in_columns([f'after {k}' for k in (0, 3, 0, 3, 3)], 14)}")
     for pool, r in by_pool.items():
         columns = np.column_stack([r[:, 0], r[:, 1], r[:, 1, 1] - r[:, 0, 1]])
-        print(f"{name_of(pool):<10}{row(cells(columns, 1), 14)}")
+        print(f"{name_of(pool):<10}{in_columns(cells(columns, 1), 14)}")
     print(
         "\nper cent of the way from standing still to the optimum after 3 steps, "
         "held-out goals moved by"
     )
-    print(f"{'':10}{row([f'{shift:g}' for shift in SHIFTS], 14)}")
+    print(f"{'':10}{in_columns([f'{shift:g}' for shift in SHIFTS], 14)}")
     for i, name in enumerate(("trained", "untrained")):
-        print(f"{name:10}{row(cells(far[:, i], 0), 14)}")
+        print(f"{name:10}{in_columns(cells(far[:, i], 0), 14)}")
     print(conclusion(by_pool, far))
 
 
