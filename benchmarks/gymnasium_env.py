@@ -13,12 +13,10 @@ takes about a minute.
     >>> env = TaskEnv(family, family.sample_tasks(1, np.random.default_rng(0), "test")[0])
 """
 
-import argparse
-from itertools import islice
-
 import numpy as np
 
 import metarl
+from benchmarks.common import parser, train
 from harness.settings import Setting
 
 try:
@@ -41,7 +39,8 @@ class TaskEnv(gymnasium.Env):
     """
 
     def __init__(self, family, task):
-        self.family, self.task = family, np.asarray(task)
+        self.family = family
+        self.task = np.asarray(task)
         if self.task.shape != (family.task_dim,):
             raise ValueError(
                 f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)"
@@ -54,7 +53,8 @@ class TaskEnv(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.state, self.t = self.family.reset(self.task, (), self.np_random), 0
+        self.state = self.family.reset(self.task, (), self.np_random)
+        self.t = 0
         return self.observation(), {}
 
     def step(self, action):
@@ -74,10 +74,12 @@ def mean_return(env, act, episodes):
     """The mean undiscounted return of act(obs) -> action over episodes of a gymnasium.Env."""
     total = 0.0
     for _ in range(episodes):
-        obs, ended = env.reset()[0], False
+        obs, _ = env.reset()
+        ended = False
         while not ended:
             obs, reward, terminated, truncated, _ = env.step(act(obs))
-            total, ended = total + reward, terminated or truncated
+            total += reward
+            ended = terminated or truncated
     return total / episodes
 
 
@@ -106,15 +108,12 @@ def ours(c, i):
     """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step
     of a trained run.
     """
-    state = next(islice(metarl.train(c, metarl.initial_state(c)), c.iterations - 1, None))
-    tasks, returns = metarl.meta_test(c, state["theta"])
+    tasks, returns = metarl.meta_test(c, train(c))
     return tasks[i], returns[i]
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--env", default="pointmass")
     p.add_argument("--algo", default="fomaml")
     p.add_argument("--task", type=int, default=0, help="which of the held-out tasks [0]")
@@ -129,7 +128,8 @@ def main():
     task, returns = ours(c, a.task)
     spent = [k * c.adapt_episodes * c.family.horizon for k in range(c.test_steps + 1)]
     print(
-        f"{a.env}, held-out task {a.task}, seed {a.seed}: mean return over {c.test_episodes} fresh episodes"
+        f"{a.env}, held-out task {a.task}, seed {a.seed}: "
+        f"mean return over {c.test_episodes} fresh episodes"
     )
     print(f"{'agent':12}{'env steps on this task':>24}{'return':>10}")
     for steps, value in zip(spent, returns, strict=True):
