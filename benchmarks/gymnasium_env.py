@@ -41,15 +41,15 @@ class TaskEnv(gymnasium.Env):
     def __init__(self, family, task):
         self.family = family
         self.task = np.asarray(task)
-        if self.task.shape != (family.task_dim,):
-            raise ValueError(
-                f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)"
-            )
-        dims = family.action_dim
-        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), self.task.dtype)
-        self.action_space = (
-            Discrete(dims) if family.discrete else Box(-1, 1, (dims,), self.task.dtype)
-        )
+        wanted = (family.task_dim,)
+        if self.task.shape != wanted:
+            raise ValueError(f"task of shape {self.task.shape}: must be one task, {wanted}")
+        dtype = self.task.dtype
+        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), dtype)
+        if family.discrete:
+            self.action_space = Discrete(family.action_dim)
+        else:
+            self.action_space = Box(-1, 1, (family.action_dim,), dtype)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -58,11 +58,12 @@ class TaskEnv(gymnasium.Env):
         return self.observation(), {}
 
     def step(self, action):
-        self.state, reward, done = self.family.step(
-            self.state, np.asarray(action), self.task, self.np_random
-        )
+        action = np.asarray(action)
+        result = self.family.step(self.state, action, self.task, self.np_random)
+        self.state, reward, done = result
         self.t += 1
-        return self.observation(), float(reward), bool(done), self.t >= self.family.horizon, {}
+        truncated = self.t >= self.family.horizon
+        return self.observation(), float(reward), bool(done), truncated, {}
 
     def observation(self):
         # A copy: for bandits it is the state itself

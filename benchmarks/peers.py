@@ -11,7 +11,9 @@ respect to the parameters before it. Both batches of episodes are part of the wo
 A contestant is a function from the inputs to a function that returns the meta-gradient, as flat as
 theta. Run as a script it is a process of its own that imports nothing but NumPy and its framework:
 
-    python benchmarks/peers.py NAME INPUTS.npz GRADIENT.npy    then numbers of repetitions on standard input, or nothing
+    python benchmarks/peers.py NAME INPUTS.npz GRADIENT.npy
+
+It then reads numbers of repetitions from standard input, one a line, or nothing.
 """
 
 import json
@@ -24,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-# Inner step size, discount, the most that a step moves in each axis
-ALPHA, GAMMA, BOUND = (0.1, 0.99, 0.1)
+ALPHA = 0.1  # inner step size
+GAMMA = 0.99  # discount
+BOUND = 0.1  # the most that a step moves in each axis
 
 
 @dataclass
@@ -47,17 +50,13 @@ class Inputs:
     @property
     def layers(self):
         """theta as [weights, biases, weights, biases, ..., log standard deviations]."""
-        shapes = [
-            shape
-            for i, o in zip(self.widths, self.widths[1:], strict=False)
-            for shape in ((i, o), (o,))
-        ]
+        shapes = []
+        for i, o in zip(self.widths, self.widths[1:], strict=False):
+            shapes += [(i, o), (o,)]
         shapes.append((self.widths[-1],))
-        ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
-        return [
-            part.reshape(shape)
-            for part, shape in zip(np.split(self.theta, ends), shapes, strict=True)
-        ]
+        ends = np.cumsum([np.prod(shape) for shape in shapes])
+        parts = np.split(self.theta, ends[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def flat(parts):
@@ -86,10 +85,9 @@ def torch_batched(inputs):
 
     T, K, H = inputs.sizes
     theta = [torch.tensor(x, requires_grad=True) for x in inputs.layers]
-    goals, noise, to_go = (
-        torch.tensor(x) for x in (inputs.goals[:, None], inputs.noise, discounts(H))
-    )
-    to_go = to_go.to(goals.dtype)
+    goals = torch.tensor(inputs.goals[:, None])
+    noise = torch.tensor(inputs.noise)
+    to_go = torch.tensor(discounts(H)).to(goals.dtype)
 
     def network(q, x):  # x (T, n, 2); parameters with a leading axis T, or without it: shared
         for w, b in zip(q[0:-1:2], q[1:-1:2], strict=True):
@@ -104,7 +102,8 @@ def torch_batched(inputs):
     @torch.no_grad()
     def rollout(q, noise):
         obs, actions = (goals.new_empty(T, H, K, 2) for _ in range(2))
-        state, deviation = goals.new_zeros(T, K, 2), q[-1].exp().unsqueeze(-2)
+        state = goals.new_zeros(T, K, 2)
+        deviation = q[-1].exp().unsqueeze(-2)
         for t in range(H):
             obs[:, t] = state
             actions[:, t] = action = torch.addcmul(network(q, state), deviation, noise[t])
@@ -126,7 +125,9 @@ def torch_batched(inputs):
         adapted = [x - ALPHA * y for x, y in zip(q, g, strict=True)]
         return flat(torch.autograd.grad(losses(adapted, *rollout(adapted, noise[1])).mean(), theta))
 
-    meta_gradient.rollout, meta_gradient.theta, meta_gradient.noise = rollout, theta, noise
+    meta_gradient.rollout = rollout  # for torch_func
+    meta_gradient.theta = theta
+    meta_gradient.noise = noise
     return tuned(meta_gradient)
 
 
@@ -138,7 +139,9 @@ def torch_func(inputs):
     from torch.func import grad, vmap
 
     batched = torch_batched(inputs)
-    theta, noise, rollout = tuple(x.detach() for x in batched.theta), batched.noise, batched.rollout
+    theta = tuple(x.detach() for x in batched.theta)
+    noise = batched.noise
+    rollout = batched.rollout
 
     def loss(q, obs, actions, advantages):
         x = obs
@@ -169,7 +172,8 @@ def torch_loop(inputs):
 
     T, K, H = inputs.sizes
     theta = [torch.tensor(np.ascontiguousarray(x.T), requires_grad=True) for x in inputs.layers]
-    goals, noise = torch.tensor(inputs.goals), torch.tensor(inputs.noise)
+    goals = torch.tensor(inputs.goals)
+    noise = torch.tensor(inputs.noise)
 
     def policy(q, x):
         for w, b in zip(q[0:-1:2], q[1:-1:2], strict=True):
@@ -178,7 +182,8 @@ def torch_loop(inputs):
 
     @torch.no_grad()
     def rollout(q, noise, goal):
-        state, obs, actions, rewards = goals.new_zeros(K, 2), [], [], []
+        state = goals.new_zeros(K, 2)
+        obs, actions, rewards = [], [], []
         for t in range(H):
             pi = policy(q, state).base_dist
             obs.append(state)
@@ -283,10 +288,13 @@ def autograd_batched(inputs):
     import autograd.numpy as anp
     from autograd import grad
 
-    (T, K, H), goals, dtype = inputs.sizes, inputs.goals[:, None], inputs.theta.dtype
-    to_go, alpha, half, constant = (
-        np.asarray(x, dtype) for x in (discounts(H), ALPHA, 0.5, np.log(2 * np.pi))
-    )
+    T, K, H = inputs.sizes
+    goals = inputs.goals[:, None]
+    dtype = inputs.theta.dtype
+    to_go = np.asarray(discounts(H), dtype)
+    alpha = np.asarray(ALPHA, dtype)
+    half = np.asarray(0.5, dtype)
+    constant = np.asarray(np.log(2 * np.pi), dtype)
     bound = np.asarray(BOUND, dtype)
 
     def network(np, q, x):  # np: of NumPy or of autograd
@@ -296,7 +304,8 @@ def autograd_batched(inputs):
 
     def rollout(q, noise):
         obs, actions = (np.empty((T, H, K, 2), dtype) for _ in range(2))
-        state, deviation = np.zeros((T, K, 2), dtype), np.exp(q[-1])
+        state = np.zeros((T, K, 2), dtype)
+        deviation = np.exp(q[-1])
         for t in range(H):
             obs[:, t] = state
             actions[:, t] = action = network(np, q, state) + deviation * noise[t]
