@@ -2,25 +2,23 @@
 
     python -m benchmarks.diversity [--boxes 0.125 0.5 1 2] [--seeds 5]
 
-The point mass with horizon 50 and goals uniform in [-box, box]^2: the larger the box, the more the tasks ask for
-different policies. All three train on the same budget of environment steps and adapt to the same 40 held-out tasks,
-three steps of 20 episodes; MAML and Reptile take three in training, too, and differ in the meta-gradient alone. At the
-test each has, of ALPHAS, the inner step size that suits 40 training tasks best. Scores are in per cent of the way from
-standing still at the origin, the best there is without adaptation, to the optimum: 0 and 100 in every box. Means
-over seeds 0, 1, ... with 95 % intervals; `worst` is that of the worst seed, `lost` the share of held-out tasks, of all
-seeds, on which standing still would have been better.
+The point mass with horizon 50 and goals uniform in [-box, box]^2: the larger the box, the more the
+tasks ask for different policies. All three train on the same budget of environment steps and adapt
+to the same 40 held-out tasks, three steps of 20 episodes; MAML and Reptile take three in training,
+too, and differ in the meta-gradient alone. At the test each has, of ALPHAS, the inner step size
+that suits 40 training tasks best. Scores are in per cent of the way from standing still at the
+origin, the best there is without adaptation, to the optimum: 0 and 100 in every box. Means over
+seeds 0, 1, ... with 95 % intervals; `worst` is that of the worst seed, `lost` the share of held-out
+tasks, of all seeds, on which standing still would have been better.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 import envs
 import metarl
-from benchmarks.baselines import train
-from harness.results import interval
+from benchmarks.common import cells, in_columns, mean_and_half, parser, side_by_side, train
 from harness.settings import Setting
 
 BOXES = (0.125, 0.5, 1.0, 2.0)
@@ -36,21 +34,22 @@ def setting(algo, box, seed):
     steps = 0 if algo == "joint" else 3
     rollouts = steps if algo == "reptile" else steps + 1
     env = envs.PointMass(horizon=50, box=box)
-    return Setting(
-        algo=algo, env=env, seed=seed, inner_steps=steps, iterations=BUDGET // rollouts, **SMALL
-    )
+    size = dict(inner_steps=steps, iterations=BUDGET // rollouts)
+    return Setting(algo=algo, env=env, seed=seed, **size, **SMALL)
 
 
 def adapted(c, theta, tasks, *address):
     """(T, 4): the mean returns after 0 to 3 steps of each task."""
-    return metarl.in_chunks(
-        metarl.returns_by_step, replace(c, episodes=c.adapt_episodes), theta, tasks, address
-    )[0]
+    c = replace(c, episodes=c.adapt_episodes)
+    return metarl.in_chunks(metarl.returns_by_step, c, theta, tasks, address)[0]
 
 
 def scores(family, tasks, returns):
-    """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum of the average task."""
-    still, best = family.horizon * family.reward(envs.distance(tasks)), family.optimal_return(tasks)
+    """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum
+    of the average task.
+    """
+    still = family.horizon * family.reward(envs.distance(tasks))
+    best = family.optimal_return(tasks)
     return 100 * (returns - still[:, None]) / (best - still).mean()
 
 
@@ -58,12 +57,11 @@ def run(algo, box, seed):
     """The scores (40, 4) of held-out tasks, and the alpha that they were adapted with."""
     c = setting(algo, box, seed)
     theta = train(c)
-    tasks = metarl.sample_tasks(c, 40, metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0), "train")
+    noise = metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0)
+    tasks = metarl.sample_tasks(c, 40, noise, "train")
+    address = (seed, metarl.TEST, metarl.INNER, 0)
     choices = [replace(c, alpha=alpha) for alpha in ALPHAS]
-    suits = [
-        adapted(choice, theta, tasks, seed, metarl.TEST, metarl.INNER, 0)[:, -1].mean()
-        for choice in choices
-    ]
+    suits = [adapted(choice, theta, tasks, *address)[:, -1].mean() for choice in choices]
     c = choices[int(np.argmax(suits))]
     return scores(c.family, *metarl.meta_test(c, theta)), c.alpha
 
@@ -71,16 +69,13 @@ def run(algo, box, seed):
 def table(boxes=BOXES, seeds=5):
     """{(algorithm, box): (scores (seeds, 40, 4), alphas (seeds,))}"""
     jobs = [(algo, box, seed) for box in boxes for algo in NAMES for seed in range(seeds)]
-    with ProcessPoolExecutor(2) as pool:
-        results = dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True))
-    gather = lambda algo, box: zip(
-        *(results[algo, box, seed] for seed in range(seeds)), strict=True
-    )
-    return {
-        (algo, box): [np.stack(column) for column in gather(algo, box)]
-        for algo, box, seed in jobs
-        if seed == 0
-    }
+    results = dict(zip(jobs, side_by_side(run, jobs), strict=True))
+    rows = {}
+    for box in boxes:
+        for algo in NAMES:
+            by_seed = [results[algo, box, seed] for seed in range(seeds)]
+            rows[algo, box] = [np.stack(column) for column in zip(*by_seed, strict=True)]
+    return rows
 
 
 def conclusion(rows, boxes):
@@ -90,48 +85,40 @@ def conclusion(rows, boxes):
     for algo in ("reptile", "joint"):
         signs = []
         for box in boxes:
-            mean, half = (
-                x[0] for x in interval((final["maml", box] - final[algo, box])[:, None]).values()
-            )
+            mean, half = mean_and_half(final["maml", box] - final[algo, box])
             signs.append(f"{mean:+.0f} ± {half:.0f}")
-        text.append(
-            f"MAML - {NAMES[algo]} after 3 steps, by box, paired over seeds: {', '.join(signs)}"
-        )
+        ahead = f"MAML - {NAMES[algo]} after 3 steps, by box, paired over seeds"
+        text.append(f"{ahead}: {', '.join(signs)}")
     for algo, name in NAMES.items():
-        by_box = [final[algo, box] for box in boxes]
-        spread = [s.std(ddof=1) for s in by_box]
-        i, low = int(np.argmax(spread)), int(np.argmin([s.mean() for s in by_box]))
+        means = [final[algo, box].mean() for box in boxes]
+        spread = [final[algo, box].std(ddof=1) for box in boxes]
+        lowest = int(np.argmin(means))
+        loosest = int(np.argmax(spread))
         text.append(
-            f"{name}: lowest in the box {boxes[low]:g} ({by_box[low].mean():.0f} %); least steady over seeds in "
-            f"{boxes[i]:g} (standard deviation {spread[i]:.1f})"
+            f"{name}: lowest in the box {boxes[lowest]:g} ({means[lowest]:.0f} %); least steady "
+            f"over seeds in {boxes[loosest]:g} (standard deviation {spread[loosest]:.1f})"
         )
     return "\n".join(text)
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--boxes", type=float, nargs="+", default=BOXES)
     p.add_argument("--seeds", type=int, default=5, help="0 to N - 1, at least 2")
     a = p.parse_args()
     if a.seeds < 2 or min(a.boxes) <= 0:
         p.error("--seeds must be at least 2, --boxes above 0")
     print(
-        f"per cent of the way from standing still to the optimum, 40 held-out tasks, seeds 0 to {a.seeds - 1}"
+        "per cent of the way from standing still to the optimum, "
+        f"40 held-out tasks, seeds 0 to {a.seeds - 1}"
     )
-    print(
-        f"{'box':>6} {'':8}"
-        + "".join(f"{f'after {k}':>14}" for k in range(4))
-        + f"{'worst':>8}{'lost, %':>8}  alpha"
-    )
+    heads = in_columns([f"after {k}" for k in range(4)], 14)
+    print(f"{'box':>6} {'':8}{heads}{'worst':>8}{'lost, %':>8}  alpha")
     rows = table(a.boxes, a.seeds)
     for (algo, box), (s, alphas) in rows.items():
-        cells = zip(*interval(s.mean(1)).values(), strict=True)
-        line = f"{box:6g} {NAMES[algo]:8}" + "".join(
-            f"{f'{mean:.1f} ± {half:.1f}':>14}" for mean, half in cells
-        )
-        final, used = s[:, :, -1], " ".join(f"{x:g}" for x in np.unique(alphas))
+        line = f"{box:6g} {NAMES[algo]:8}{in_columns(cells(s.mean(1), 1), 14)}"
+        final = s[:, :, -1]
+        used = " ".join(f"{x:g}" for x in np.unique(alphas))
         print(f"{line}{final.mean(1).min():8.1f}{100 * (final < 0).mean():8.1f}  {used}")
     print(conclusion(rows, a.boxes))
 

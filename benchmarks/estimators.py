@@ -1,21 +1,24 @@
-"""How good is one estimate of the meta-gradient? Bias, standard deviation and direction of every estimator.
+"""How good is one estimate of the meta-gradient?
+
+Bias, standard deviation and direction of every estimator.
 
     python -m benchmarks.estimators [--estimates 8000]
 
-The problems are those of tests/oracles.py, whose exact meta-gradients are known. The first table has, in per cent of
-the exact meta-gradient's length, the bias against J^I (the return after a step along the true gradient) and against
-J^II_10 (after a step on 10 sampled episodes), summed over all that can happen, and the standard deviation of one
-estimate, sampled. The second is the choice of a meta-optimiser in one table: the cosine of an estimate with the exact
-gradient of J^I at equal numbers of episodes. An adaptation takes 20 episodes and is judged by 20 more; an estimate is
-the mean over as many adaptations as the episodes suffice for, of which ES needs two for each antithetic pair (Song et
-al. 2020, Algorithm 2). ES has, in each column, the best of a grid of standard deviations for its noise.
+The problems are those of tests/oracles.py, whose exact meta-gradients are known. The first table
+has, in per cent of the exact meta-gradient's length, the bias against J^I (the return after a step
+along the true gradient) and against J^II_10 (after a step on 10 sampled episodes), summed over all
+that can happen, and the standard deviation of one estimate, sampled. The second is the choice of a
+meta-optimiser in one table: the cosine of an estimate with the exact gradient of J^I at equal
+numbers of episodes. An adaptation takes 20 episodes and is judged by 20 more; an estimate is the
+mean over as many adaptations as the episodes suffice for, of which ES needs two for each antithetic
+pair (Song et al. 2020, Algorithm 2). ES has, in each column, the best of a grid of standard
+deviations for its noise.
 """
-
-import argparse
 
 import numpy as np
 
 import metarl
+from benchmarks.common import parser
 from tests import oracles
 from tests.oracles import (
     BANDIT,
@@ -43,13 +46,13 @@ METHODS = {
 
 def deep_tree(depth=4):
     """A binary tree of which the last actions alone pay, and logits for it (2^(depth + 1) - 2,)."""
-    noise, n = np.random.default_rng(0), 2**depth - 1
+    noise = np.random.default_rng(0)
+    n = 2**depth - 1  # states
     inner = n // 2  # states 2 s + 1 and 2 s + 2 follow state s
     success = [(0, 0)] * inner + [tuple(p) for p in noise.random((n - inner, 2))]
     following = [(2 * s + 1, 2 * s + 2) for s in range(inner)] + [(0, 0)] * (n - inner)
-    return oracles.Tabular(tuple(success), tuple(following), depth), 0.5 * noise.standard_normal(
-        2 * n
-    )
+    logits = 0.5 * noise.standard_normal(2 * n)
+    return oracles.Tabular(tuple(success), tuple(following), depth), logits
 
 
 def problems():
@@ -68,10 +71,11 @@ def limit(env, theta, alpha):
 
 def estimates(c, theta, n):
     """n estimates (n, P) from one adaptation each, in units of the return."""
-    g = [
-        metarl.meta_gradient(c, theta, np.zeros((1000, 1)), (0, i))[0] for i in range(-(-n // 1000))
-    ]
-    return -c.family.horizon * np.concatenate(g)[:n]
+    batches = []
+    for i in range(-(-n // 1000)):
+        g, _ = metarl.meta_gradient(c, theta, np.zeros((1000, 1)), (0, i))
+        batches.append(g)
+    return -c.family.horizon * np.concatenate(batches)[:n]
 
 
 def es_estimates(c, theta, n, sigma):
@@ -83,12 +87,14 @@ def es_estimates(c, theta, n, sigma):
 
 
 def cosines(g, exact, cost):
-    """For each of EPISODES the mean cosine of what these buy: means of estimates g (n, P) that cost so many each.
+    """For each of EPISODES the mean cosine of what these buy:
+    means of estimates g (n, P) that cost so many each.
 
     An estimate of zero, as ES makes one from equal returns, counts as one at a right angle.
     """
     out = []
-    for m in (episodes // cost for episodes in EPISODES):
+    for episodes in EPISODES:
+        m = episodes // cost
         means = g[: len(g) // m * m].reshape(-1, m, g.shape[1]).mean(1)
         lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(exact)
         out.append(float((means @ exact / np.where(lengths > 0, lengths, 1)).mean()))
@@ -101,43 +107,31 @@ def length(x, g):
 
 
 def bias_table(n=8000, N=10):
-    """[(problem, method, bias against J^I, bias against J^II_N, standard deviation)], in per cent."""
+    """[(problem, method, bias against J^I, bias against J^II_N, standard deviation)], in %."""
     rows = []
     for name, env in (("bandit", BANDIT), ("tree", TREE)):
         theta = THETA[env]
-        one, two = meta_gradient(env, theta, 1.0), meta_gradient(env, theta, 1.0, N)
+        one = meta_gradient(env, theta, 1.0)  # of J^I
+        two = meta_gradient(env, theta, 1.0, N)  # of J^II_N
         for method, options in METHODS.items():
             c = setting(env, episodes=N, **options)
-            mean, deviation = program_expectation(c, theta, N), estimates(c, theta, n).std(0)
-            rows.append(
-                (
-                    name,
-                    method,
-                    length(mean - one, one),
-                    length(mean - two, two),
-                    length(deviation, one),
-                )
-            )
+            mean = program_expectation(c, theta, N)
+            deviation = estimates(c, theta, n).std(0)
+            biases = length(mean - one, one), length(mean - two, two)
+            rows.append((name, method, *biases, length(deviation, one)))
     return rows
 
 
 def table(n=8000):
-    """[(method, baseline, {problem: [cosine, one for each of EPISODES]})] from n adaptations each."""
+    """[(method, baseline, {problem: [a cosine for each of EPISODES]})] from n adaptations each."""
     rows = [(method, baseline, {}) for method in (*METHODS, "es") for baseline in ("none", "time")]
+    black_box = dict(inner="pg", deterministic=False, learn_alpha=False)
     for name, (env, theta, alpha) in problems().items():
         exact = limit(env, theta, alpha)
         for method, baseline, row in rows:
             options = dict(episodes=K, baseline=baseline)
             if method == "es":
-                c = setting(
-                    env,
-                    alpha,
-                    "es-maml",
-                    inner="pg",
-                    deterministic=False,
-                    learn_alpha=False,
-                    **options,
-                )
+                c = setting(env, alpha, "es-maml", **black_box, **options)
                 grid = [cosines(es_estimates(c, theta, n // 2, s), exact, 4 * K) for s in SIGMAS]
                 row[name] = np.max(grid, 0).tolist()
             else:
@@ -147,36 +141,27 @@ def table(n=8000):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument(
-        "--estimates",
-        type=int,
-        default=8000,
-        help="adaptations that standard deviations and cosines use",
-    )
+    p = parser(__doc__)
+    help = "adaptations that standard deviations and cosines use"
+    p.add_argument("--estimates", type=int, default=8000, help=help)
     n = p.parse_args().estimates
     if n < max(EPISODES) // (2 * K):
         p.error(f"--estimates {n}: must be at least {max(EPISODES) // (2 * K)}")
     print(
-        "bias and standard deviation of one estimate, % of the exact meta-gradient; 10 episodes, no baseline"
+        "bias and standard deviation of one estimate, % of the exact meta-gradient; "
+        "10 episodes, no baseline"
     )
     print(f"{'problem':8} {'estimator':20} {'bias J^I':>9} {'bias J^II':>10} {'std':>6}")
     for row in bias_table(n):
         print("{:8} {:20} {:9.2f} {:10.2f} {:6.0f}".format(*row))
     print("\ncosine of one estimate with the exact meta-gradient, by the episodes that it takes")
-    print(
-        f"{'':26}"
-        + "".join(f" {f'{name}, P={theta.size}':^20}" for name, (_, theta, _) in problems().items())
-    )
-    print(f"{'estimator':20} {'base':5}" + "".join(f" {B:6}" for B in EPISODES) * 3)
+    heads = [f"{name}, P={theta.size}" for name, (_, theta, _) in problems().items()]
+    print(f"{'':26}" + "".join(f" {head:^20}" for head in heads))
+    print(f"{'estimator':20} {'base':5}" + "".join(f" {B:6}" for B in EPISODES) * len(heads))
     with np.errstate(over="ignore"):  # ES with noise beyond what a point mass bears
         for method, baseline, row in table(n):
-            print(
-                f"{method:20} {baseline:5}"
-                + "".join(f" {x:6.3f}" for xs in row.values() for x in xs)
-            )
+            cells = [f" {x:6.3f}" for xs in row.values() for x in xs]
+            print(f"{method:20} {baseline:5}{''.join(cells)}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""A task of a family as a gymnasium.Env, for agents of other libraries; and one such agent beside ours.
+"""A task of a family as a gymnasium.Env, for agents of other libraries;
+and one such agent beside ours.
 
     python -m benchmarks.gymnasium_env [--env pointmass] [--algo fomaml] [--task 0] [--seed 0]
 
-Meta-trains the algorithm with its defaults and adapts it to one held-out task; then lets PPO of stable-baselines3
-(pip install stable-baselines3), untuned and from its own random weights, learn the same task through the same
-gymnasium.Env. Prints the mean return on fresh episodes over the environment steps spent on that task (by ours at most:
-some episodes end early). On pointmass it takes about a minute.
+Meta-trains the algorithm with its defaults and adapts it to one held-out task; then lets PPO of
+stable-baselines3 (pip install stable-baselines3), untuned and from its own random weights, learn
+the same task through the same gymnasium.Env. Prints the mean return on fresh episodes over the
+environment steps spent on that task (by ours at most: some episodes end early). On pointmass it
+takes about a minute.
 
     >>> family = envs.make("pointmass")  # after import envs
     >>> env = TaskEnv(family, family.sample_tasks(1, np.random.default_rng(0), "test")[0])
 """
 
-import argparse
-from itertools import islice
-
 import numpy as np
 
 import metarl
+from benchmarks.common import parser, train
 from harness.settings import Setting
 
 try:
@@ -30,40 +30,44 @@ LATER = 4  # times the steps of our adaptation that PPO is given in the end
 
 
 class TaskEnv(gymnasium.Env):
-    """One task (D,) of a family of envs.py. Observations (obs_dim,) have the task's dtype, rewards are floats.
+    """One task (D,) of a family of envs.py.
 
-    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What ends an episode early
-    terminates it, the horizon truncates it.
+    Observations (obs_dim,) have the task's dtype, rewards are floats.
+
+    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What
+    ends an episode early terminates it, the horizon truncates it.
     """
 
     def __init__(self, family, task):
-        self.family, self.task = family, np.asarray(task)
-        if self.task.shape != (family.task_dim,):
-            raise ValueError(
-                f"task of shape {self.task.shape}: must be one task, ({family.task_dim},)"
-            )
-        dims = family.action_dim
-        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), self.task.dtype)
-        self.action_space = (
-            Discrete(dims) if family.discrete else Box(-1, 1, (dims,), self.task.dtype)
-        )
+        self.family = family
+        self.task = np.asarray(task)
+        wanted = (family.task_dim,)
+        if self.task.shape != wanted:
+            raise ValueError(f"task of shape {self.task.shape}: must be one task, {wanted}")
+        dtype = self.task.dtype
+        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), dtype)
+        if family.discrete:
+            self.action_space = Discrete(family.action_dim)
+        else:
+            self.action_space = Box(-1, 1, (family.action_dim,), dtype)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.state, self.t = self.family.reset(self.task, (), self.np_random), 0
+        self.state = self.family.reset(self.task, (), self.np_random)
+        self.t = 0
         return self.observation(), {}
 
     def step(self, action):
-        self.state, reward, done = self.family.step(
-            self.state, np.asarray(action), self.task, self.np_random
-        )
+        action = np.asarray(action)
+        result = self.family.step(self.state, action, self.task, self.np_random)
+        self.state, reward, done = result
         self.t += 1
-        return self.observation(), float(reward), bool(done), self.t >= self.family.horizon, {}
+        truncated = self.t >= self.family.horizon
+        return self.observation(), float(reward), bool(done), truncated, {}
 
     def observation(self):
-        return np.array(
-            self.family.observe(self.state)
-        )  # a copy: for bandits it is the state itself
+        # A copy: for bandits it is the state itself
+        return np.array(self.family.observe(self.state))
 
 
 # --- An agent of another library ---
@@ -71,15 +75,19 @@ def mean_return(env, act, episodes):
     """The mean undiscounted return of act(obs) -> action over episodes of a gymnasium.Env."""
     total = 0.0
     for _ in range(episodes):
-        obs, ended = env.reset()[0], False
+        obs, _ = env.reset()
+        ended = False
         while not ended:
             obs, reward, terminated, truncated, _ = env.step(act(obs))
-            total, ended = total + reward, terminated or truncated
+            total += reward
+            ended = terminated or truncated
     return total / episodes
 
 
 def foreign(env, budgets, episodes, seed):
-    """Environment steps and mean return of PPO after each of the budgets, increasing numbers of environment steps."""
+    """Environment steps and mean return of PPO after each of the budgets,
+    increasing numbers of environment steps.
+    """
     try:
         from stable_baselines3 import PPO
     except ImportError:
@@ -98,16 +106,15 @@ def foreign(env, budgets, episodes, seed):
 
 
 def ours(c, i):
-    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step of a trained run."""
-    state = next(islice(metarl.train(c, metarl.initial_state(c)), c.iterations - 1, None))
-    tasks, returns = metarl.meta_test(c, state["theta"])
+    """The held-out task i (D,), and the returns (test_steps + 1,) on it after each adaptation step
+    of a trained run.
+    """
+    tasks, returns = metarl.meta_test(c, train(c))
     return tasks[i], returns[i]
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--env", default="pointmass")
     p.add_argument("--algo", default="fomaml")
     p.add_argument("--task", type=int, default=0, help="which of the held-out tasks [0]")
@@ -122,7 +129,8 @@ def main():
     task, returns = ours(c, a.task)
     spent = [k * c.adapt_episodes * c.family.horizon for k in range(c.test_steps + 1)]
     print(
-        f"{a.env}, held-out task {a.task}, seed {a.seed}: mean return over {c.test_episodes} fresh episodes"
+        f"{a.env}, held-out task {a.task}, seed {a.seed}: "
+        f"mean return over {c.test_episodes} fresh episodes"
     )
     print(f"{'agent':12}{'env steps on this task':>24}{'return':>10}")
     for steps, value in zip(spent, returns, strict=True):

@@ -1,18 +1,22 @@
-"""How long does one MAML meta-gradient take, here and in other frameworks? The problem is told in peers.py.
+"""How long does one MAML meta-gradient take, here and in other frameworks?
 
-    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 10] [--json]
+The problem is told in peers.py.
 
-Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its own and computes the
-same meta-gradient from the same noise. First the gradients are compared: the program ends with status 1 if one differs.
-Then the processes take turns, three meta-gradients in a row as in training, so that whatever else the machine does
-slows all alike; a pause before each turn, since the threads of some frameworks go on waiting at full speed for a while.
-Printed are the median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
-threads and worker processes; the seconds as a multiple of ours; environment steps per second; the peak memory, of
-worker processes too, each by itself; and the seconds of a whole process, from its start to its end with one
-meta-gradient: the cold start. --json prints these as one line for each contestant instead.
+    python -m benchmarks.meta_gradient [--only NAME ...] [--dtype float32 float64] [--reps 10]
+    [--json]
+
+Each contestant that is installed (pip install -r benchmarks/requirements.txt) is a process of its
+own and computes the same meta-gradient from the same noise. First the gradients are compared: the
+program ends with status 1 if one differs. Then the processes take turns, three meta-gradients in a
+row as in training, so that whatever else the machine does slows all alike; a pause before each
+turn, since the threads of some frameworks go on waiting at full speed for a while. Printed are the
+median and the quartiles of the seconds, after warm-up and compilation; the processor time in all
+threads and worker processes; the seconds as a multiple of ours; environment steps per second; the
+peak memory, of worker processes too, each by itself; and the seconds of a whole process, from its
+start to its end with one meta-gradient: the cold start. --json prints these as one line for each
+contestant instead.
 """
 
-import argparse
 import importlib.util
 import json
 import os
@@ -28,9 +32,11 @@ import numpy as np
 
 from policies import Policy
 
+from .common import parser
 from .peers import CONTESTANTS
 
-T, K, H, HIDDEN = 20, 20, 100, (64, 64)
+T, K, H = 20, 20, 100  # tasks, episodes, steps
+HIDDEN = (64, 64)
 WARM_UP = 2  # turns that do not count
 PAUSE = 0.05  # seconds before each turn
 IN_A_ROW = 3  # meta-gradients in a turn
@@ -40,10 +46,13 @@ SCRIPT = Path(__file__).with_name("peers.py")
 
 def inputs(dtype, T=T, K=K, H=H, hidden=HIDDEN):
     """The arrays of peers.Inputs, from the seed 0."""
-    rng, network = np.random.default_rng(0), Policy(2, 2, hidden=hidden)
-    theta = network.init(rng)
-    goals, noise = rng.uniform(-0.5, 0.5, (T, 2)), rng.standard_normal((2, H, T, K, 2))
-    arrays = {"theta": theta, "goals": goals, "noise": noise}
+    rng = np.random.default_rng(0)
+    network = Policy(2, 2, hidden=hidden)
+    arrays = {
+        "theta": network.init(rng),
+        "goals": rng.uniform(-0.5, 0.5, (T, 2)),
+        "noise": rng.standard_normal((2, H, T, K, 2)),
+    }
     return {name: a.astype(dtype) for name, a in arrays.items()} | {"widths": network.widths}
 
 
@@ -51,19 +60,20 @@ class Contestant:
     """A process that computes the meta-gradient once, and again whenever it is asked."""
 
     def __init__(self, name, dtype, directory):
-        self.name, self.dtype = name, dtype
+        self.name = name
+        self.dtype = dtype
         self.gradient = directory / f"{name}.npy"
         self.command = [sys.executable, SCRIPT, name, directory / f"{dtype}.npz", self.gradient]
         threads = "1" if name == "ours" else str(os.cpu_count())
         names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
         self.environment = os.environ | dict.fromkeys(names, threads)
-        self.pairs, self.cold = [], []
+        self.pairs = []  # seconds and processor time of each meta-gradient
+        self.cold = []  # seconds of each cold start
 
     def cold_start(self):
+        streams = quiet(stdin=subprocess.DEVNULL)
         start = time.perf_counter()
-        subprocess.run(
-            self.command, env=self.environment, check=True, **quiet(stdin=subprocess.DEVNULL)
-        )
+        subprocess.run(self.command, env=self.environment, check=True, **streams)
         self.cold.append(time.perf_counter() - start)
 
     def start(self):
@@ -74,9 +84,8 @@ class Contestant:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(
-                f"{self.name}: the process has failed; see python {' '.join(map(str, self.command[1:]))}"
-            )
+            command = " ".join(map(str, self.command[1:]))
+            raise SystemExit(f"{self.name}: the process has failed; see python {command}")
         return line
 
     def turn(self):
@@ -87,14 +96,19 @@ class Contestant:
     def result(self, ours):
         times, cpu = self.timed.T
         q1, median, q3 = np.percentile(times, [25, 50, 75])
-        result = {"name": self.name, "dtype": self.dtype, "seconds": median, "q1": q1, "q3": q3}
-        result |= {"cpu_seconds": np.median(cpu), "ratio": median / ours if ours else None}
-        result |= {
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "seconds": median,
+            "q1": q1,
+            "q3": q3,
+            "cpu_seconds": np.median(cpu),
+            "ratio": median / ours if ours else None,
             "steps_per_second": 2 * T * K * H / median,
             "peak_mb": self.peak,
             "cold_seconds": min(self.cold),
+            "reps": len(times),
         }
-        return result | {"reps": len(times)}
 
     @property
     def timed(self):
@@ -110,16 +124,19 @@ def quiet(**streams):
 
 
 def compare(contestants):
-    """Print the largest difference of each gradient from the first, relative to its largest component."""
+    """Print the largest difference of each gradient from the first,
+    relative to its largest component.
+    """
     gradients = {one.name: np.load(one.gradient).astype(float) for one in contestants}
-    first = gradients[contestants[0].name]
+    name, dtype = contestants[0].name, contestants[0].dtype
+    first = gradients[name]
     errors = {name: np.abs(g - first).max() / np.abs(first).max() for name, g in gradients.items()}
-    tolerance = TOLERANCE[contestants[0].dtype]
-    wrong = [f"{name} by {error:.1e}" for name, error in errors.items() if not error <= tolerance]
+    wrong = []
+    for other, error in errors.items():
+        if not error <= TOLERANCE[dtype]:  # nor where it is NaN
+            wrong.append(f"{other} by {error:.1e}")
     if wrong:
-        raise SystemExit(
-            f"the gradients in {contestants[0].dtype} differ from {contestants[0].name}: {', '.join(wrong)}"
-        )
+        raise SystemExit(f"the gradients in {dtype} differ from {name}: {', '.join(wrong)}")
     return max(errors.values())
 
 
@@ -146,62 +163,52 @@ def machine(names):
     """One line: processor, cores, versions."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.partition(": ")[2] for line in lines if line.startswith("model name")), model
-        )
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(": ")[2]  # the same in all cores
     modules = dict.fromkeys(CONTESTANTS[name][1] for name in names)
     versions = ", ".join(f"{module} {version(module)}" for module in modules)
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
 def report(results, difference):
-    print(
-        f"\n{results[0]['dtype']}: {T} tasks x {K} episodes x {H} steps, network 2-64-64-2; {results[0]['reps']} times"
-    )
+    first = results[0]
+    size = f"{T} tasks x {K} episodes x {H} steps, network 2-64-64-2"
+    print(f"\n{first['dtype']}: {size}; {first['reps']} times")
     print(f"largest difference between the gradients: {difference:.1e} of the largest component")
-    print(
-        f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}"
-    )
+    head = f"{'':36}{'seconds':>9}{'quartiles':>17}{'/ ours':>8}{'CPU s':>8}"
+    print(f"{head}{'Msteps/s':>10}{'MB':>7}{'cold s':>8}")
     for r in results:
-        quartiles, ratio = (
-            f"{r['q1']:.4f} - {r['q3']:.4f}",
-            f"{r['ratio']:.2f}" if r["ratio"] else "",
-        )
-        line = f"{CONTESTANTS[r['name']][2]:36}{r['seconds']:9.4f}{quartiles:>17}{ratio:>8}{r['cpu_seconds']:8.3f}"
-        memory = f"{r['peak_mb']:7.0f}" if r["peak_mb"] else f"{'':7}"
-        print(f"{line}{r['steps_per_second'] / 1e6:10.2f}{memory}{r['cold_seconds']:8.2f}")
+        quartiles = f"{r['q1']:.4f} - {r['q3']:.4f}"
+        ratio = f"{r['ratio']:.2f}" if r["ratio"] else ""
+        memory = f"{r['peak_mb']:.0f}" if r["peak_mb"] else ""
+        line = f"{CONTESTANTS[r['name']][2]:36}{r['seconds']:9.4f}{quartiles:>17}{ratio:>8}"
+        line += f"{r['cpu_seconds']:8.3f}{r['steps_per_second'] / 1e6:10.2f}"
+        print(f"{line}{memory:>7}{r['cold_seconds']:8.2f}")
     ratios = {r["name"]: r["ratio"] for r in results if r["name"] != "ours" and r["ratio"]}
     if ratios:
-        print(f"against the fastest peer {min(ratios.values()):.2f} x (must 1.3, aim 2)", end="")
-        print(
-            f"; against the loop {ratios['torch-loop']:.2f} x (must 3.5, aim 6)"
-            if "torch-loop" in ratios
-            else ""
-        )
-    if results[0]["name"] == "ours":
-        print(f"whole process of ours {results[0]['cold_seconds']:.2f} s (must 0.5, aim 0.3)")
+        line = f"against the fastest peer {min(ratios.values()):.2f} x (must 1.3, aim 2)"
+        if "torch-loop" in ratios:
+            line += f"; against the loop {ratios['torch-loop']:.2f} x (must 3.5, aim 6)"
+        print(line)
+    if first["name"] == "ours":
+        print(f"whole process of ours {first['cold_seconds']:.2f} s (must 0.5, aim 0.3)")
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument(
-        "--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME"
-    )
+    p = parser(__doc__)
+    every = list(CONTESTANTS)
+    p.add_argument("--only", nargs="+", choices=CONTESTANTS, default=every, metavar="NAME")
     p.add_argument("--dtype", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
     p.add_argument("--reps", type=int, default=10, help="turns [10]")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
     installed = [name for name in CONTESTANTS if importlib.util.find_spec(CONTESTANTS[name][1])]
     names = [name for name in installed if name in a.only]
-    missing = [name for name in a.only if name not in installed]
+    missing = ", ".join(name for name in a.only if name not in installed)
     if missing:
-        print(
-            f"not installed, so left out: {', '.join(missing)}; see benchmarks/requirements.txt",
-            file=sys.stderr,
-        )
+        line = f"not installed, so left out: {missing}; see benchmarks/requirements.txt"
+        print(line, file=sys.stderr)
     if not names:
         raise SystemExit("nothing to measure")
     if not a.json:

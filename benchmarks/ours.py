@@ -1,4 +1,6 @@
-"""The contestant of this project in peers.py: the function that --algo maml calls, in the workers of the command line."""
+"""The contestant of this project in peers.py: the function that --algo maml calls,
+in the workers of the command line.
+"""
 
 import sys
 from contextlib import ExitStack
@@ -46,31 +48,30 @@ def noise(path):
 
 def chunk(path, c, theta, tasks, address):
     """metarl.meta_gradient with the prepared noise; the address is the chunk's first task."""
-    metarl.noise_at = lambda start, k: Prepared(
-        noise(path)[k][:, start : start + len(tasks)]
-    )  # k: inner steps so far
+
+    def noise_at(start, k):
+        """Instead of metarl's, for the inner step k of the chunk that begins with task `start`."""
+        return Prepared(noise(path)[k][:, start : start + len(tasks)])
+
+    metarl.noise_at = noise_at
     return metarl.meta_gradient(c, theta, tasks, address)
 
 
 def contestant(inputs, alpha, gamma):
     """The meta-gradient as a function of no arguments."""
     T, K, H = inputs.sizes
-    options = dict(
-        alpha=alpha, gamma=gamma, baseline="time", standardise=False, episodes=K, inner_steps=1
-    )
-    options |= dict(
-        hidden=tuple(int(n) for n in inputs.widths[1:-1]), dtype=str(inputs.theta.dtype), tasks=T
-    )
-    c = Setting(
-        algo="maml", estimator="log-prob", env=Clamped(horizon=H), learn_alpha=False, **options
-    )
+    hidden = tuple(int(n) for n in inputs.widths[1:-1])
+    loss = dict(estimator="log-prob", baseline="time", standardise=False, gamma=gamma)
+    step = dict(alpha=alpha, learn_alpha=False, inner_steps=1)
+    size = dict(tasks=T, episodes=K, hidden=hidden, dtype=str(inputs.theta.dtype))
+    c = Setting(algo="maml", env=Clamped(horizon=H), **loss, **step, **size)
     pool = ExitStack()
-    map = pool.enter_context(workers(0))
+    in_chunks = partial(metarl.in_chunks, map=pool.enter_context(workers(0)))
+    f = partial(chunk, inputs.path)
 
     def meta_gradient():
-        return metarl.in_chunks(
-            partial(chunk, inputs.path), c, inputs.theta, inputs.goals, (), map=map
-        )[0].mean(0)
+        rows, *_ = in_chunks(f, c, inputs.theta, inputs.goals, ())
+        return rows.mean(0)
 
     meta_gradient.pool = pool  # until the process ends
     return meta_gradient

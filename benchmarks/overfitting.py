@@ -2,25 +2,24 @@
 
     python -m benchmarks.overfitting [--seeds 10]
 
-The point mass with horizon 50 and goals in [-0.5, 0.5]^2. First table: MAML trained on 1, 2, 4, 16, 64 goals over and
-over, or on new ones each time, adapts to its training goals and to 40 held-out ones; regret is the optimum less the
-return, after 0 and 3 steps of 20 episodes, and the gap is what the regret on held-out goals exceeds that on training
-goals by. A smaller pool is the beginning of a larger. Second table: the agents trained on unlimited goals, and
-untrained ones, on the held-out goals moved in a direction that the seed draws, so that they leave the box. Scores are
-in per cent of the way from standing still at the origin to the optimum. Means over seeds 0, 1, ... with 95 % intervals.
+The point mass with horizon 50 and goals in [-0.5, 0.5]^2. First table: MAML trained on 1, 2, 4, 16,
+64 goals over and over, or on new ones each time, adapts to its training goals and to 40 held-out
+ones; regret is the optimum less the return, after 0 and 3 steps of 20 episodes, and the gap is what
+the regret on held-out goals exceeds that on training goals by. A smaller pool is the beginning of a
+larger. Second table: the agents trained on unlimited goals, and untrained ones, on the held-out
+goals moved in a direction that the seed draws, so that they leave the box. Scores are in per cent
+of the way from standing still at the origin to the optimum. Means over seeds 0, 1, ... with 95 %
+intervals.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 import envs
 import metarl
-from benchmarks.baselines import train
+from benchmarks.common import cells, in_columns, mean_and_half, parser, side_by_side, train
 from benchmarks.diversity import adapted, scores
-from harness.results import interval
 from harness.settings import Setting
 
 POOLS = (1, 2, 4, 16, 64, 0)  # 0: unlimited
@@ -39,7 +38,9 @@ HELD_OUT = 40
 
 @dataclass(frozen=True)
 class FewGoals(envs.PointMass):
-    """The point mass whose training goals come from a pool of the first `pool` that `draw` draws; 0: from all."""
+    """The point mass whose training goals come from a pool of the first `pool` that `draw` draws;
+    0: from all.
+    """
 
     horizon: int = 50
     pool: int = 0
@@ -68,62 +69,66 @@ def regrets(c, theta, tasks, address):
 
 
 def run(pool, seed):
-    """Regrets (2, 2) on training and held-out goals; scores (2, S) of trained and untrained agents at SHIFTS."""
+    """Regrets (2, 2) on training and held-out goals; scores (2, S) of trained and untrained agents
+    at SHIFTS, None but for unlimited goals.
+    """
     c = Setting(env=FewGoals(pool=pool, draw=seed), seed=seed, **SMALL)
-    theta, address = train(c), (seed, metarl.TEST, metarl.INNER)
-    seen = metarl.sample_tasks(c, HELD_OUT, metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0))
-    seen = np.resize(c.family.goals_for_training(), seen.shape) if 0 < pool <= HELD_OUT else seen
-    held_out = metarl.sample_tasks(
-        c, HELD_OUT, metarl.noise_at(seed, metarl.TEST, metarl.TASKS), "test"
-    )
+    theta = train(c)
+    noise = metarl.noise_at(seed, metarl.TEST, metarl.TASKS, 0)
+    seen = metarl.sample_tasks(c, HELD_OUT, noise)
+    if 0 < pool <= HELD_OUT:
+        seen = np.resize(c.family.goals_for_training(), seen.shape)
+    noise = metarl.noise_at(seed, metarl.TEST, metarl.TASKS)
+    held_out = metarl.sample_tasks(c, HELD_OUT, noise, "test")
+    address = (seed, metarl.TEST, metarl.INNER)
     both = [regrets(c, theta, seen, (*address, 0)), regrets(c, theta, held_out, (*address, 1))]
     if pool:
         return np.array(both), None
-    agents, far = (
-        (theta, metarl.initial_state(c)["theta"]),
-        [moved(held_out, shift, seed) for shift in SHIFTS],
-    )
-    final = [
-        [scores(c.family, g, adapted(c, x, g, *address, 1))[:, -1].mean() for g in far]
-        for x in agents
-    ]
+
+    final = []
+    for agent in (theta, metarl.initial_state(c)["theta"]):
+        by_shift = []
+        for shift in SHIFTS:
+            goals = moved(held_out, shift, seed)
+            returns = adapted(c, agent, goals, *address, 1)
+            by_shift.append(scores(c.family, goals, returns)[:, -1].mean())
+        final.append(by_shift)
     return np.array(both), np.array(final)
 
 
 def table(seeds=10):
-    """{pool: regrets (seeds, training or held-out, after 0 or 3 steps)}; scores (seeds, trained or not, SHIFTS)."""
+    """{pool: regrets (seeds, training or held-out, after 0 or 3 steps)};
+    scores (seeds, trained or not, SHIFTS).
+    """
     jobs = [(pool, seed) for pool in POOLS for seed in range(seeds)]
-    with ProcessPoolExecutor(2) as executor:
-        results = dict(zip(jobs, executor.map(run, *zip(*jobs, strict=True)), strict=True))
+    results = dict(zip(jobs, side_by_side(run, jobs), strict=True))
     by_pool = {pool: np.stack([results[pool, seed][0] for seed in range(seeds)]) for pool in POOLS}
     return by_pool, np.stack([results[0, seed][1] for seed in range(seeds)])
 
 
-def cells(samples, digits):
-    """mean ± half of samples (seeds, n), n of them."""
-    pairs = zip(*interval(samples).values(), strict=True)
-    return [f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in pairs]
+def name_of(pool):
+    return str(pool or "unlimited")
 
 
 def conclusion(by_pool, far):
     gap = {pool: r[:, 1, 1] - r[:, 0, 1] for pool, r in by_pool.items()}
-    apart = [
-        pool for pool in POOLS if abs(gap[pool].mean()) > interval(gap[pool][:, None])["ci95"][0]
-    ]
-    name = lambda pool: str(pool or "unlimited")
+    apart = []
+    for pool in POOLS:
+        mean, half = mean_and_half(gap[pool])
+        if abs(mean) > half:
+            apart.append(name_of(pool))
     gain = (far[:, 0] - far[:, 1]).mean(0)
+    worth = [f"{g:+.0f} at {shift:g}" for shift, g in zip(SHIFTS, gain, strict=True)]
     return (
-        f"gap after 3 steps: from {gap[1].mean():.1f} with one training task to {gap[0].mean():.1f} with unlimited ones; "
-        f"apart from 0 with: {', '.join(map(name, apart)) or 'none'}\n"
-        f"what training is worth on shifted goals, trained - untrained: "
-        + ", ".join(f"{g:+.0f} at {shift:g}" for shift, g in zip(SHIFTS, gain, strict=True))
+        f"gap after 3 steps: from {gap[1].mean():.1f} with one training task "
+        f"to {gap[0].mean():.1f} with unlimited ones; "
+        f"apart from 0 with: {', '.join(apart) or 'none'}\n"
+        f"what training is worth on shifted goals, trained - untrained: {', '.join(worth)}"
     )
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--seeds", type=int, default=10, help="0 to N - 1, at least 2")
     seeds = p.parse_args().seeds
     if seeds < 2:
@@ -131,16 +136,17 @@ def main():
     by_pool, far = table(seeds)
     print(f"regret (optimum - return) of MAML, seeds 0 to {seeds - 1}")
     print(f"{'training':10}{'training tasks':>28}{'held-out tasks':>28}{'gap':>14}")
-    print(f"{'tasks':10}" + "".join(f"{f'after {k}':>14}" for k in (0, 3, 0, 3, 3)))
+    print(f"{'tasks':10}{in_columns([f'after {k}' for k in (0, 3, 0, 3, 3)], 14)}")
     for pool, r in by_pool.items():
         columns = np.column_stack([r[:, 0], r[:, 1], r[:, 1, 1] - r[:, 0, 1]])
-        print(f"{pool or 'unlimited':<10}" + "".join(f"{cell:>14}" for cell in cells(columns, 1)))
+        print(f"{name_of(pool):<10}{in_columns(cells(columns, 1), 14)}")
     print(
-        "\nper cent of the way from standing still to the optimum after 3 steps, held-out goals moved by"
+        "\nper cent of the way from standing still to the optimum after 3 steps, "
+        "held-out goals moved by"
     )
-    print(f"{'':10}" + "".join(f"{shift:>14g}" for shift in SHIFTS))
+    print(f"{'':10}{in_columns([f'{shift:g}' for shift in SHIFTS], 14)}")
     for i, name in enumerate(("trained", "untrained")):
-        print(f"{name:10}" + "".join(f"{cell:>14}" for cell in cells(far[:, i], 0)))
+        print(f"{name:10}{in_columns(cells(far[:, i], 0), 14)}")
     print(conclusion(by_pool, far))
 
 

@@ -1,15 +1,19 @@
-"""One MAML meta-gradient, by this project and written for other frameworks: what meta_gradient.py lets race.
+"""One MAML meta-gradient, by this project and written for other frameworks:
+what meta_gradient.py lets race.
 
-The problem: T point masses start at the origin and run K episodes of H steps under a Gaussian policy, a tanh network
-with learned log standard deviations. A step moves by the action, clipped to +-0.1; the reward is minus the distance to
-the goal; no episode ends early. Loss: minus the mean of log pi * (discounted return-to-go minus its mean over the
-episodes at each time). Meta-gradient: of the mean over tasks of the loss after one inner step of gradient descent,
-through that step, with respect to the parameters before it. Both batches of episodes are part of the work.
+The problem: T point masses start at the origin and run K episodes of H steps under a Gaussian
+policy, a tanh network with learned log standard deviations. A step moves by the action, clipped to
++-0.1; the reward is minus the distance to the goal; no episode ends early. Loss: minus the mean of
+log pi * (discounted return-to-go minus its mean over the episodes at each time). Meta-gradient: of
+the mean over tasks of the loss after one inner step of gradient descent, through that step, with
+respect to the parameters before it. Both batches of episodes are part of the work.
 
-A contestant is a function from the inputs to a function that returns the meta-gradient, as flat as theta. Run as a
-script it is a process of its own that imports nothing but NumPy and its framework:
+A contestant is a function from the inputs to a function that returns the meta-gradient, as flat as
+theta. Run as a script it is a process of its own that imports nothing but NumPy and its framework:
 
-    python benchmarks/peers.py NAME INPUTS.npz GRADIENT.npy    then numbers of repetitions on standard input, or nothing
+    python benchmarks/peers.py NAME INPUTS.npz GRADIENT.npy
+
+It then reads numbers of repetitions from standard input, one a line, or nothing.
 """
 
 import json
@@ -22,16 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-ALPHA, GAMMA, BOUND = (
-    0.1,
-    0.99,
-    0.1,
-)  # inner step size, discount, the most that a step moves in each axis
+ALPHA = 0.1  # inner step size
+GAMMA = 0.99  # discount
+BOUND = 0.1  # the most that a step moves in each axis
 
 
 @dataclass
 class Inputs:
-    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step; the widths of the network; the file."""
+    """theta (P,), goals (T, 2), noise (2, H, T, K, 2) before and after the inner step;
+    the widths of the network; the file.
+    """
 
     theta: np.ndarray
     goals: np.ndarray
@@ -46,17 +50,13 @@ class Inputs:
     @property
     def layers(self):
         """theta as [weights, biases, weights, biases, ..., log standard deviations]."""
-        shapes = [
-            shape
-            for i, o in zip(self.widths, self.widths[1:], strict=False)
-            for shape in ((i, o), (o,))
-        ]
+        shapes = []
+        for i, o in zip(self.widths, self.widths[1:], strict=False):
+            shapes += [(i, o), (o,)]
         shapes.append((self.widths[-1],))
-        ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
-        return [
-            part.reshape(shape)
-            for part, shape in zip(np.split(self.theta, ends), shapes, strict=True)
-        ]
+        ends = np.cumsum([np.prod(shape) for shape in shapes])
+        parts = np.split(self.theta, ends[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def flat(parts):
@@ -64,7 +64,9 @@ def flat(parts):
 
 
 def discounts(H):
-    """The matrix that turns rewards (..., H) into returns-to-go: gamma^(s - t) in row s, column t <= s."""
+    """The matrix that turns rewards (..., H) into returns-to-go:
+    gamma^(s - t) in row s, column t <= s.
+    """
     ahead = np.arange(H)[:, None] - np.arange(H)
     return np.where(ahead >= 0, GAMMA ** np.maximum(ahead, 0), 0)
 
@@ -83,10 +85,9 @@ def torch_batched(inputs):
 
     T, K, H = inputs.sizes
     theta = [torch.tensor(x, requires_grad=True) for x in inputs.layers]
-    goals, noise, to_go = (
-        torch.tensor(x) for x in (inputs.goals[:, None], inputs.noise, discounts(H))
-    )
-    to_go = to_go.to(goals.dtype)
+    goals = torch.tensor(inputs.goals[:, None])
+    noise = torch.tensor(inputs.noise)
+    to_go = torch.tensor(discounts(H)).to(goals.dtype)
 
     def network(q, x):  # x (T, n, 2); parameters with a leading axis T, or without it: shared
         for w, b in zip(q[0:-1:2], q[1:-1:2], strict=True):
@@ -101,7 +102,8 @@ def torch_batched(inputs):
     @torch.no_grad()
     def rollout(q, noise):
         obs, actions = (goals.new_empty(T, H, K, 2) for _ in range(2))
-        state, deviation = goals.new_zeros(T, K, 2), q[-1].exp().unsqueeze(-2)
+        state = goals.new_zeros(T, K, 2)
+        deviation = q[-1].exp().unsqueeze(-2)
         for t in range(H):
             obs[:, t] = state
             actions[:, t] = action = torch.addcmul(network(q, state), deviation, noise[t])
@@ -123,17 +125,23 @@ def torch_batched(inputs):
         adapted = [x - ALPHA * y for x, y in zip(q, g, strict=True)]
         return flat(torch.autograd.grad(losses(adapted, *rollout(adapted, noise[1])).mean(), theta))
 
-    meta_gradient.rollout, meta_gradient.theta, meta_gradient.noise = rollout, theta, noise
+    meta_gradient.rollout = rollout  # for torch_func
+    meta_gradient.theta = theta
+    meta_gradient.noise = noise
     return tuned(meta_gradient)
 
 
 def torch_func(inputs):
-    """vmap and grad of torch.func over the loss of one task; the rollouts are those of torch_batched."""
+    """vmap and grad of torch.func over the loss of one task;
+    the rollouts are those of torch_batched.
+    """
     import torch
     from torch.func import grad, vmap
 
     batched = torch_batched(inputs)
-    theta, noise, rollout = tuple(x.detach() for x in batched.theta), batched.noise, batched.rollout
+    theta = tuple(x.detach() for x in batched.theta)
+    noise = batched.noise
+    rollout = batched.rollout
 
     def loss(q, obs, actions, advantages):
         x = obs
@@ -155,14 +163,17 @@ def torch_func(inputs):
 
 
 def torch_loop(inputs):
-    """A loop over tasks with torch.distributions, the form of most published code; episodes are batched."""
+    """A loop over tasks with torch.distributions, the form of most published code;
+    episodes are batched.
+    """
     import torch
     from torch.distributions import Independent, Normal
     from torch.nn.functional import linear
 
     T, K, H = inputs.sizes
     theta = [torch.tensor(np.ascontiguousarray(x.T), requires_grad=True) for x in inputs.layers]
-    goals, noise = torch.tensor(inputs.goals), torch.tensor(inputs.noise)
+    goals = torch.tensor(inputs.goals)
+    noise = torch.tensor(inputs.noise)
 
     def policy(q, x):
         for w, b in zip(q[0:-1:2], q[1:-1:2], strict=True):
@@ -171,7 +182,8 @@ def torch_loop(inputs):
 
     @torch.no_grad()
     def rollout(q, noise, goal):
-        state, obs, actions, rewards = goals.new_zeros(K, 2), [], [], []
+        state = goals.new_zeros(K, 2)
+        obs, actions, rewards = [], [], []
         for t in range(H):
             pi = policy(q, state).base_dist
             obs.append(state)
@@ -199,7 +211,9 @@ def torch_loop(inputs):
 
 
 def tuned(meta_gradient, repetitions=3):
-    """The same function; at its second call PyTorch settles on one thread or all cores, whichever is faster."""
+    """The same function; at its second call PyTorch settles on one thread or all cores,
+    whichever is faster.
+    """
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -274,10 +288,13 @@ def autograd_batched(inputs):
     import autograd.numpy as anp
     from autograd import grad
 
-    (T, K, H), goals, dtype = inputs.sizes, inputs.goals[:, None], inputs.theta.dtype
-    to_go, alpha, half, constant = (
-        np.asarray(x, dtype) for x in (discounts(H), ALPHA, 0.5, np.log(2 * np.pi))
-    )
+    T, K, H = inputs.sizes
+    goals = inputs.goals[:, None]
+    dtype = inputs.theta.dtype
+    to_go = np.asarray(discounts(H), dtype)
+    alpha = np.asarray(ALPHA, dtype)
+    half = np.asarray(0.5, dtype)
+    constant = np.asarray(np.log(2 * np.pi), dtype)
     bound = np.asarray(BOUND, dtype)
 
     def network(np, q, x):  # np: of NumPy or of autograd
@@ -287,7 +304,8 @@ def autograd_batched(inputs):
 
     def rollout(q, noise):
         obs, actions = (np.empty((T, H, K, 2), dtype) for _ in range(2))
-        state, deviation = np.zeros((T, K, 2), dtype), np.exp(q[-1])
+        state = np.zeros((T, K, 2), dtype)
+        deviation = np.exp(q[-1])
         for t in range(H):
             obs[:, t] = state
             actions[:, t] = action = network(np, q, state) + deviation * noise[t]
@@ -333,14 +351,19 @@ def seconds(f):
 
 
 def measured(f):
-    """Seconds of one call: by the clock, and of processor time in all threads and in the children of this process."""
+    """Seconds of one call: by the clock, and of processor time in all threads and in the children
+    of this process.
+    """
     cpu = processor_time()
     wall = seconds(f)
     return wall, processor_time() - cpu
 
 
 def processor_time():
-    """Seconds. That of children before they end is known on Linux only: elsewhere NaN if there are any."""
+    """Seconds.
+
+    That of children before they end is known on Linux only: elsewhere NaN if there are any.
+    """
     children = [child.pid for child in multiprocessing.active_children()]
     if children and sys.platform != "linux":
         return float("nan")
@@ -349,15 +372,16 @@ def processor_time():
 
 
 def peak():
-    """The most memory that this process and its children have held, each by itself, in MB; None where nothing tells."""
+    """The most memory that this process and its children have held, each by itself, in MB;
+    None where nothing tells.
+    """
     if not Path("/proc/self/status").exists():
         return None
     found = 0
     for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
         text = Path(f"/proc/{pid}/status").read_text()
-        found += (
-            int(text.split("VmHWM:")[1].split()[0]) / 1024
-        )  # without what a process inherits, as in ru_maxrss
+        # Without what a process inherits, as in ru_maxrss
+        found += int(text.split("VmHWM:")[1].split()[0]) / 1024
     return found
 
 

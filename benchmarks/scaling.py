@@ -1,17 +1,19 @@
-"""How time and memory of a meta-gradient grow, and what it costs beside a policy gradient and a rollout.
+"""How time and memory of a meta-gradient grow,
+and what it costs beside a policy gradient and a rollout.
 
     python -m benchmarks.scaling [--dtype float64] [--rounds 7]
 
-Four tables. Growth: from T=20 tasks, K=20 episodes, H=100 steps, width 64 and one inner step of `--algo maml`, one of
-them is doubled at a time; the settings take turns; memory is the peak of a process of its own. Cost: on the same
-episodes, sampled before, the meta-gradient against the two policy gradients that it is made of (the theory of
-reverse-mode differentiation promises a small constant), and against the rollouts. Population: rollouts of linear
-policies, each with a task of its own. Threads: the meta-gradient by 1, 2, 4, ... threads.
+Four tables. Growth: from T=20 tasks, K=20 episodes, H=100 steps, width 64 and one inner step of
+`--algo maml`, one of them is doubled at a time; the settings take turns; memory is the peak of a
+process of its own. Cost: on the same episodes, sampled before, the meta-gradient against the two
+policy gradients that it is made of (the theory of reverse-mode differentiation promises a small
+constant), and against the rollouts. Population: rollouts of linear policies, each with a task of
+its own. Threads: the meta-gradient by 1, 2, 4, ... threads.
 
-Seconds are medians by the clock; CPU s are medians of processor time in all threads, which a busy machine hardly changes.
+Seconds are medians by the clock; CPU s are medians of processor time in all threads, which a busy
+machine hardly changes.
 """
 
-import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +25,7 @@ import numpy as np
 import autodiff as ad
 import metarl  # before NumPy: BLAS then takes one thread here, as in workers
 from autodiff import Tensor, grad
+from benchmarks.common import parser
 from envs import PointMass
 from harness.settings import Setting
 from harness.workers import cores, workers
@@ -36,22 +39,21 @@ LARGE = {"tasks": 40, "width": 100, "dtype": "float64"}
 
 def setting(horizon=100, width=64, **options):
     env = PointMass(horizon=horizon, radius=0.0)  # no episode ends early
-    return Setting(
-        env=env, estimator="log-prob", hidden=(width, width), standardise=False, **options
-    )
+    plain = dict(estimator="log-prob", standardise=False)
+    return Setting(env=env, hidden=(width, width), **plain, **options)
 
 
 def meta_gradient(c, map):
     """A function of no arguments: one meta-gradient for c.tasks tasks."""
-    theta, tasks = (
-        metarl.initial_state(c)["theta"],
-        metarl.sample_tasks(c, c.tasks, metarl.noise_at(0)),
-    )
+    theta = metarl.initial_state(c)["theta"]
+    tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(0))
     return lambda: metarl.in_chunks(metarl.meta_gradient, c, theta, tasks, (0,), map=map)
 
 
 def take_turns(functions, rounds):
-    """The medians (n, 2) of the seconds and of the processor time of n functions, which take turns."""
+    """The medians (n, 2) of the seconds and of the processor time of n functions,
+    which take turns.
+    """
     for f in functions:
         f()
     return np.median([[measured(f) for f in functions] for _ in range(rounds)], 0)
@@ -75,23 +77,22 @@ def growth(dtype, rounds, map):
     changes = [{}, *({name: 2 * value} for name, value in BASE.items())]
     options = [{**BASE, **change, "dtype": dtype} for change in changes]
     times = take_turns([meta_gradient(setting(**o), map) for o in options], rounds)
-    print(
-        f"\n{'meta-gradient, ' + dtype:28}{'seconds':>10}{'growth':>8}{'CPU s':>10}{'growth':>8}{'MB':>7}"
-    )
-    for change, o, (wall, cpu) in zip(changes, options, times, strict=True):
-        name = ", ".join(f"{k} {v}" for k, v in (change or BASE).items()) if change else "base"
+    head = f"{'meta-gradient, ' + dtype:28}{'seconds':>10}{'growth':>8}{'CPU s':>10}{'growth':>8}"
+    print(f"\n{head}{'MB':>7}")
+    for change, o, row in zip(changes, options, times, strict=True):
+        name = ", ".join(f"{k} {v}" for k, v in change.items()) or "base"
+        (wall, cpu), (wall_growth, cpu_growth) = row, row / times[0]
         memory = in_a_process(peak_memory, o) or float("nan")
-        print(
-            f"{name:28}{wall:10.4f}{wall / times[0, 0]:8.2f}{cpu:10.4f}{cpu / times[0, 1]:8.2f}{memory:7.0f}"
-        )
+        line = f"{name:28}{wall:10.4f}{wall_growth:8.2f}{cpu:10.4f}{cpu_growth:8.2f}"
+        print(f"{line}{memory:7.0f}")
     (T, T_cpu), (K, K_cpu) = times[1:3] / times[0]
     print(
-        f"twice the tasks {T:.2f} ({T_cpu:.2f} of CPU), twice the episodes {K:.2f} ({K_cpu:.2f}): must 2.1, aim 2"
+        f"twice the tasks {T:.2f} ({T_cpu:.2f} of CPU), "
+        f"twice the episodes {K:.2f} ({K_cpu:.2f}): must 2.1, aim 2"
     )
     memory = in_a_process(peak_memory, LARGE) or float("nan")
-    print(
-        f"peak memory at T=40, K=20, H=100, 2-100-100-2, float64: {memory:.0f} MB (must 400, aim 200)"
-    )
+    size = "T=40, K=20, H=100, 2-100-100-2, float64"
+    print(f"peak memory at {size}: {memory:.0f} MB (must 400, aim 200)")
 
 
 def cost(dtype, rounds):
@@ -101,37 +102,45 @@ def cost(dtype, rounds):
     x = Tensor(np.tile(metarl.initial_state(c)["theta"], (len(tasks), 1)))
     (_, theta_prime), [D] = metarl.adapt(c, x, metarl.sampler(c, tasks, (0,)))
     leaf = Tensor(theta_prime.data)
-    D_prime = rollout(c.family, c.network, leaf.data, tasks, c.episodes, metarl.noise_at(1))
+
+    def episodes(theta, address):
+        noise = metarl.noise_at(address)
+        return rollout(c.family, c.network, theta.data, tasks, c.episodes, noise)
+
+    D_prime = episodes(leaf, 1)
+
+    def policy_gradient(theta, D):
+        return grad(ad.sum(surrogate(c, theta, D)), theta)
+
+    def of_both():
+        loss, _ = metarl.meta_loss(c, x, lambda k, theta: (D, D_prime)[k])
+        return grad(ad.sum(loss), x)
+
     parts = {
-        "rollout before": lambda: rollout(
-            c.family, c.network, x.data, tasks, c.episodes, metarl.noise_at(0)
-        ),
-        "rollout after": lambda: rollout(
-            c.family, c.network, leaf.data, tasks, c.episodes, metarl.noise_at(1)
-        ),
-        "inner policy gradient": lambda: grad(ad.sum(surrogate(c, x, D)), x),
-        "outer policy gradient": lambda: grad(ad.sum(surrogate(c, leaf, D_prime)), leaf),
-        "meta-gradient, sampled": lambda: grad(
-            ad.sum(metarl.meta_loss(c, x, lambda k, _: (D, D_prime)[k])[0]), x
-        ),
+        "rollout before": partial(episodes, x, 0),
+        "rollout after": partial(episodes, leaf, 1),
+        "inner policy gradient": partial(policy_gradient, x, D),
+        "outer policy gradient": partial(policy_gradient, leaf, D_prime),
+        "meta-gradient, sampled": of_both,
     }
     times = dict(zip(parts, take_turns(parts.values(), 2 * rounds)[:, 1], strict=True))
     print(f"\n{f'of {len(tasks)} tasks, {dtype}':28}{'CPU s':>10}")
     for name, value in times.items():
         print(f"{name:28}{value:10.4f}")
     before, after, inner, outer, full = times.values()
+    ratio = full / (inner + outer)
     print(
-        f"meta-gradient / (inner + outer policy gradient), sampling apart: {full / (inner + outer):.2f} (must 2.5, aim 2)"
+        "meta-gradient / (inner + outer policy gradient), sampling apart: "
+        f"{ratio:.2f} (must 2.5, aim 2)"
     )
     print(f"meta-gradient with its rollouts / rollouts: {1 + full / (before + after):.2f}")
 
 
 def returns(c, theta, tasks, address):
-    return (
-        rollout(
-            c.family, c.network, theta, tasks, 1, metarl.noise_at(*address), keep=False
-        ).returns,
-    )
+    """[(T,)]: the return of one episode in each task."""
+    noise = metarl.noise_at(*address)
+    D = rollout(c.family, c.network, theta, tasks, 1, noise, keep=False)
+    return [D.returns]
 
 
 def population(dtype, rounds, map):
@@ -140,14 +149,14 @@ def population(dtype, rounds, map):
     sizes = [500, 2000, 8000]
     functions = []
     for n in sizes:
-        members, tasks = np.tile(theta, (n, 1)), metarl.sample_tasks(c, n, metarl.noise_at(0))
+        members = np.tile(theta, (n, 1))
+        tasks = metarl.sample_tasks(c, n, metarl.noise_at(0))
         functions.append(partial(returns, c, members, tasks, (0,)))
         functions.append(partial(metarl.in_chunks, returns, c, members, tasks, (0,), map=map))
     times = take_turns(functions, rounds)[:, 0].reshape(-1, 2)
     rates = np.array(sizes)[:, None] * c.family.horizon / times / 1e6
-    print(
-        f"\n{'linear policies, ' + dtype:28}{'at once':>10}{'chunks by processes':>20}   million environment steps per second"
-    )
+    head = f"{'linear policies, ' + dtype:28}{'at once':>10}{'chunks by processes':>20}"
+    print(f"\n{head}   million environment steps per second")
     for n, (once, chunks) in zip(sizes, rates, strict=True):
         print(f"{n:<28}{once:10.1f}{chunks:20.1f}")
     print(f"at best {rates.max():.1f} (must 10, aim 30)")
@@ -165,9 +174,7 @@ def processes(dtype, rounds):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--dtype", choices=["float32", "float64"], default="float64")
     p.add_argument("--rounds", type=int, default=7)
     a = p.parse_args()

@@ -1,15 +1,17 @@
-"""What are workers worth? Speed-up of a default iteration of MAML, and what sending a chunk away costs.
+"""What are workers worth?
+
+Speed-up of a default iteration of MAML, and what sending a chunk away costs.
 
     python -m benchmarks.workers [--algo maml] [--env pointmass] [--rounds 5]
 
-Opens pools of 1, 2, 4, ... processes up to the number of cores, which is the default, as many threads and, where it is
-installed, a Dask cluster of two processes on this machine; then lets them take turns, a few iterations each, so that
-whatever else the machine does slows all alike. Prints iterations per second (from the median time), speed-up over this
-process alone, efficiency (speed-up per worker), and the time that a chunk takes beyond its work: that of an empty one
-with the same arguments.
+Opens pools of 1, 2, 4, ... processes up to the number of cores, which is the default, as many
+threads and, where it is installed, a Dask cluster of two processes on this machine; then lets them
+take turns, a few iterations each, so that whatever else the machine does slows all alike. Prints
+iterations per second (from the median time), speed-up over this process alone, efficiency (speed-up
+per worker), and the time that a chunk takes beyond its work: that of an empty one with the same
+arguments.
 """
 
-import argparse
 import importlib.util
 import logging
 import os
@@ -20,6 +22,7 @@ from functools import partial
 from statistics import median
 
 import metarl  # before NumPy: BLAS then takes one thread here, as in workers
+from benchmarks.common import parser
 from harness.settings import Setting
 from harness.workers import workers
 
@@ -43,60 +46,70 @@ def cluster(stack):
     from distributed import LocalCluster
 
     options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
-    return stack.enter_context(
-        LocalCluster(**options, silence_logs=logging.CRITICAL)
-    ).scheduler_address
+    dask = LocalCluster(**options, silence_logs=logging.CRITICAL)
+    return stack.enter_context(dask).scheduler_address
+
+
+def places(stack, cores):
+    """{name: (workers, in_chunks by them)}; all that is opened ends with the stack."""
+    maps = {}
+    for n in sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())}):
+        maps[f"{n} processes"] = n, stack.enter_context(workers(n))
+    if importlib.util.find_spec("distributed"):
+        dask = workers(cluster(stack))
+        maps["Dask, 2 processes"] = 2, stack.enter_context(dask)
+    threads = stack.enter_context(ThreadPoolExecutor(cores))
+    maps[f"{cores} threads"] = cores, threads.map
+    found = {"this process": (1, metarl.in_chunks)}
+    for name, (n, map) in maps.items():
+        found[name] = n, partial(metarl.in_chunks, map=map)
+    return found
+
+
+def measure(c, found, rounds):
+    """{name: (seconds of an iteration, seconds of its chunks when they are empty)}, medians."""
+    state = metarl.initial_state(c)
+    tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(0))
+
+    def iteration(in_chunks):
+        next(metarl.train(c, state, in_chunks))
+
+    def nothing(in_chunks):
+        in_chunks(empty, c, state["theta"], tasks, ())
+
+    for _, in_chunks in list(found.values()) * 2:
+        iteration(in_chunks)  # to warm up
+    times = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, (_, in_chunks) in found.items():
+            times[name].append((seconds(iteration, in_chunks), seconds(nothing, in_chunks)))
+    return {name: tuple(map(median, zip(*pairs, strict=True))) for name, pairs in times.items()}
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = parser(__doc__)
     p.add_argument("--algo", default="maml")
     p.add_argument("--env", default="pointmass")
     p.add_argument("--rounds", type=int, default=5)
     a = p.parse_args()
-    c, cores = Setting(algo=a.algo, env=a.env), os.cpu_count() or 1
-    state = metarl.initial_state(c)
-    tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(0))
-    counts = sorted({1, 2, cores} | {2**i for i in range(1, cores.bit_length())})
+    c = Setting(algo=a.algo, env=a.env)
+    cores = os.cpu_count() or 1
     with ExitStack() as stack:
-        places = {f"{n} processes": (n, n) for n in counts}
-        if importlib.util.find_spec("distributed"):
-            places["Dask, 2 processes"] = (2, cluster(stack))
-        each = {
-            k: partial(metarl.in_chunks, map=stack.enter_context(workers(v)))
-            for k, (_, v) in places.items()
-        }
-        places[threads := f"{cores} threads"] = cores, None
-        each[threads] = partial(
-            metarl.in_chunks, map=stack.enter_context(ThreadPoolExecutor(cores)).map
-        )
-        each = {"this process": metarl.in_chunks} | each
-        iteration = lambda in_chunks: next(metarl.train(c, state, in_chunks))
-        nothing = lambda in_chunks: in_chunks(empty, c, state["theta"], tasks, ())
-        for warm_up in list(each.values()) * 2:
-            iteration(warm_up)
-        times = {name: [] for name in each}
-        for _ in range(a.rounds):
-            for name, one in each.items():
-                times[name].append((seconds(iteration, one), seconds(nothing, one)))
+        found = places(stack, cores)
+        medians = measure(c, found, a.rounds)
     chunks = len(range(0, c.tasks, metarl.CHUNK))
     print(
-        f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores; {a.rounds} times {TURN} iterations"
+        f"{a.algo}, {a.env}: {c.tasks} tasks in {chunks} chunks, {cores} cores; "
+        f"{a.rounds} times {TURN} iterations"
     )
-    print(
-        f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}{'ms per empty chunk':>20}"
-    )
-    medians = {
-        name: [median(column) for column in zip(*pairs, strict=True)]
-        for name, pairs in times.items()
-    }
+    head = f"{'workers':20}{'iterations/s':>14}{'speed-up':>10}{'efficiency':>12}"
+    print(f"{head}{'ms per empty chunk':>20}")
+    alone, _ = medians["this process"]
     for name, (work, overhead) in medians.items():
-        gain, n = medians["this process"][0] / work, places.get(name, (1,))[0]
-        print(
-            f"{name:20}{1 / work:14.2f}{gain:10.2f}{gain / n:12.0%}{1000 * overhead / chunks:20.2f}"
-        )
+        gain = alone / work
+        efficiency = gain / found[name][0]
+        line = f"{name:20}{1 / work:14.2f}{gain:10.2f}{efficiency:12.0%}"
+        print(f"{line}{1000 * overhead / chunks:20.2f}")
 
 
 if __name__ == "__main__":

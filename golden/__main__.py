@@ -1,4 +1,6 @@
-"""python -m golden --check: recompute the vectors, and name each field that differs. --write: write them anew."""
+"""python -m golden --check: recompute the vectors, and name each field that differs. --write:
+write them anew.
+"""
 
 import argparse
 import sys

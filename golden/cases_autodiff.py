@@ -1,4 +1,6 @@
-"""Stage 1: values, vector-Jacobian products and second derivatives of the operations of autodiff.py."""
+"""Stage 1: values, vector-Jacobian products and second derivatives of the operations
+of autodiff.py.
+"""
 
 import operator
 
@@ -22,8 +24,9 @@ DIFFERENCES = "differences of the value, in decimal arithmetic of 60 digits"
 HAND = "by hand: there is no derivative, and a convention takes its place"
 
 
-# --- One operation: its value, the adjoints of its arguments for the adjoint w of the value, and the Hessian of
-# sum(w * value) times v ---
+# --- One operation ---
+# Its value, the adjoints of its arguments for the adjoint w of the value, and the Hessian of
+# sum(w * value) times v
 OPERATORS = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -79,7 +82,9 @@ def network(x, y, v, **parameters):
 
 # --- Derivatives of derivatives ---
 def orders(x):
-    """x tanh x and its first four derivatives: x is used twice, and each derivative is differentiated again."""
+    """x tanh x and its first four derivatives:
+    x is used twice, and each derivative is differentiated again.
+    """
     x = Tensor(x)
     derivatives = [x * ad.tanh(x)]
     for _ in range(4):
@@ -88,7 +93,9 @@ def orders(x):
 
 
 def unused(x, y):
-    """Derivatives of the sum of x * x by x, by y, which it does not depend on, and of x * stop_gradient(x) by x."""
+    """Derivatives of the sum of x * x by x, by y, which it does not depend on,
+    and of x * stop_gradient(x) by x.
+    """
     x, y = Tensor(x), Tensor(y)
     by_x, by_y = grad(ad.sum(x * x), [x, y])
     return {
@@ -109,7 +116,9 @@ INTERMEDIATE = {"network": ("z", "h", "out", "adjoint_z", "adjoint_h", "adjoint_
 
 # --- The cases ---
 def op(name, op, shapes, why, *, positive=(), faults=(), values=None, **options):
-    """A case of an operation at random arguments of the given shapes; those numbered in `positive` above 0."""
+    """A case of an operation at random arguments of the given shapes;
+    those numbered in `positive` above 0.
+    """
     draw = noise(name)
     args = values or [draw.standard_normal(shape) for shape in shapes]
     args = [np.abs(a) + 0.2 if i in positive else a for i, a in enumerate(args)]
@@ -289,12 +298,16 @@ CONVENTIONS = (
     ("clip at the bound", "clip", [[-1.0, 1.0, 1.5]], {"low": -1.0, "high": 1.0},
      {"value": [-1.0, 1.0, 1.0], "vjp0": [1.0, 1.0, 0.0]}, "slope 1 at the bounds"),
     ("tie of maximum", "maximum", [[1.0, 2.0], [1.0, 0.0]], {},
-     {"value": [1.0, 2.0], "vjp0": [0.5, 1.0], "vjp1": [0.5, 0.0]}, "equal arguments share the adjoint"),
+     {"value": [1.0, 2.0], "vjp0": [0.5, 1.0], "vjp1": [0.5, 0.0]},
+     "equal arguments share the adjoint"),
     ("tie of minimum", "minimum", [[1.0, 2.0], [1.0, 0.0]], {},
-     {"value": [1.0, 0.0], "vjp0": [0.5, 0.0], "vjp1": [0.5, 1.0]}, "equal arguments share the adjoint"),
+     {"value": [1.0, 0.0], "vjp0": [0.5, 0.0], "vjp1": [0.5, 1.0]},
+     "equal arguments share the adjoint"),
     ("tie of max", "max", [[[3.0, 1.0, 3.0], [2.0, 2.0, 2.0]]], {"axis": 1},
-     {"value": [3.0, 2.0], "vjp0": [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]}, "all that are largest share the adjoint"),
-    ("where without NaN", "where", [[1.0, np.nan], [np.inf, 2.0]], {"condition": np.array([True, False])},
+     {"value": [3.0, 2.0], "vjp0": [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]},
+     "all that are largest share the adjoint"),
+    ("where without NaN", "where", [[1.0, np.nan], [np.inf, 2.0]],
+     {"condition": np.array([True, False])},
      {"value": [1.0, 2.0], "vjp0": [1.0, 0.0], "vjp1": [0.0, 1.0]},
      "selected, not multiplied: what was not taken gets an exact 0"),
     ("constant exponent 0 at 0", "raised", [[0.0, 2.0]], {"exponent": 0},
@@ -304,7 +317,9 @@ CONVENTIONS = (
 
 
 def conventions():
-    """Where there is no derivative: with adjoint and directions of ones, all that is expected is written out."""
+    """Where there is no derivative: with adjoint and directions of ones,
+    all that is expected is written out.
+    """
     for name, op_name, args, options, expected, why in CONVENTIONS:
         args = [np.array(a) for a in args]
         ones = [np.ones(a.shape) for a in args]

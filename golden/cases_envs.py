@@ -1,4 +1,6 @@
-"""Stage 2: task families: transitions, rewards, ends, masks, optimal returns, and tasks from noise."""
+"""Stage 2: task families: transitions, rewards, ends, masks, optimal returns,
+and tasks from noise.
+"""
 
 import numpy as np
 
@@ -23,7 +25,9 @@ class Script:
 
 
 def episodes(family, options, tasks, actions, noise, X=None):
-    """States after each step, and rewards and ends as the environment gives them; then as the rollout masks them."""
+    """States after each step, and rewards and ends as the environment gives them;
+    then as the rollout masks them.
+    """
     env, draws, steps = envs.make(family, **options), Replay(noise), []
     state = env.reset(tasks[:, None], actions.shape[:2], draws)
     for action in np.moveaxis(actions, 2, 0):
@@ -64,12 +68,15 @@ FAULTS = {
         ("an episode ends within the radius in any axis", (END, END.replace("all", "any"))),
         ("an episode ends within the radius in Euclidean distance",
          (END, "exact.below(distance, options[\"radius\"])")),
-        ("the step that ends an episode is masked, and its reward with it", (RUNNING, ""), (MASKED, RUNNING + MASKED)),
-        ("rewards after the end are counted", ("kept = reward if running else Decimal(0)", "kept = reward")),
+        ("the step that ends an episode is masked, and its reward with it", (RUNNING, ""),
+         (MASKED, RUNNING + MASKED)),
+        ("rewards after the end are counted",
+         ("kept = reward if running else Decimal(0)", "kept = reward")),
         ("observations are those after the step", (OBSERVED, ""), (MASKED, MASKED + OBSERVED)),
     ],
     "sparse-pointmass": [
-        ("the reward is 1 - distance everywhere", (" if exact.below(distance, Decimal(\"0.2\")) else Decimal(0)", "")),
+        ("the reward is 1 - distance everywhere",
+         (" if exact.below(distance, Decimal(\"0.2\")) else Decimal(0)", "")),
     ],
     "fourcorners": [
         ("the distance in place of its square", ("4 - distance**2", "4 - distance")),
@@ -81,13 +88,16 @@ FAULTS = {
          ("turned(move, task[0])", CLIP.replace("action", "turned(move, task[0])"))),
     ],
     "bandit": [
-        ("reward 1 if the uniform number is above", ("exact.below(draw, mean)", "exact.below(mean, draw)")),
+        ("reward 1 if the uniform number is above",
+         ("exact.below(draw, mean)", "exact.below(mean, draw)")),
     ],
     "linear-bandit": [
-        ("the deviation is taken for a variance", ("options[\"noise\"]", "options[\"noise\"].sqrt()")),
+        ("the deviation is taken for a variance",
+         ("options[\"noise\"]", "options[\"noise\"].sqrt()")),
     ],
     "tasks": [
-        ("the colours of training and test cells are exchanged", ("split == \"test\"", "split == \"train\"")),
+        ("the colours of training and test cells are exchanged",
+         ("split == \"test\"", "split == \"train\"")),
     ],
 }
 # fmt: on
@@ -112,12 +122,14 @@ def case(name, family, options, tasks, actions, why, **more):
 def point_masses():
     normal = noise("point masses").standard_normal
     goals = [[0.253, -0.152], [-0.41, 0.307]]
-    # episode 0 of task 0 comes to 0.008 of the goal in both axes in its third step, episode 1 in one axis only
+    # episode 0 of task 0 comes to 0.008 of the goal in both axes in its third step,
+    # episode 1 in one axis only
     actions = 1.5 * normal((2, 3, 5, 2))
     actions[0, 0, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, -0.14]]
     actions[0, 1, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, 0.4]]
     options = {"horizon": 5, "box": 0.5, "radius": 0.01}
-    why = "actions are clipped; the reward is that of the position after the move; the end needs both axes"
+    why = "actions are clipped; the reward is that of the position after the move; "
+    why += "the end needs both axes"
     yield case("pointmass", "pointmass", options, goals, actions, why)
     why = "radius 0: an episode never ends before the horizon"
     yield case(
@@ -148,7 +160,8 @@ def bandits():
     yield case("bandit", "bandit", options, draw.random((2, 3)), actions, why)
     options = {"arms": 3, "horizon": 6, "dims": 2, "noise": 0.5, "features": 0}
     X = np.random.default_rng(0).standard_normal((3, 2))
-    why = "mean x_a . w, row a of X; X, which the program draws from the seed `features`, is an input here"
+    why = "mean x_a . w, row a of X; X, which the program draws from the seed `features`, "
+    why += "is an input here"
     yield case(
         "linear-bandit",
         "linear-bandit",

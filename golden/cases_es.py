@@ -17,9 +17,11 @@ CONSTANTS = {
 
 
 def strategy(method, options, x, f, noise, not_unique):
-    """In each generation: the points that are asked for, and the state after the points x with values f are told.
+    """In each generation: the points that are asked for,
+    and the state after the points x with values f are told.
 
-    The eigenvectors of CMA-ES are given that sign which `signed` gives them, before the next points are asked for.
+    The eigenvectors of CMA-ES are given that sign which `signed` gives them, before the next points
+    are asked for.
     """
     s, columns = es.METHODS[method](**options), []
     for points, values, draw in zip(x, f, noise, strict=True):
@@ -46,7 +48,10 @@ INTERMEDIATE = {"strategy": {*sum(CONSTANTS.values(), ()), "inverse_root", "p_si
 
 # --- Faults: what is wrong, and the change of text in loops_es.py that does it ---
 # fmt: off
-PAIRS = "[*(s[\"mean\"] + s[\"sigma\"] * e for e in z), *(s[\"mean\"] - s[\"sigma\"] * e for e in z)]"
+PAIRS = (
+    "[*(s[\"mean\"] + s[\"sigma\"] * e for e in z), "
+    "*(s[\"mean\"] - s[\"sigma\"] * e for e in z)]"
+)
 SCALED = "w[i] if w[i] >= 0 else w[i] * n / sum(white[i] ** 2)"
 FAULTS = {
     "openai-es: ranks": [
@@ -61,24 +66,29 @@ FAULTS = {
         ("the division by sigma is missing", ("(popsize * s[\"sigma\"])", "popsize")),
     ],
     "openai-es: standardised": [
-        ("the variance is divided by n - 1", ("for y in f) / n).sqrt()", "for y in f) / (n - 1)).sqrt()")),
+        ("the variance is divided by n - 1",
+         ("for y in f) / n).sqrt()", "for y in f) / (n - 1)).sqrt()")),
         ("weight decay pushes away from 0", ("g + weight_decay", "g - weight_decay")),
     ],
     "openai-es: adam": [
         ("m and v are not corrected for their start at 0",
          ("s[\"m\"] / (1 - one**t), s[\"v\"] / (1 - two**t)", "s[\"m\"], s[\"v\"]")),
-        ("the correction is that of the generation before", ("m, v = s[\"m\"]", "t = max(t - 1, 1); m, v = s[\"m\"]")),
+        ("the correction is that of the generation before",
+         ("m, v = s[\"m\"]", "t = max(t - 1, 1); m, v = s[\"m\"]")),
     ],
     "snes": [
         ("1/popsize is not subtracted from the utilities",
          ("len(f), len(s[\"mean\"])\n    noise = [(p", "10**9, len(s[\"mean\"])\n    noise = [(p")),
-        ("eta_sigma is not halved", ("k[\"eta_sigma\"] / 2 * grad[j]", "k[\"eta_sigma\"] * grad[j]")),
+        ("eta_sigma is not halved",
+         ("k[\"eta_sigma\"] / 2 * grad[j]", "k[\"eta_sigma\"] * grad[j]")),
     ],
     "xnes": [
-        ("points are sampled with B^T", ("s[\"sigma\"] * (s[\"B\"] @ e)", "s[\"sigma\"] * (s[\"B\"].T @ e)")),
+        ("points are sampled with B^T",
+         ("s[\"sigma\"] * (s[\"B\"] @ e)", "s[\"sigma\"] * (s[\"B\"].T @ e)")),
         ("the trace stays in the update of B", ("(M - trace * identity(n))", "M")),
-        ("B is multiplied from the left", ("s[\"B\"] @ expm(k[\"eta_B\"] / 2 * (M - trace * identity(n)))",
-                                           "expm(k[\"eta_B\"] / 2 * (M - trace * identity(n))) @ s[\"B\"]")),
+        ("B is multiplied from the left",
+         ("s[\"B\"] @ expm(k[\"eta_B\"] / 2 * (M - trace * identity(n)))",
+          "expm(k[\"eta_B\"] / 2 * (M - trace * identity(n))) @ s[\"B\"]")),
     ],
     "cma-es": [
         ("p_sigma takes y in place of C^(-1/2) y", ("(y, white))", "(y, y))")),
@@ -87,7 +97,8 @@ FAULTS = {
         ("C decays by c_mu, not by c_mu times the sum of the weights", ("c_mu * sum(w)", "c_mu")),
         ("y is taken from the new mean",
          ("    scaled = [", "    y = [v - y_w for v in y]\n    scaled = [")),
-        ("eigenvalues are taken for lengths of axes", ("Decimal(\"1e-20\")).sqrt() for", "Decimal(\"1e-20\")) for")),
+        ("eigenvalues are taken for lengths of axes",
+         ("Decimal(\"1e-20\")).sqrt() for", "Decimal(\"1e-20\")) for")),
     ],
     "cma-es: far": [
         ("p_c is never stalled", ("h = Decimal(below(", "h = Decimal(True or below(")),
@@ -110,7 +121,9 @@ def bowl(x):
 
 
 def case(name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=None, **options):
-    """A run on `bowl`. What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
+    """A run on `bowl`.
+
+    What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
 
     In generation 2 two values are equal, in generation 4 one is NaN, and one infinite.
     """
@@ -170,7 +183,8 @@ def strategies():
     yield case(
         "cma-es: diagonal", "cma-es", "variances alone, learned faster", diagonal=True, **four
     )
-    why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, but C^(-1/2) is"
+    why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, "
+    why += "but C^(-1/2) is"
     many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.5, "popsize": 2}
     yield case("cma-es: late", "cma-es", why, generations=2, not_unique=("B",), **many)
 

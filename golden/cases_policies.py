@@ -1,4 +1,6 @@
-"""Stage 3: the layout of theta, actions from noise, log-probabilities, rollouts, returns and advantages."""
+"""Stage 3: the layout of theta, actions from noise, log-probabilities, rollouts,
+returns and advantages.
+"""
 
 import numpy as np
 
@@ -19,7 +21,9 @@ def network_of(network):
 
 
 def policy(network, theta, other, obs, w, noise):
-    """What a policy does at observations (T, K, obs_dim): `gradient` is that of the sum of w * log_prob."""
+    """What a policy does at observations (T, K, obs_dim):
+    `gradient` is that of the sum of w * log_prob.
+    """
     p, leaf = network_of(network), Tensor(theta)
     fields = {"actions": p.act(theta, obs, Replay(noise)), "mode": p.mode(theta, obs)}
     fields |= {"kl": p.kl(theta, other, obs), "log_prob": p.log_prob(theta, obs, fields["actions"])}
@@ -63,7 +67,10 @@ INTERMEDIATE["advantages"] = ("returns_to_go", "baseline", "raw")
 # --- Faults: what is wrong, and the change of text in loops_policies.py that does it ---
 # fmt: off
 LAYOUT = ("weights are stored output by output", ("theta[at + j * o + k]", "theta[at + k * i + j]"))
-KL = ("the divergence is taken the other way round", ("kl(network, x, y, o)", "kl(network, y, x, o)"))
+KL = (
+    "the divergence is taken the other way round",
+    ("kl(network, x, y, o)", "kl(network, y, x, o)"),
+)
 GAUSSIAN = [
     LAYOUT, KL,
     ("the last parameters are standard deviations, not their logarithms, in log_prob",
@@ -72,14 +79,16 @@ GAUSSIAN = [
     ("log(2 pi)/2 is subtracted once, not for each dimension of the action",
      ("- LOG_2PI / 2 for", "- LOG_2PI / 2 / len(z) for")),
     ("log_prob of the clipped action, not of the sampled one",
-     ("log_prob(network, x, o, action), kl", "log_prob(network, x, o, [exact.clip(a, -1, 1) for a in action]), kl")),
+     ("log_prob(network, x, o, action), kl",
+      "log_prob(network, x, o, [exact.clip(a, -1, 1) for a in action]), kl")),
     ("the biases precede the weights of their layer",
      ("theta[at + j * o + k]", "theta[at + o + j * o + k]"),
      ("list(theta[at + i * o : at + (i + 1) * o])", "list(theta[at : at + o])")),
 ]
 DISCRETE = [
     LAYOUT, KL,
-    ("the cumulative sum runs from the last action", ("below(noise, total)", "below(1 - noise, total)")),
+    ("the cumulative sum runs from the last action",
+     ("below(noise, total)", "below(1 - noise, total)")),
 ]
 ADVANTAGES = {
     "time": [
@@ -101,7 +110,8 @@ ADVANTAGES = {
     "small": [
         ("masked steps keep an advantage", ("/ deviation * mask", "/ deviation")),
         ("1e-8 stands under the root",
-         (".sqrt() + Decimal(\"1e-8\")", ".sqrt()"), ("deviation = (sum(", "deviation = (Decimal(\"1e-8\") + sum(")),
+         (".sqrt() + Decimal(\"1e-8\")", ".sqrt()"),
+         ("deviation = (sum(", "deviation = (Decimal(\"1e-8\") + sum(")),
     ],
 }
 # fmt: on
@@ -159,7 +169,8 @@ def networks():
 def beginnings():
     draw, network = noise("init"), {**net(hidden=(3,)), "std": 0.5}
     network_of(network).init(draw)
-    why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, log deviations log(std)"
+    why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, "
+    why += "log deviations log(std)"
     yield Case("init", "init", why, "loop form", {"network": network, "noise": draw.draws})
     zeros = {
         "theta": np.zeros(18),
@@ -224,9 +235,8 @@ def rollouts():
 
 def returns():
     draw = noise("advantages")
-    mask = (
-        np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
-    )  # in task 1 nobody runs at the last step
+    # In task 1 nobody runs at the last step
+    mask = np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
     obs, rewards = draw.standard_normal((2, 3, 5, 2)), draw.standard_normal((2, 3, 5)) * mask
     data = {"obs": obs, "rewards": rewards, "mask": mask}
     small = {"obs": obs[:, :, :2], "rewards": 1e-4 * rewards[:, :, :2], "mask": mask[:, :, :2]}
@@ -272,9 +282,8 @@ def returns():
             "lam": lam,
             "standardise": standardise,
         }
-        tolerance = (
-            1e-7 if baseline == "linear" else 1e-10
-        )  # the normal equations lose half of the digits
+        # The normal equations lose half of the digits
+        tolerance = 1e-7 if baseline == "linear" else 1e-10
         yield Case(f"advantages: {name}", "advantages", why, "loop form", inputs, tolerance, faults)
 
 

@@ -15,9 +15,11 @@ STAGE = "6-runs"
 
 
 def run(c, noise, iterations):
-    """Every state variable at the beginning and after each iteration, with a leading axis of iterations + 1.
+    """Every state variable at the beginning and after each iteration,
+    with a leading axis of iterations + 1.
 
-    The eigenvectors of CMA-ES are given the sign that `signed` gives them, before the next iteration.
+    The eigenvectors of CMA-ES are given the sign that `signed` gives them, before the next
+    iteration.
     """
     c = setting(c)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
@@ -35,7 +37,8 @@ INTERMEDIATE = {
 RUNS = {
     "maml": ({"algo": "maml"}, "second order, Adam"),
     "maml, mlp": ({"algo": "maml", "hidden": [2], **SHORT}, "the same with a hidden layer"),
-    # four tasks: with two, conjugate gradients make 2e-6 of a difference of 1e-14 in the first theta
+    # four tasks: with two, conjugate gradients make 2e-6 of a difference of 1e-14
+    # in the first theta
     "maml, dice, trpo": (
         {"algo": "maml", "estimator": "dice", "outer": "trpo", **SHORT, "tasks": 4},
         "DiCE, TRPO",

@@ -29,7 +29,9 @@ def setting(c):
 
 
 def meta_gradient(c, x, tasks, noise):
-    """Everything on the way from x (P,) or (2P,) to the loss of each task after adaptation, and its gradient."""
+    """Everything on the way from x (P,) or (2P,) to the loss of each task after adaptation,
+    and its gradient.
+    """
     reptile, c = c["algo"] == "reptile", setting(c)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
         sample = metarl.sampler(c, tasks, (0, metarl.TRAIN, 0, metarl.INNER, 0))
@@ -61,7 +63,9 @@ def meta_gradient(c, x, tasks, noise):
 
 
 def trust_region(c, x, tasks, noise, v, new):
-    """For each task the Fisher matrix after adaptation times v; divergence and improvement of `new`."""
+    """For each task the Fisher matrix after adaptation times v;
+    divergence and improvement of `new`.
+    """
     c, address = setting(c), (0, metarl.TRAIN, 0, metarl.INNER, 0)
     with mock.patch.object(metarl, "noise_at", Streams(noise)):
         (product,) = metarl.fisher_product(v, c, x, tasks, address)
@@ -96,14 +100,17 @@ FUNCTIONS = {
 POINT = {"family": "pointmass", "options": {"horizon": 4, "box": 0.3, "radius": 0.1}}
 BANDIT = {"family": "bandit", "options": {"arms": 3, "horizon": 3, "prior": []}}
 PLAIN = {
-    **POINT, "hidden": [], "activation": "tanh", "std": 1.0, "alpha": 0.5, "alpha_decay": 0.5, "beta": 0.125,
-    "beta_alpha": 0.25, "epsilon": 0.5, "tasks": 2, "episodes": 3, "inner_steps": 1, "inner_optimizer": "sgd",
-    "estimator": "log-prob", "sampling_term": False, "learn_alpha": False, "outer": "adam", "max_norm": 10.0,
+    **POINT, "hidden": [], "activation": "tanh", "std": 1.0,
+    "alpha": 0.5, "alpha_decay": 0.5, "beta": 0.125, "beta_alpha": 0.25, "epsilon": 0.5,
+    "tasks": 2, "episodes": 3, "inner_steps": 1, "inner_optimizer": "sgd",
+    "estimator": "log-prob", "sampling_term": False, "learn_alpha": False,
+    "outer": "adam", "max_norm": 10.0,
     "gamma": 0.9, "lam": 1.0, "baseline": "time", "standardise": True,
 }  # fmt: skip
 SHORT = {"episodes": 2, "options": {**POINT["options"], "horizon": 3}}  # where the check is slow
 BOX = {
-    "inner": "hc", "inner_sigma": 0.25, "deterministic": True, "population": 6, "sigma": 0.25, "fitness": "ranks",
+    "inner": "hc", "inner_sigma": 0.25, "deterministic": True, "population": 6, "sigma": 0.25,
+    "fitness": "ranks",
     "nes": "snes", "learn_alpha": True, "episodes": 4,
 }  # fmt: skip
 DIFFERENCES = (
@@ -182,7 +189,10 @@ META = {  # name: (options, why)
 # fmt: off
 WEIGHTS = "w = advantages(c, D, c[\"standardise\"])[0] / D[\"mask\"].size"
 STEP = "theta = theta - step_size(c, k) * scale * g\n            path"
-KL = "return [divergence(c, life[\"path\"][-1], path[-1],", "return [divergence(c, path[-1], life[\"path\"][-1],"
+KL = (
+    "return [divergence(c, life[\"path\"][-1], path[-1],",
+    "return [divergence(c, path[-1], life[\"path\"][-1],",
+)
 NORM = "g = g * smaller(Decimal(1), c[\"max_norm\"] / norm)"
 PAIRS = "[pair[0][0] for pair in results] + [pair[1][0] for pair in results]"
 FAULTS = {
@@ -192,8 +202,10 @@ FAULTS = {
         ("the inner step goes up the loss", (STEP, STEP.replace("-", "+"))),
         ("the mean is over the steps that still run, not over K H",
          ("[0] / (K * H)", "[0] / sum(D[\"mask\"].ravel())")),
-        ("advantages are not standardised in the outer loss", (WEIGHTS, WEIGHTS.replace("c[\"standardise\"]", "0"))),
-        ("the outer loss is that of theta, not of theta'", ("log_probs(c, path[-1], D)", "log_probs(c, path[0], D)")),
+        ("advantages are not standardised in the outer loss",
+         (WEIGHTS, WEIGHTS.replace("c[\"standardise\"]", "0"))),
+        ("the outer loss is that of theta, not of theta'",
+         ("log_probs(c, path[-1], D)", "log_probs(c, path[0], D)")),
         ("the episodes after adaptation are taken with theta, not with theta'",
          ("D = episodes(c, theta, task, i, list(stream), c[\"episodes\"])",
           "D = episodes(c, path[0], task, i, list(stream), c[\"episodes\"])")),
@@ -205,7 +217,8 @@ FAULTS = {
     "dice": [
         ("the ratio is that of the step alone (lvc)",
          ("estimator == \"dice\"", "False"), ("r.exp() if estimator == \"lvc\" else 1", "r.exp()")),
-        ("the ratio before the step is not subtracted", ("(ratio * so_far - before)", "(ratio * so_far)")),
+        ("the ratio before the step is not subtracted",
+         ("(ratio * so_far - before)", "(ratio * so_far)")),
     ],
     "sampling term": [
         ("the mean over inner episodes in place of the sum",
@@ -214,29 +227,35 @@ FAULTS = {
          ("sum(R[:k] + R[k + 1 :]) / max(K - 1, 1)", "sum(R) / K")),
     ],
     "learned step sizes": [
-        ("the factors are 1 + s, not exp s", ("[s.exp() for s in x[P:]]", "[1 + s for s in x[P:]]")),
+        ("the factors are 1 + s, not exp s",
+         ("[s.exp() for s in x[P:]]", "[1 + s for s in x[P:]]")),
     ],
     "reptile, adam": [
-        ("Adam's first two steps both count as the first", ("adam(g, m, v, k + 1)", "adam(g, m, v, k or 1)")),
+        ("Adam's first two steps both count as the first",
+         ("adam(g, m, v, k + 1)", "adam(g, m, v, k or 1)")),
     ],
     "trust region": [
         ("the Fisher matrix is that of the adapted parameters", ("return J.T @ H @ J", "return H")),
         ("the divergence is taken the other way round", KL),
     ],
-    "hc": [("the last query is kept, not the best", ("if below(best, mean_return(D)):", "if True:"))],
+    "hc": [("the last query is kept, not the best",
+            ("if below(best, mean_return(D)):", "if True:"))],
     "es": [("the deviation is divided by n - 1", ("for r in R) / n)", "for r in R) / (n - 1))"))],
     "iteration: maml": [
         ("gradients are summed over tasks, not averaged",
          ("for life in lives) / len(lives)\n    if c", "for life in lives)\n    if c")),
-        ("Adam counts from 0, not from 1", ("int(state[\"t\"]) + 1)\n    beta", "int(state[\"t\"]))\n    beta")),
+        ("Adam counts from 0, not from 1",
+         ("int(state[\"t\"]) + 1)\n    beta", "int(state[\"t\"]))\n    beta")),
     ],
     "iteration: maml, sgd": [
         ("each element is clipped, not the length of the gradient",
          (NORM, "g = np.array([max(min(e, c[\"max_norm\"]), -c[\"max_norm\"]) for e in g])")),
     ],
-    "iteration: meta-sgd": [("step sizes take the rate of theta", ("[c[\"beta_alpha\"]]", "[c[\"beta\"]]"))],
+    "iteration: meta-sgd": [("step sizes take the rate of theta",
+                             ("[c[\"beta_alpha\"]]", "[c[\"beta\"]]"))],
     "iteration: reptile": [
-        ("the difference is divided by alpha", ("c[\"epsilon\"] * sum", "c[\"epsilon\"] / c[\"alpha\"] * sum")),
+        ("the difference is divided by alpha",
+         ("c[\"epsilon\"] * sum", "c[\"epsilon\"] / c[\"alpha\"] * sum")),
         ("the step goes away from phi_k", ("x + c[\"epsilon\"]", "x - c[\"epsilon\"]")),
     ],
     "iteration: es-maml": [
@@ -280,7 +299,8 @@ def trust_regions():
         faults = [
             (words, slip(trust_region_by_loops, *edits)) for words, *edits in FAULTS["trust region"]
         ]
-        why = "J^T F' J v; divergence and improvement, on the same episodes, of the policy adapted from `new`"
+        why = "J^T F' J v; divergence and improvement, on the same episodes, of the policy "
+        why += "adapted from `new`"
         checked = DIFFERENCES + "; F and J as whole matrices"
         yield Case(
             f"trust region: {name}",
@@ -327,22 +347,29 @@ def fitnesses():
 
 ITERATIONS = {
     "maml": ({"algo": "maml"}, "Adam on the mean over tasks, in its fourth step"),
-    "maml, sgd": ({"algo": "maml", "outer": "sgd", "max_norm": 0.0625}, "a long gradient is scaled to max_norm"),
+    "maml, sgd": ({"algo": "maml", "outer": "sgd", "max_norm": 0.0625},
+                  "a long gradient is scaled to max_norm"),
     "fomaml": ({"algo": "fomaml", "estimator": "first-order"}, "the first-order form"),
     "emaml": ({"algo": "emaml", "sampling_term": True}, "with the sampling term"),
-    "meta-sgd": ({"algo": "maml", "learn_alpha": True}, "learned step sizes have a rate of their own"),
+    "meta-sgd": ({"algo": "maml", "learn_alpha": True},
+                 "learned step sizes have a rate of their own"),
     "joint": ({"algo": "joint", "inner_steps": 0}, "no inner loop"),
-    "trpo": ({"algo": "maml", "outer": "trpo", **SHORT}, "conjugate gradients, then shorter and shorter steps"),
+    "trpo": ({"algo": "maml", "outer": "trpo", **SHORT},
+             "conjugate gradients, then shorter and shorter steps"),
     "reptile": ({"algo": "reptile", "inner_steps": 2}, "half of the way to the mean of phi_k"),
-    "reptile, serial": ({"algo": "reptile", "inner_steps": 2, "tasks": 1}, "one task in an iteration"),
-    "es-maml": ({"algo": "es-maml", **BOX}, "each antithetic pair has a task of its own; ranks, Adam"),
+    "reptile, serial": ({"algo": "reptile", "inner_steps": 2, "tasks": 1},
+                        "one task in an iteration"),
+    "es-maml": ({"algo": "es-maml", **BOX},
+                "each antithetic pair has a task of its own; ranks, Adam"),
     "es-maml, raw": (
         {"algo": "es-maml", **BOX, **INNER["es"][0], "fitness": "raw", "outer": "sgd"},
         "to the letter of the paper: values, SGD",
     ),
     "nes, snes": ({"algo": "nes", **BOX}, "all members on all tasks, under the same noise"),
-    "nes, xnes": ({"algo": "nes", **BOX, "nes": "xnes", "learn_alpha": False}, "the same with a full covariance"),
-    "cma-es": ({"algo": "cma-es", **BOX, "learn_alpha": False, "population": 10}, "the same with CMA-ES"),
+    "nes, xnes": ({"algo": "nes", **BOX, "nes": "xnes", "learn_alpha": False},
+                  "the same with a full covariance"),
+    "cma-es": ({"algo": "cma-es", **BOX, "learn_alpha": False, "population": 10},
+               "the same with CMA-ES"),
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
-"""Arithmetic with 60 decimal digits, differences in it in place of every rule of differentiation, and near decisions.
+"""Arithmetic with 60 decimal digits, differences in it in place of every rule of differentiation,
+and near decisions.
 
-The loop forms that check the vectors are written in it. Arrays are NumPy's, of Decimals: only NumPy's layout is used.
+The loop forms that check the vectors are written in it. Arrays are NumPy's, of Decimals: only
+NumPy's layout is used.
 """
 
 from decimal import Context, Decimal, localcontext
@@ -8,9 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-STEP = Decimal(
-    "1e-12"
-)  # of differences: off by about STEP^2 and, by rounding, 10^-60 / STEP^2 in the second ones
+# Of differences: off by about STEP^2 and, by rounding, 10^-60 / STEP^2 in the second ones
+STEP = Decimal("1e-12")
 MARGIN = Decimal("1e-6")
 
 
@@ -19,7 +20,9 @@ def digits():
 
 
 def exact(x):
-    """x with every float in it, however deep, as the Decimal of the same value; whole numbers and texts as they are."""
+    """x with every float in it, however deep, as the Decimal of the same value;
+    whole numbers and texts as they are.
+    """
     if isinstance(x, dict):
         return {name: exact(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):

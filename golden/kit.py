@@ -31,7 +31,9 @@ def computed(stage, case, inputs):
 
 
 def verified(stage, case, inputs):
-    """{field: value} by what else there is: expected numbers, or the loop form in decimal arithmetic."""
+    """{field: value} by what else there is:
+    expected numbers, or the loop form in decimal arithmetic.
+    """
     if case.expected is not None:
         return case.expected
     _, oracle = stage.FUNCTIONS[case.function]
@@ -66,9 +68,8 @@ def faulty(case, words, edit, inputs, right):
     wrong = {
         k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)
     }
-    wrong = dict(
-        sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3]
-    )  # small ones are enough to tell
+    # Small ones are enough to tell
+    wrong = dict(sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3])
     assert wrong, f"{case.name}: nothing changes where {words}"
     return wrong
 
@@ -100,7 +101,9 @@ def text_of(stage):
 
 
 def write(folder=FOLDER):
-    """Write all files, unless something else than the project's code gives other numbers: returns what then differs."""
+    """Write all files, unless something else than the project's code gives other numbers:
+    returns what then differs.
+    """
     texts = [text_of(stage) for stage in STAGES]
     problems = [
         line for stage, text in zip(STAGES, texts, strict=True) for line in check_text(stage, text)
@@ -149,7 +152,9 @@ def check_stage(stage, folder=FOLDER):
 
 
 def check(folder=FOLDER):
-    """Lines that say what in the files differs from what is computed now, or from what else gives it."""
+    """Lines that say what in the files differs from what is computed now,
+    or from what else gives it.
+    """
     return [line for stage in STAGES for line in check_stage(stage, folder)]
 
 

@@ -1,4 +1,6 @@
-"""Stage 1 once more: values from their definitions in decimal arithmetic, derivatives by differences of them."""
+"""Stage 1 once more: values from their definitions in decimal arithmetic,
+derivatives by differences of them.
+"""
 
 import operator
 from decimal import Decimal
@@ -71,7 +73,9 @@ def operation_by_differences(op, args, options, w, v):
 
 
 def network_by_loops(x, y, v, **parameters):
-    """Values unit by unit; the adjoints by the formulas that every textbook has; the product by differences of them."""
+    """Values unit by unit; the adjoints by the formulas that every textbook has;
+    the product by differences of them.
+    """
 
     def layer(x, W, b):
         return [
@@ -126,7 +130,9 @@ def network_by_loops(x, y, v, **parameters):
 
 
 def orders_by_formula(x):
-    """With t = tanh x, u = t' = 1 - t^2: u' = -2 t u, u'' = -2 u^2 + 4 t^2 u, u''' = 16 t u^2 - 8 t^3 u."""
+    """With t = tanh x, u = t' = 1 - t^2: u' = -2 t u, u'' = -2 u^2 + 4 t^2 u,
+    u''' = 16 t u^2 - 8 t^3 u.
+    """
     t = exact.tanh(x)
     u = 1 - t**2
     u1, u2, u3 = -2 * t * u, -2 * u**2 + 4 * t**2 * u, 16 * t * u**2 - 8 * t**3 * u

@@ -54,7 +54,9 @@ def arm_means(family, task, X):
 
 
 def best_return(family, options, task, X):
-    """Of the policy that knows the task: the best arm; or, simulated, at full speed along each axis to the goal."""
+    """Of the policy that knows the task: the best arm;
+    or, simulated, at full speed along each axis to the goal.
+    """
     if X is not None or family == "bandit":
         return options["horizon"] * max(arm_means(family, task, X))
     goal = [Decimal("0.5"), Decimal(0)] if family == "turned-pointmass" else list(task)
@@ -147,7 +149,9 @@ def solved(f, y, low, high):
 
 
 def beta_below(a, b, x):
-    """The distribution function of Beta(a, b) for whole a, b: at least a of a + b - 1 coins of probability x."""
+    """The distribution function of Beta(a, b) for whole a, b:
+    at least a of a + b - 1 coins of probability x.
+    """
     n, total, term = a + b - 1, Decimal(0), (1 - x) ** (a + b - 1)
     for j in range(n + 1):
         total += term if j >= a else 0

@@ -1,6 +1,8 @@
-"""Stage 5 once more: the evolution strategies straight from their papers, in loops and decimal arithmetic.
+"""Stage 5 once more: the evolution strategies straight from their papers,
+in loops and decimal arithmetic.
 
-Each function takes what a generation starts from, and returns what it ends with; `strategy_by_loops` chains them.
+Each function takes what a generation starts from, and returns what it ends with;
+`strategy_by_loops` chains them.
 """
 
 from decimal import ROUND_CEILING, Decimal
@@ -19,7 +21,9 @@ def identity(n):
 
 
 def eigen(A):
-    """Eigenvalues, ascending, and -vectors, one a column, of a symmetric matrix: Jacobi's rotations."""
+    """Eigenvalues, ascending, and -vectors, one a column, of a symmetric matrix:
+    Jacobi's rotations.
+    """
     A, n = A.copy(), len(A)
     V = identity(n)
     while max([abs(A[i, j]) for i in range(n) for j in range(i)], default=0) > Decimal("1e-50"):
@@ -59,7 +63,9 @@ def expm(A):
 
 # --- Ranks ---
 def shared(u, f):
-    """For each point the mean of u over the ranks that its ties take up; ranks count from the smallest f."""
+    """For each point the mean of u over the ranks that its ties take up;
+    ranks count from the smallest f.
+    """
     weights = []
     for x in f:
         smaller = sum(y != x and below(y, x) for y in f)
@@ -175,12 +181,11 @@ def cma_constants(n, popsize, diagonal=False, **options):
     mu_eff, mu_minus = effective(w[:mu]), effective(w[mu:])  # (8)
     faster = Decimal(n + 2) / 3 if diagonal else 1
     c_1 = faster * 2 / ((n + Decimal("1.3")) ** 2 + mu_eff)  # (57)
-    c_mu = min(
-        1 - c_1, faster * 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff)
-    )  # (58)
-    alpha = min(
+    rank_mu = 2 * (mu_eff + 1 / mu_eff - 2 + Decimal("0.25")) / ((n + 2) ** 2 + mu_eff)
+    c_mu = min(1 - c_1, faster * rank_mu)  # (58)
+    alpha = min(  # (50-52)
         1 + c_1 / c_mu, 1 + 2 * mu_minus / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu)
-    )  # (50-52)
+    )
     plus, minus = sum(a for a in w if a > 0), -sum(a for a in w if a < 0)
     c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * max(Decimal(0), ((mu_eff - 1) / (n + 1)).sqrt() - 1) + c_sigma  # (55)

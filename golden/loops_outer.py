@@ -1,4 +1,6 @@
-"""Stages 4 and 6 once more: the outer loops, from state to state, and the inner loops of the black boxes."""
+"""Stages 4 and 6 once more: the outer loops, from state to state,
+and the inner loops of the black boxes.
+"""
 
 from decimal import Decimal
 from functools import partial

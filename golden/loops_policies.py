@@ -1,4 +1,6 @@
-"""Stage 3 once more: the policy unit by unit, rollouts, returns and advantages, in loops and decimal arithmetic."""
+"""Stage 3 once more: the policy unit by unit, rollouts, returns and advantages,
+in loops and decimal arithmetic.
+"""
 
 import operator
 from decimal import Decimal
@@ -12,7 +14,9 @@ from .exact import LOG_2PI, below, exp
 
 # --- One observation (a list), one parameter vector (a list) ---
 def layers(network, theta):
-    """From the flat vector: [(weights, a list for each input; biases)], and the log standard deviations."""
+    """From the flat vector: [(weights, a list for each input; biases)],
+    and the log standard deviations.
+    """
     widths = [network["obs_dim"], *network["hidden"], network["action_dim"]]
     out, at = [], 0
     for i, o in pairwise(widths):
@@ -32,7 +36,9 @@ def slope(network, u, h):
 
 
 def forward(network, theta, obs):
-    """The input of each layer, and the values before their activation; the last of these are means or logits."""
+    """The input of each layer, and the values before their activation;
+    the last of these are means or logits.
+    """
     inputs, sums = [], []
     for n, (W, b) in enumerate(layers(network, theta)[0]):
         x = [squash(network, u) for u in sums[-1]] if n > 0 else list(obs)
@@ -150,7 +156,10 @@ def init_by_loops(network, noise):
 
 
 def rollout_by_loops(network, theta, family, options, tasks, K, noise, X=None):
-    """Episodes one after the other. `noise`: in each step the draw of the policy, then that of the environment."""
+    """Episodes one after the other.
+
+    `noise`: in each step the draw of the policy, then that of the environment.
+    """
     T, H = len(tasks), options["horizon"]
     each = 2 if "bandit" in family else 1
     columns = {name: np.empty((T, K, H), object) for name in ("obs", "actions", "rewards", "mask")}
@@ -243,14 +252,17 @@ BASELINES = {
 
 
 def advantages_of_task(obs, rewards, mask, baseline, gamma, lam, standardise):
-    """Returns-to-go, baseline (0 where masked), generalised advantages, and these to mean 0 and deviation 1."""
+    """Returns-to-go, baseline (0 where masked), generalised advantages,
+    and these to mean 0 and deviation 1.
+    """
     K, H = rewards.shape
     returns = to_go(rewards, gamma)
     values = BASELINES[baseline](obs, returns, mask) * mask
-    deltas = np.array([
-        [rewards[k, t] + gamma * (values[k, t + 1] if t + 1 < H else 0) - values[k, t] for t in range(H)]
-        for k in range(K)
-    ])  # fmt: skip
+    deltas = 0 * rewards
+    for k in range(K):
+        for t in range(H):
+            following = values[k, t + 1] if t + 1 < H else 0
+            deltas[k, t] = rewards[k, t] + gamma * following - values[k, t]
     raw = to_go(deltas, gamma * lam)
     if not standardise:
         return returns, values, raw, raw

@@ -1,7 +1,8 @@
-"""Stages 4 and 6 once more: adaptation, meta-gradients, outer loops, in loops over tasks and in decimal arithmetic.
+"""Stages 4 and 6 once more: adaptation, meta-gradients, outer loops,
+in loops over tasks and in decimal arithmetic.
 
-What `adapted` and `meta_loss` compute is a function of x alone, all episodes held fixed; its derivatives are taken by
-differences. c is the dictionary of options that the vectors carry.
+What `adapted` and `meta_loss` compute is a function of x alone, all episodes held fixed; its
+derivatives are taken by differences. c is the dictionary of options that the vectors carry.
 """
 
 from decimal import Decimal
@@ -83,15 +84,15 @@ def log_probs(c, theta, D):
 
 # --- The inner loop of one task ---
 def loss_gradient(c, theta, D, old, estimator):
-    """The gradient of minus sum_t w_t s_t, s_t by `estimator` of r_t = log pi(a_t|o_t) - old_t; w = A / (K H)."""
+    """The gradient of minus sum_t w_t s_t, s_t by `estimator` of r_t = log pi(a_t|o_t) - old_t;
+    w = A / (K H).
+    """
     (K, H), network = D["mask"].shape, network_of(c)
     w = advantages(c, D, c["standardise"])[0] / (K * H)
     g = np.array([Decimal(0)] * len(theta))
     for k in range(K):
-        ratio, so_far = (
-            Decimal(1),
-            0 * g,
-        )  # the ratio of all actions before t, and the gradient of its logarithm
+        # The ratio of all actions before t, and the gradient of its logarithm
+        ratio, so_far = (Decimal(1), 0 * g)
         for t in range(H):
             s = score(network, theta, D["obs"][k, t], D["actions"][k, t])
             r = log_prob(network, theta, D["obs"][k, t], D["actions"][k, t]) - old[k, t]
@@ -121,7 +122,9 @@ def adam(g, m, v, t):
 
 
 def live(c, x, task, i, streams):
-    """What happens: the path of theta, the episodes on it, their log-probabilities, and the inner gradients."""
+    """What happens: the path of theta, the episodes on it, their log-probabilities,
+    and the inner gradients.
+    """
     (theta, scale), m, v = split(c, x), 0, 0
     path, taken, old, slopes = [theta], [], [], []
     for k, stream in enumerate(streams):
@@ -139,7 +142,9 @@ def live(c, x, task, i, streams):
 
 
 def adapted(c, x, life, constant=False):
-    """The path from another x on the episodes of `life`; `constant`: with its inner gradients too."""
+    """The path from another x on the episodes of `life`; `constant`:
+    with its inner gradients too.
+    """
     theta, scale = split(c, x)
     path = [theta]
     for k in range(c["inner_steps"]):
@@ -152,7 +157,9 @@ def adapted(c, x, life, constant=False):
 
 # --- The loss after adaptation ---
 def sampling(c, path, life):
-    """What the distribution of the inner episodes contributes: minus sum_n log pi(tau_n) (J - others)."""
+    """What the distribution of the inner episodes contributes:
+    minus sum_n log pi(tau_n) (J - others).
+    """
     last = life["episodes"][-1]
     unit = last["mask"].shape[1] * (advantages(c, last, False)[1] if c["standardise"] else 1)
 
@@ -192,7 +199,9 @@ def streams_of(c, noise, t=0):
 
 
 def fields_of_lives(c, lives):
-    """What `live` gives for each task, with a leading axis for tasks: {"obs0", ..., "A0", "g0", "theta1", ...}."""
+    """What `live` gives for each task, with a leading axis for tasks:
+    {"obs0", ..., "A0", "g0", "theta1", ...}.
+    """
     fields = {}
     for k, D in enumerate(lives[0]["episodes"]):
         for name in D:
@@ -227,7 +236,9 @@ def divergence(c, theta, other, D):
 
 
 def fisher_matrix(c, x, life):
-    """J^T F' J: J the derivative of theta' by x, F' the Hessian at theta' of the divergence from it."""
+    """J^T F' J: J the derivative of theta' by x,
+    F' the Hessian at theta' of the divergence from it.
+    """
     end, constant, D = life["path"][-1], c["estimator"] == "first-order", life["episodes"][-1]
     along = lambda b: lambda h: adapted(c, x + h * b, life, constant)[-1]
     J = np.array(
@@ -242,7 +253,9 @@ def fisher_matrix(c, x, life):
 
 
 def trial_of_task(c, new, life):
-    """The divergence of the policy adapted from `new`, on the same episodes, and the improvement of the loss."""
+    """The divergence of the policy adapted from `new`, on the same episodes,
+    and the improvement of the loss.
+    """
     path = adapted(c, new, life)
     gain = meta_loss(c, life["path"], life, ratio=True) - meta_loss(c, path, life, ratio=True)
     return [divergence(c, life["path"][-1], path[-1], life["episodes"][-1]), gain]

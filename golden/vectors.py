@@ -54,7 +54,8 @@ for _kind in ("standard_normal", "random", "uniform", "integers", "permutation")
 
 
 class Recorder(Noise):
-    """Takes down what another generator gives, rounded, so that it is short to write; the latest is last.
+    """Takes down what another generator gives, rounded, so that it is short to write;
+    the latest is last.
 
     draws    [{"kind": the method, "values": what it returned}, ...]
     """
@@ -70,7 +71,9 @@ class Recorder(Noise):
 
 
 class Replay(Noise):
-    """Gives recorded draws back, in their order, whatever is asked for; `left` are those to come."""
+    """Gives recorded draws back, in their order, whatever is asked for;
+    `left` are those to come.
+    """
 
     def __init__(self, draws):
         super().__init__()
@@ -83,9 +86,11 @@ class Replay(Noise):
 
 
 class Streams:
-    """Takes the place of metarl.noise_at: gives the noise at each address, and takes it down unless it was recorded.
+    """Takes the place of metarl.noise_at: gives the noise at each address,
+    and takes it down unless it was recorded.
 
-    draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws}, t the iteration, k the inner step
+    draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws},
+             t the iteration, k the inner step
     """
 
     def __init__(self, draws=None):
@@ -108,7 +113,9 @@ class Streams:
 
 
 def noise(name, decimals=3):
-    """The Recorder for the inputs of the case called `name`: those of one case do not depend on the others."""
+    """The Recorder for the inputs of the case called `name`:
+    those of one case do not depend on the others.
+    """
     return Recorder(np.random.default_rng(list(name.encode())), decimals)
 
 
@@ -127,13 +134,12 @@ def spaced(code):
 def slip(oracle, *edits):
     """From the inputs of a case to the fields of a port with a fault.
 
-    They are those of the loop form `oracle`, after (old, new) texts have been replaced in the source of its module.
+    They are those of the loop form `oracle`, after (old, new) texts have been replaced in the
+    source of its module.
     """
     module = sys.modules[oracle.__module__]
-    source, scope = (
-        inspect.getsource(module),
-        {"__name__": module.__name__, "__package__": module.__package__},
-    )
+    source = inspect.getsource(module)
+    scope = {"__name__": module.__name__, "__package__": module.__package__}
     for old, new in edits:
         source, n = spaced(old).subn(lambda _, new=new: new, source)
         assert n == 1, f"{module.__name__} has {n} times {old!r}"
@@ -143,7 +149,9 @@ def slip(oracle, *edits):
 
 # --- JSON ---
 def encode(x):
-    """As JSON has it: an array is {"shape", "data" row by row}, and numbers that are not finite are texts."""
+    """As JSON has it: an array is {"shape", "data" row by row},
+    and numbers that are not finite are texts.
+    """
     if isinstance(x, dict):
         return {name: encode(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):
@@ -167,7 +175,9 @@ def decode(x):
 
 
 def dump(x, depth=0):
-    """JSON text of what `encode` returned: a line for each entry, but arrays and what is small on one line."""
+    """JSON text of what `encode` returned: a line for each entry,
+    but arrays and what is small on one line.
+    """
     line = json.dumps(x, allow_nan=False)
     if (
         len(line) <= 110 - 2 * depth
@@ -194,8 +204,9 @@ def dump(x, depth=0):
 def difference(got, want, tolerance):
     """None where the two agree, else what differs, in words.
 
-    They agree if the shapes do, and no element is off by more than tolerance times the largest finite |element| of
-    `want` (1 if there is none but zeros); infinite elements, NaN, texts and whole numbers have to be the same.
+    They agree if the shapes do, and no element is off by more than tolerance times the largest
+    finite |element| of `want` (1 if there is none but zeros); infinite elements, NaN, texts and
+    whole numbers have to be the same.
     """
     if isinstance(want, (str, list, dict)):
         return None if got == want else f"{got!r} instead of {want!r}"

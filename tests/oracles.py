@@ -1,13 +1,15 @@
-"""Tabular problems in which everything is a finite sum: what the meta-gradient is, and what each estimator expects.
+"""Tabular problems in which everything is a finite sum: what the meta-gradient is,
+and what each estimator expects.
 
-Read from top to bottom: problems and their policy; all episodes with their probabilities; values, and derivatives of
-them by complex steps; the expectation of each estimator, once from its formula, once from what `metarl` runs. Last, a
-point mass whose value has a closed form.
+Read from top to bottom: problems and their policy; all episodes with their probabilities; values,
+and derivatives of them by complex steps; the expectation of each estimator, once from its formula,
+once from what `metarl` runs. Last, a point mass whose value has a closed form.
 
     S, A, H, P    states, actions, horizon, S * A parameters (a logit for each action in each state)
     M             episodes that can happen
     N             inner episodes: None for the limit of infinitely many
-    alpha         inner step size in units of the return J; the losses of metarl are in units of J / H
+    alpha         inner step size in units of the return J;
+                  the losses of metarl are in units of J / H
 
 All values are analytic functions of theta, real or complex, of shape (..., P).
 """
@@ -30,10 +32,12 @@ from policies import Policy, Trajectories
 # --- Problems ---
 @dataclass(frozen=True)
 class Tabular:
-    """A decision process. In state s action a pays 1 with probability success[s][a] and leads to following[s][a].
+    """A decision process.
 
-    Episodes start in state 0 and end after `horizon` steps, or where `following` is None. It has one task, and the
-    methods that envs.py asks of a family.
+    In state s action a pays 1 with probability success[s][a] and leads to following[s][a].
+
+    Episodes start in state 0 and end after `horizon` steps, or where `following` is None. It has
+    one task, and the methods that envs.py asks of a family.
     """
 
     success: tuple
@@ -91,12 +95,10 @@ class Softmax(Policy):
 
 
 BANDIT = Tabular(((0.9, 0.1, 0.5),), ((0, 0, 0),), horizon=1)
-TREE = Tabular(
-    ((0, 0), (1, 0), (0, 0.5)), ((1, 2), (0, 0), (0, 0)), horizon=2
-)  # action a in state 0 leads to 1 + a
-EXIT = Tabular(
-    ((0.6, 0.2), (0.3, 1)), ((None, 1), (1, 0)), horizon=2
-)  # action 0 in state 0 ends the episode
+# Action a in state 0 leads to 1 + a
+TREE = Tabular(((0, 0), (1, 0), (0, 0.5)), ((1, 2), (0, 0), (0, 0)), horizon=2)
+# Action 0 in state 0 ends the episode
+EXIT = Tabular(((0.6, 0.2), (0.3, 1)), ((None, 1), (1, 0)), horizon=2)
 THETA = {
     BANDIT: np.array([0.2, -0.1, 0.3]),
     TREE: np.array([0.3, -0.2, 0.1, 0.4, -0.5, 0.2]),
@@ -106,13 +108,14 @@ THETA = {
 
 # --- All episodes ---
 def played(env, actions, rewards):
-    """The steps (state, action, reward, running) of an episode, and the probability that it pays these rewards."""
+    """The steps (state, action, reward, running) of an episode,
+    and the probability that it pays these rewards.
+    """
     state, running, steps, p = 0, True, [], 1.0
     for a, r in zip(actions, rewards, strict=True):
         steps.append((np.eye(env.obs_dim)[state], a, float(r), running))
-        success = (
-            env.success[state][a] if running else 0
-        )  # after the end nothing is paid, and action 0 stands for all
+        # After the end nothing is paid, and action 0 stands for all
+        success = env.success[state][a] if running else 0
         p *= (success if r else 1 - success) * (running or a == 0)
         after = env.following[state][a]
         state, running = after or 0, running and after is not None
@@ -121,7 +124,9 @@ def played(env, actions, rewards):
 
 @cache
 def episodes(env):
-    """All episodes that can happen, as one task's Trajectories (1, M, H, ...), and P(rewards | actions) (M,)."""
+    """All episodes that can happen, as one task's Trajectories (1, M, H, ...),
+    and P(rewards | actions) (M,).
+    """
     H = env.horizon
     every = itertools.product(
         itertools.product(range(env.action_dim), repeat=H), itertools.product((0, 1), repeat=H)
@@ -153,7 +158,9 @@ def scores(env, theta):
 
 
 def batches(M, N):
-    """All ways to draw N of M episodes, regardless of order, (B, N), and the number of orders of each, (B,)."""
+    """All ways to draw N of M episodes, regardless of order, (B, N),
+    and the number of orders of each, (B,).
+    """
     chosen = list(itertools.combinations_with_replacement(range(M), N))
     orders = [
         math.factorial(N) // math.prod(map(math.factorial, Counter(c).values())) for c in chosen
@@ -163,7 +170,9 @@ def batches(M, N):
 
 # --- Values and derivatives ---
 def derivative(f, x):
-    """The derivative of an analytic f at x (P,), along a new last axis, to the last digit (Squire & Trapp 1998)."""
+    """The derivative of an analytic f at x (P,), along a new last axis,
+    to the last digit (Squire & Trapp 1998).
+    """
     return np.stack([f(x + 1e-30j * e).imag / 1e-30 for e in np.eye(len(x))], -1)
 
 
@@ -183,7 +192,9 @@ def hessian(env, theta):
 
 
 def advantages(env, batch, baseline="none"):
-    """(N, H): the rewards still to come in each episode, or what they exceed their mean over running episodes by."""
+    """(N, H): the rewards still to come in each episode,
+    or what they exceed their mean over running episodes by.
+    """
     rewards, mask = (x[0, batch] for x in (episodes(env)[0].rewards, episodes(env)[0].mask))
     A = np.array([[rewards[n, t:].sum() for t in range(env.horizon)] for n in range(len(batch))])
     if baseline == "time":
@@ -200,7 +211,9 @@ def adapted(env, theta, alpha, batch, baseline="none"):
 
 
 def meta_value(env, theta, alpha, N=None, steps=1, baseline="none"):
-    """J^I, the value after steps along grad J, for N None; else J^II_N, the expected value after sampled steps."""
+    """J^I, the value after steps along grad J, for N None;
+    else J^II_N, the expected value after sampled steps.
+    """
     if steps == 0:
         return value(env, theta)
     if N is None:
@@ -234,13 +247,16 @@ HESSIANS = {  # of log pi: own, its gradients: s, their sums up to each step: pa
 
 
 def step_hessians(env, theta, estimator):
-    """What multiplies the advantage of each step in the estimate of the Hessian of J: (M, H, P, P)."""
+    """What multiplies the advantage of each step in the estimate of the Hessian of J:
+    (M, H, P, P).
+    """
     s = scores(env, theta)
     return HESSIANS[estimator](derivative(lambda x: scores(env, x), theta), s, s.cumsum(1))
 
 
 def expectation(env, theta, alpha, estimator, N=None, sampling_term=False):
-    """E[(I + alpha H) grad J(theta')], H an estimate of the Hessian; plus that of J(theta') sum_n grad log pi(tau_n).
+    """E[(I + alpha H) grad J(theta')], H an estimate of the Hessian;
+    plus that of J(theta') sum_n grad log pi(tau_n).
 
     One inner step, no baseline. In the limit, N None, H is its own expectation.
     """
@@ -273,7 +289,9 @@ def setting(env, alpha=1.0, algo="maml", **options):
 
 
 def weighted(env, p, constant=0.0):
-    """All episodes, their rewards, less a constant, times M p, so that means are expectations under p (T, M)."""
+    """All episodes, their rewards, less a constant, times M p,
+    so that means are expectations under p (T, M).
+    """
     D, _ = episodes(env)
     rewards = (D.rewards - constant) * p[..., None] * p.shape[-1]
     return Trajectories(*(np.broadcast_to(x, (len(p), *x.shape[1:])) for x in D[:4]))._replace(
@@ -282,10 +300,12 @@ def weighted(env, p, constant=0.0):
 
 
 def program_expectation(c, theta, N=None, outer=None, constant=0.0):
-    """The expectation, in units of J, of the estimate of `metarl.meta_loss`: one row for each course of sampling.
+    """The expectation, in units of J, of the estimate of `metarl.meta_loss`:
+    one row for each course of sampling.
 
-    N: inner episodes in each step; outer: episodes after them. For None the sum over all episodes, weighted by their
-    probability, stands for the mean over sampled ones. constant: is subtracted from the rewards of the inner steps.
+    N: inner episodes in each step; outer: episodes after them. For None the sum over all episodes,
+    weighted by their probability, stands for the mean over sampled ones. constant: is subtracted
+    from the rewards of the inner steps.
     """
     env, k = c.family, c.inner_steps
     draws = [batches(len(episodes(env)[1]), n) if n else None for n in [N] * k + [outer]]
@@ -311,9 +331,11 @@ def program_expectation(c, theta, N=None, outer=None, constant=0.0):
 # --- A point mass in closed form ---
 @dataclass(frozen=True)
 class LinearGaussian:
-    """A point mass without walls: actions add to its position (2,), it pays minus the squared distance to the goal.
+    """A point mass without walls: actions add to its position (2,),
+    it pays minus the squared distance to the goal.
 
-    With a linear Gaussian policy the position stays Gaussian, so that J is a sum over H steps. One task, no end.
+    With a linear Gaussian policy the position stays Gaussian, so that J is a sum over H steps. One
+    task, no end.
     """
 
     horizon: int = 3
@@ -336,7 +358,9 @@ class LinearGaussian:
         return state, -((state - self.goal) ** 2).sum(-1), np.zeros(state.shape[:-1], bool)
 
     def value(self, theta):
-        """J from the mean and covariance of each position; theta (8,): W (2, 2), b (2,), log std (2,)."""
+        """J from the mean and covariance of each position; theta (8,):
+        W (2, 2), b (2,), log std (2,).
+        """
         W, b, std = np.eye(2) + theta[:4].reshape(2, 2), theta[4:6], np.exp(theta[6:])
         mean, covariance, J = np.array(self.start), np.zeros((2, 2)), 0
         for _ in range(self.horizon):

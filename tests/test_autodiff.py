@@ -1,8 +1,9 @@
 """Tests of autodiff.py.
 
-How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of the work is
-done by the few tests that run over that list. What one list cannot say follows, by theme: values, edges and
-ties, `grad` itself, memory, threads, errors, and `check_grads` on derivatives that are wrong.
+How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of
+the work is done by the few tests that run over that list. What one list cannot say follows, by
+theme: values, edges and ties, `grad` itself, memory, threads, errors, and `check_grads` on
+derivatives that are wrong.
 """
 
 import gc
@@ -64,7 +65,9 @@ def positive(rng, shape):
 
 
 def apart(rng, shape):
-    """Numbers of both signs, apart from each other and from 0 and +-0.5, where some functions have kinks."""
+    """Numbers of both signs, apart from each other and from 0 and +-0.5,
+    where some functions have kinks.
+    """
     n = math.prod(shape)
     return ((rng.permutation(n) - n // 2) * 0.25 + rng.choice([0.03, 0.05, 0.07])).reshape(shape)
 
@@ -276,7 +279,9 @@ CASES = {
 
 
 def arguments(case, dtype):
-    """The function of a case, cubed, lest its higher derivatives be zero; and a tuple of arrays for it."""
+    """The function of a case, cubed, lest its higher derivatives be zero;
+    and a tuple of arrays for it.
+    """
     f, domain, *shapes = CASES[case]
     rng = np.random.default_rng(1)
     return lambda *xs: f(*xs) ** 3, tuple(np.asarray(domain(rng, shape), dtype) for shape in shapes)
@@ -305,7 +310,9 @@ def test_derivatives_of_every_operation(case, dtype):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?"])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_sums_are_those_of_numpy_over_any_axes(dtype, keepdims):
-    """Values, shapes and dtypes; also of an array that is not contiguous, and where nothing is left to sum."""
+    """Values, shapes and dtypes; also of an array that is not contiguous,
+    and where nothing is left to sum.
+    """
     noise = np.random.default_rng(0)
     for x in (
         noise.integers(3, size=(2, 3, 4, 5)),
@@ -333,15 +340,15 @@ def test_the_cases_cover_every_line_of_the_table():
     assert {(f, i) for f, n in arity.items() for i in range(n)} - used == set()
 
 
-CONVERSION = (
-    operator.mul,
-    (np.ones(2, np.float32), np.ones(2)),
-)  # its backward pass goes from float64 to float32
+# Its backward pass goes from float64 to float32
+CONVERSION = (operator.mul, (np.ones(2, np.float32), np.ones(2)))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_float32_stays_float32(case, made, monkeypatch):
-    """In every Tensor of a second-order gradient, and in every adjoint before it is made to conform."""
+    """In every Tensor of a second-order gradient,
+    and in every adjoint before it is made to conform.
+    """
     conform, adjoints = ad._unbroadcast, []
     monkeypatch.setattr(ad, "_unbroadcast", lambda g, x: (adjoints.append(g), conform(g, x))[1])
     gradients = second_order(*arguments(case, np.float32))
@@ -575,9 +582,8 @@ def test_where_never_lets_the_branch_not_taken_cross():
     for out in (ad.where(taken, x, 0), ad.where(~taken, 0, x)):
         assert_array_equal(out.data, [0, 0, 0, 4])
         assert_array_equal(grad(ad.sum(out * out), x).data, [0, 0, 0, 8])
-    weights = np.array(
-        [np.nan, np.inf, np.nan, 3.0]
-    )  # adjoints that are not finite do not cross either
+    # Adjoints that are not finite do not cross either
+    weights = np.array([np.nan, np.inf, np.nan, 3.0])
     assert_array_equal(grad(ad.where(taken, x, 0), x, grad_output=weights).data, [0, 0, 0, 3])
 
 
@@ -858,7 +864,9 @@ def no_collector():
 
 
 def test_no_reference_cycles(no_collector):
-    """Twenty second-order gradients leave memory where it was, and nothing for the collector to find."""
+    """Twenty second-order gradients leave memory where it was,
+    and nothing for the collector to find.
+    """
     meta_gradient()
     gc.collect()
     tracemalloc.start()
@@ -1048,7 +1056,9 @@ WRONG_SECOND_ORDER = {
 
 
 def with_tanh(x):
-    """A function that shows wrong derivatives of tanh, also those wrong only where g is differentiated."""
+    """A function that shows wrong derivatives of tanh,
+    also those wrong only where g is differentiated.
+    """
     return x * ad.tanh(x * x)
 
 
@@ -1153,7 +1163,9 @@ TWO = [
 
 
 def random_expression(seed):
-    """A function of two Tensors that applies twelve random steps to what it has so far, and its arguments."""
+    """A function of two Tensors that applies twelve random steps to what it has so far,
+    and its arguments.
+    """
 
     def f(*leaves):
         rng, pool = np.random.default_rng(seed), list(leaves)

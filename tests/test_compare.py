@@ -1,4 +1,6 @@
-"""The comparison: equal terms, budgets that are kept, runs that are kept, and numbers against their definitions."""
+"""The comparison: equal terms, budgets that are kept, runs that are kept,
+and numbers against their definitions.
+"""
 
 import itertools
 import json
@@ -54,7 +56,8 @@ def test_the_rows_like_maml_differ_from_it_by_the_meta_optimiser_only(env, optio
     for algo in ("es-maml", "nes", "cma-es"):
         c = setting(f"{algo}-pg", env, 0, **options)
         assert (c.algo, c.population, c.tasks) == (algo, 20, 5)
-        same = "policy hidden std activation inner deterministic alpha alpha_decay learn_alpha inner_steps gamma"
+        same = "policy hidden std activation inner deterministic gamma "
+        same += "alpha alpha_decay learn_alpha inner_steps"
         for name in same.split():
             assert getattr(c, name) == getattr(maml, name), name
         first = metarl.initial_state(c)["theta"], metarl.initial_state(maml)["theta"]
@@ -101,7 +104,9 @@ def test_agreement_is_the_mean_cosine_of_pairs():
 
 
 def test_signal_to_noise_of_updates_with_known_signal_and_noise():
-    """Mean (3, 4), deviation 2 in each of 2 directions: 25 / 8 from half a million steps, twice that from a million."""
+    """Mean (3, 4), deviation 2 in each of 2 directions:
+    25 / 8 from half a million steps, twice that from a million.
+    """
     u = np.array([3.0, 4.0]) + 2 * metarl.noise_at(0).standard_normal((200_000, 2))
     ratio = compare.signal_to_noise(compare.agreement(u), 5e5)
     assert ratio == pytest.approx(2 * 25 / 8, rel=0.02)
@@ -135,7 +140,9 @@ def test_updates_of_the_same_state_are_independent_and_leave_it():
 # --- Runs that are kept ---
 @pytest.fixture
 def counted(monkeypatch):
-    """Replaces `run` by one that does nothing but note the name and seed of what it is asked for."""
+    """Replaces `run` by one that does nothing but note the name and seed
+    of what it is asked for.
+    """
     done = []
 
     def run(c, budget):
@@ -220,9 +227,8 @@ def test_interrupted_it_keeps_finished_runs(tmp_path, monkeypatch, counted, caps
 def test_curves_and_regret_are_means_over_seeds_with_students_interval(results):
     runs = results["reptile"]
     curve = compare.curves(runs)
-    by_seed = np.array(
-        [[np.mean(point, 0) for point in run["returns"]] for run in runs]
-    )  # (seeds, points, k + 1)
+    # (seeds, points, k + 1)
+    by_seed = np.array([[np.mean(point, 0) for point in run["returns"]] for run in runs])
     assert_allclose(curve["returns"], by_seed.mean(0), rtol=1e-12)
     half = student.ppf(0.975, 1) * by_seed.std(0, ddof=1) / np.sqrt(2)
     assert_allclose(curve["ci95"], half, rtol=1e-9)

@@ -32,7 +32,9 @@ def goals(n, split="test"):
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 def test_splits_share_no_task(env):
-    """By construction: the cell of a training task has the other colour, also after a cast to float32."""
+    """By construction: the cell of a training task has the other colour,
+    also after a cast to float32.
+    """
     if env.splits_coincide:
         return
     train, test = (env.sample_tasks(200_000, noise_at(2), split) for split in ("train", "test"))
@@ -89,7 +91,9 @@ def test_bad_arguments_are_refused(env):
 
 @pytest.mark.parametrize("env", ENVS, ids=repr)
 def test_a_batch_equals_each_episode_alone(env):
-    """T tasks, K episodes and some steps at once, and the same episodes one by one with the same noise."""
+    """T tasks, K episodes and some steps at once,
+    and the same episodes one by one with the same noise.
+    """
     tasks, noise = env.sample_tasks(3, noise_at(3)), noise_at(5)
     state = env.reset(tasks[:, None], (3, 4), noise_at(4))
     alone = {index: env.reset(tasks[index[0]], (), noise_at(4)) for index in np.ndindex(3, 4)}
@@ -186,7 +190,9 @@ def test_make_refuses(name, options, words):
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_checkerboard(dims):
-    """Colours alternate between neighbours and tell the splits apart; both are uniform; no point near a border."""
+    """Colours alternate between neighbours and tell the splits apart; both are uniform;
+    no point near a border.
+    """
     points = {
         split: envs.checkerboard(50_000, noise_at(7), split, dims) for split in ("train", "test")
     }
@@ -198,9 +204,8 @@ def test_checkerboard(dims):
         assert offset.min() > 0.0099 and offset.max() < 0.9901
         for axis in range(dims):
             test = kstest(x[:, axis], "uniform")
-            assert (
-                test.pvalue > 1e-3 if dims > 1 else test.statistic < 1.5 / envs.CELLS
-            )  # one cell in two
+            # One cell in two
+            assert test.pvalue > 1e-3 if dims > 1 else test.statistic < 1.5 / envs.CELLS
     assert envs.CELLS % 2 == 0  # or a cell at the border would have no neighbour to move to
     if dims == 2:
         quadrants = (points["train"] > 0.5) @ [1, 2]
@@ -211,7 +216,9 @@ def test_checkerboard(dims):
 
 
 def test_pointmass_moves_and_rewards():
-    """Action 1 moves by 0.1, at most 0.1 per axis; the reward is minus the distance after the move."""
+    """Action 1 moves by 0.1, at most 0.1 per axis;
+    the reward is minus the distance after the move.
+    """
     env, goal = PointMass(), np.array([0.3, -0.4])
     state = env.reset(goal, (), noise_at(0))
     assert_array_equal(env.observe(state), [0, 0])
@@ -243,7 +250,9 @@ def test_pointmass_ends_close_to_the_goal_in_both_axes(offset, done):
 
 
 def follow(env, tasks, action_of):
-    """Returns of a deterministic controller, one episode per task, in a loop over tasks and steps."""
+    """Returns of a deterministic controller, one episode per task,
+    in a loop over tasks and steps.
+    """
     returns = []
     for task in tasks:
         state, total = env.reset(task, (), noise_at(0)), 0.0
@@ -257,7 +266,9 @@ def follow(env, tasks, action_of):
 
 
 def test_pointmass_optimum():
-    """-sum_t |max(|g| - 0.1 t, 0)|: reached by the controller that knows the goal, -0.506 on average."""
+    """-sum_t |max(|g| - 0.1 t, 0)|: reached by the controller that knows the goal,
+    -0.506 on average.
+    """
     env, tasks = PointMass(), goals(200)
     greedy = follow(env, tasks, lambda state, goal: (goal - state) / 0.1)
     assert_allclose(env.optimal_return(tasks), greedy, atol=1e-12)
@@ -294,7 +305,9 @@ def test_pointmass_box_and_limits():
 
 
 def test_sparse_pointmass():
-    """Goals on the half-circle; 1 - distance within 0.2 of the goal, else 0; the horizon allows a sweep of the arc."""
+    """Goals on the half-circle; 1 - distance within 0.2 of the goal, else 0;
+    the horizon allows a sweep of the arc.
+    """
     env = SparsePointMass()
     tasks = env.sample_tasks(20_000, noise_at(1))
     assert_allclose(np.hypot(*tasks.T), 1)
@@ -332,7 +345,9 @@ def test_turned_pointmass():
 
 
 def test_four_corners():
-    """Song et al. 2020: -4 + max(0, 4 - d^2); -400 standing still; -40.3 straight; -310.1 committed to one corner."""
+    """Song et al. 2020: -4 + max(0, 4 - d^2); -400 standing still; -40.3 straight;
+    -310.1 committed to one corner.
+    """
     env = FourCorners()
     tasks = env.sample_tasks(4, noise_at(1))
     assert sorted(map(tuple, tasks)) == [(-2, -2), (-2, 2), (2, -2), (2, 2)] and env.splits_coincide
@@ -361,7 +376,9 @@ def test_four_corners():
 
 @pytest.mark.parametrize("env", [SparsePointMass(), TurnedPointMass(), FourCorners()], ids=repr)
 def test_point_mass_optima_are_reached_and_never_exceeded(env):
-    """Each axis at full speed straight to the goal, in the agent's own frame; noise never does better."""
+    """Each axis at full speed straight to the goal, in the agent's own frame;
+    noise never does better.
+    """
     tasks = env.sample_tasks(40, noise_at(1))
 
     def greedy(state, task, noise=0.0, jitter=noise_at(8)):  # noqa: B008
@@ -401,7 +418,9 @@ def test_bandit_prior():
 
 
 def test_linear_bandit():
-    """Mean x_a . w with features that all tasks share, plus noise of the given deviation; w is N(1, I)."""
+    """The mean is x_a'w, with features that all tasks share, plus noise of the given deviation;
+    w is N(1, I).
+    """
     env, w = LinearBandit(arms=4, dims=2, noise=0.3, features=5), np.array([0.5, -1.0])
     x = np.random.default_rng(5).standard_normal((4, 2))
     state = env.reset(w, (20_000,), noise_at(0))
@@ -421,7 +440,9 @@ def test_linear_bandit():
 
 
 def test_rollout_equals_a_loop_over_episodes():
-    """Each episode stepped alone with the same noise; after its end rewards are 0 and the mask is False."""
+    """Each episode stepped alone with the same noise;
+    after its end rewards are 0 and the mask is False.
+    """
     env, policy, tasks = (
         PointMass(horizon=15, radius=0.1),
         Policy(2, 2, hidden=(4,)),

@@ -1,6 +1,8 @@
-"""The meta-gradient estimators that metarl.py runs, against problems whose meta-gradients are known exactly.
+"""The meta-gradient estimators that metarl.py runs,
+against problems whose meta-gradients are known exactly.
 
-First the oracles themselves; then the estimators in expectation, over all that can happen; then sampled.
+First the oracles themselves; then the estimators in expectation, over all that can happen; then
+sampled.
 """
 
 import numpy as np
@@ -57,7 +59,9 @@ def jacobian(g, theta):
 
 
 def standard_errors(samples, exact):
-    """How many of its standard errors the mean of the samples (n, ...) is off, where they vary; else how far."""
+    """How many of its standard errors the mean of the samples (n, ...) is off, where they vary;
+    else how far.
+    """
     error = samples.std(0) / np.sqrt(len(samples))
     return (samples.mean(0) - exact) / np.where(error > 1e-12, error, 1e-9)
 
@@ -134,7 +138,9 @@ def test_figures_of_the_bandit(N, estimator, sampling_term, expected):
     "estimator, error", [("dice", 0), ("lvc", 9.3), ("log-prob", 21.5), ("first-order", 10.8)]
 )
 def test_figures_of_the_tree(estimator, error):
-    """A bandit cannot show what is missing from LVC: that an action also decides which states follow."""
+    """A bandit cannot show what is missing from LVC:
+    that an action also decides which states follow.
+    """
     exact = meta_gradient(TREE, THETA[TREE], 1)
     assert_allclose(
         exact, [0.052411, -0.052411, 0.169506, -0.169506, -0.036522, 0.036522], atol=5e-7
@@ -194,9 +200,11 @@ def test_first_order_with_the_sampling_term_drops_the_hessian_alone(env):
 
 @pytest.mark.parametrize("env, k", [(BANDIT, 1), (TREE, 1), (BANDIT, 2)])
 def test_sampling_term_stays_exact_with_a_baseline(env, k):
-    """The outer advantages lose 1 / N to a baseline that contains them; the sampling term leaves out its own episode.
+    """The outer advantages lose 1 / N to a baseline that contains them;
+    the sampling term leaves out its own episode.
 
-    So the two parts are the terms of the gradient of J^II_N, of steps on advantages, up to the factor on the first.
+    So the two parts are the terms of the gradient of J^II_N, of steps on advantages, up to the
+    factor on the first.
     """
     N, options = 2, dict(baseline="time", inner_steps=k)
     chain = program_expectation(setting(env, estimator="log-prob", **options), THETA[env], N, N)
@@ -206,7 +214,9 @@ def test_sampling_term_stays_exact_with_a_baseline(env, k):
 
 
 def test_standardised_advantages_and_the_sampling_term_have_one_unit():
-    """On the same episodes both parts of the gradient are those without standardisation, over the deviation in D'."""
+    """On the same episodes both parts of the gradient are those without standardisation,
+    over the deviation in D'.
+    """
     theta, tasks = rows(THETA[TREE], 1), np.zeros((1, 1))
     D, D_prime = (
         rollout(TREE, setting(TREE).network, theta.data, tasks, 6, noise_at(8, k)) for k in range(2)
@@ -216,9 +226,8 @@ def test_standardised_advantages_and_the_sampling_term_have_one_unit():
 
     def gradient(algo, standardise):
         options = dict(baseline="time", standardise=standardise, estimator="first-order")
-        c = setting(
-            TREE, 1e-12, algo, **options
-        )  # a step that leaves the outer episodes as they are
+        # A step that leaves the outer episodes as they are
+        c = setting(TREE, 1e-12, algo, **options)
         loss, _ = metarl.meta_loss(c, theta, lambda k, _: (D, D_prime)[k])
         return grad(ad.sum(loss), theta).data
 
@@ -244,7 +253,9 @@ def test_sampling_is_not_counted_twice(estimator):
 
 
 def test_with_a_constant_baseline_log_prob_is_first_order():
-    """E[(r - J) Hessian of log pi] = 0 for softmax arms: a "second-order" run can be a no-op; LVC's is not."""
+    """E[(r - J) Hessian of log pi] = 0 for softmax arms: a "second-order" run can be a no-op;
+    LVC's is not.
+    """
     theta, J = THETA[BANDIT], value(BANDIT, THETA[BANDIT])
     g = {
         e: program_expectation(setting(BANDIT, estimator=e), theta, constant=J) for e in ESTIMATORS
@@ -256,7 +267,9 @@ def test_with_a_constant_baseline_log_prob_is_first_order():
 # --- The surrogates themselves ---
 @ESTIMATOR
 def test_surrogates_agree_to_first_order(estimator):
-    """Whatever the estimator, the inner step is the policy gradient: grad log pi times the rewards to come, over H."""
+    """Whatever the estimator, the inner step is the policy gradient:
+    grad log pi times the rewards to come, over H.
+    """
     env, theta = EXIT, rows(THETA[EXIT], 1)
     c = setting(env)
     D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 5, noise_at(3))
@@ -270,7 +283,9 @@ def test_surrogates_agree_to_first_order(estimator):
 
 
 def test_dice_is_foersters():
-    """To third order their objective: each reward times the box of all log-probabilities up to its time."""
+    """To third order their objective: each reward times the box
+    of all log-probabilities up to its time.
+    """
     env, c = TREE, setting(TREE)
     theta = rows(THETA[env], 1)
     D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, noise_at(4))
@@ -295,7 +310,9 @@ def test_dice_is_foersters():
 
 @PROBLEMS
 def test_dice_judges_another_policy_by_the_episodes_of_this_one(env):
-    """With the log-probabilities of the policy that took them, it is the difference of the two values, over H."""
+    """With the log-probabilities of the policy that took them,
+    it is the difference of the two values, over H.
+    """
     c, theta, other = setting(env), THETA[env], rows(THETA[env][::-1], 1)
     D = weighted(env, probabilities(env, theta)[None])
     D = D._replace(log_pi=c.network.log_prob(theta[None], D.obs, D.actions))
@@ -321,7 +338,9 @@ def mass_setting(estimator, K):
 
 @pytest.mark.parametrize("estimator", ["log-prob", "lvc", "dice"])
 def test_gradient_and_hessian_of_the_point_mass(estimator):
-    """The gradient is unbiased in all of them, the Hessian in dice alone, and far off in the others."""
+    """The gradient is unbiased in all of them, the Hessian in dice alone,
+    and far off in the others.
+    """
     c, theta = mass_setting(estimator, 10), rows(MASS, 4000)
     env = c.family
     D = rollout(env, c.network, theta.data, np.zeros((4000, 1)), c.episodes, noise_at(6))
@@ -341,7 +360,9 @@ def mean_and_error(estimator, K):
 
 @pytest.mark.parametrize("estimator", ["log-prob", "lvc", "dice"])
 def test_meta_gradient_of_the_point_mass(estimator):
-    """The bias of dice halves as K doubles, and 2 E[g_2K] - E[g_K] has none left; in the others some remains."""
+    """The bias of dice halves as K doubles, and 2 E[g_2K] - E[g_K] has none left;
+    in the others some remains.
+    """
     env, alpha = LinearGaussian(), 0.02
     exact = (np.eye(8) + alpha * env.hessian(MASS)) @ env.gradient(
         MASS + alpha * env.gradient(MASS)

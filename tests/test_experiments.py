@@ -1,4 +1,7 @@
-"""The experiments of benchmarks/: what is exact in them. Their numbers are for the commands to print."""
+"""The experiments of benchmarks/: what is exact in them.
+
+Their numbers are for the commands to print.
+"""
 
 import itertools
 
@@ -35,7 +38,9 @@ def test_coefficients_are_those_of_theory(problem, name, k):
 
 @KS
 def test_second_term_of_the_hessian_of_log_prob(k):
-    """-(k - 1) (H + E[the Hessian of log pi times the reward to go]) grad L, with the oracle's expectations."""
+    """-(k - 1) (H + E[the Hessian of log pi times the reward to go]) grad L,
+    with the oracle's expectations.
+    """
     tasks, theta = nichol.problems()["trees"]
     inner, term = 0, 0
     for task in tasks:
@@ -99,9 +104,8 @@ def test_coefficients_of_a_parabola():
 
 
 # --- In the loop ---
-ETA = np.log(
-    [[0.3, 4.0], [0.8, 99.0], [1.5, 1.0]]
-)  # alpha; gamma / (1 - gamma) for 0.8, 0.99 and 0.5
+# alpha; gamma / (1 - gamma) for 0.8, 0.99 and 0.5
+ETA = np.log([[0.3, 4.0], [0.8, 99.0], [1.5, 1.0]])
 GOALS = np.array([[0.3, 0.4], [-0.2, 0.1], [0.5, -0.4]])
 
 
@@ -195,7 +199,9 @@ def test_a_plan_replays_a_lifetime(short):
 
 
 def colours(goals):
-    """Of the checkerboard that keeps the splits apart: {0} or {1}, if all goals are of one split."""
+    """Of the checkerboard that keeps the splits apart:
+    {0} or {1}, if all goals are of one split.
+    """
     return set(np.floor((goals.reshape(-1, 2) + 0.5) * envs.CELLS).astype(int).sum(1) % 2)
 
 

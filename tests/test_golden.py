@@ -1,4 +1,6 @@
-"""golden/: the vectors agree with the code and with what checks them, and whatever is wrong with them is named."""
+"""golden/: the vectors agree with the code and with what checks them,
+and whatever is wrong with them is named.
+"""
 
 import ast
 import json
@@ -83,7 +85,10 @@ def test_faults_are_far_from_what_is_right():
 
 
 def test_no_seed_among_the_inputs():
-    """All noise is there. (The features of a linear bandit are an input, beside the seed that the program names.)"""
+    """All noise is there.
+
+    (The features of a linear bandit are an input, beside the seed that the program names.)
+    """
     for case in ENTRIES.values():
         assert not re.search(r'"(seed|rng)"', json.dumps(case["inputs"]))
 
@@ -130,7 +135,9 @@ def test_the_readme_describes_every_function_and_field():
 # --- What is wrong is named ---
 @pytest.fixture
 def copies(tmp_path):
-    """The files, to be spoilt: a function that changes the text of a stage by `edit`, and checks it."""
+    """The files, to be spoilt: a function that changes the text of a stage by `edit`,
+    and checks it.
+    """
 
     def spoil(stage, edit):
         text = json.loads(json.dumps(FILES[stage.STAGE]))
@@ -172,11 +179,14 @@ def test_a_change_within_the_tolerance_is_none(copies):
     [
         (lambda text: text.update(version=2), "not in the format"),
         (lambda text: text["cases"].pop(3), "is not in the file"),
-        (lambda text: text["cases"].append({**text["cases"][0], "name": "new"}), "new: is in the file alone"),
+        (lambda text: text["cases"].append({**text["cases"][0], "name": "new"}),
+         "new: is in the file alone"),
         (lambda text: text["cases"][0].update(why="?"), "its words are not those of the file"),
         (lambda text: text["cases"][0]["outputs"].pop("vjp0"), "vjp0: only one of them has it"),
-        (lambda text: text["cases"][0]["outputs"]["value"].update(shape=[3, 2]), "shape (2, 3) instead of (3, 2)"),
-        (lambda text: text["cases"][-1]["inputs"].update(w={"shape": [2], "data": [1.0, 1.0]}), "are not refused"),
+        (lambda text: text["cases"][0]["outputs"]["value"].update(shape=[3, 2]),
+         "shape (2, 3) instead of (3, 2)"),
+        (lambda text: text["cases"][-1]["inputs"].update(w={"shape": [2], "data": [1.0, 1.0]}),
+         "are not refused"),
     ],
 )  # fmt: skip
 def test_other_damage_is_named(copies, edit, words):
@@ -232,11 +242,8 @@ def test_arrays_keep_shape_and_kind(x):
 @pytest.mark.parametrize(
     "got, want, differs",
     [
-        (
-            [1.0, 100.0],
-            [1.0 + 9e-5, 100.0],
-            False,
-        ),  # the tolerance is a share of the largest element
+        # The tolerance is a share of the largest element
+        ([1.0, 100.0], [1.0 + 9e-5, 100.0], False),
         ([1.0, 100.0], [1.0 + 2e-4, 100.0], True),
         ([0.0], [5e-7], True),
         ([9e-7], [0.0], False),  # of 1 where all are 0
@@ -345,7 +352,9 @@ def test_matrices_in_decimal_arithmetic():
 
 
 def hessian_product(c, theta, D, v):
-    """Of the loss of one task, at the policy that took D, times v: the README's table of estimators."""
+    """Of the loss of one task, at the policy that took D, times v:
+    the README's table of estimators.
+    """
     network, w = (
         loops_steps.network_of(c),
         loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size,
@@ -366,7 +375,9 @@ def hessian_product(c, theta, D, v):
 
 
 def meta_gradient_backwards(c, x, life):
-    """The README's recursion: from the gradient at theta' back through the inner steps of one task."""
+    """The README's recursion: from the gradient at theta' back through the inner steps
+    of one task.
+    """
     (_, scale), path = loops_steps.split(c, x), life["path"]
     last = {**c, "sampling_term": False}
     u = exact.gradient(lambda y: loops_steps.meta_loss(last, [y], life), path[-1])

@@ -1,4 +1,6 @@
-"""The adaptor to gymnasium: gymnasium's own checks, and the same episodes as a rollout, number for number."""
+"""The adaptor to gymnasium: gymnasium's own checks,
+and the same episodes as a rollout, number for number.
+"""
 
 import subprocess
 import sys
@@ -88,9 +90,8 @@ def test_a_batch_of_tasks_is_refused():
         type(env)(env.family, env.task[None])
 
 
-@pytest.mark.parametrize(
-    "name", ["turned-pointmass", "pointmass:radius=0.1,box=0.1"]
-)  # the latter's episodes end early
+# The latter's episodes end early
+@pytest.mark.parametrize("name", ["turned-pointmass", "pointmass:radius=0.1,box=0.1"])
 def test_mean_return_is_that_of_the_rollout(name):
     from_gymnasium = adaptor().mean_return
     env = task_env(name)

@@ -1,4 +1,6 @@
-"""The outer optimiser TRPO, and step sizes that are learned: against explicit matrices and differences."""
+"""The outer optimiser TRPO, and step sizes that are learned:
+against explicit matrices and differences.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -110,7 +112,9 @@ def test_divergence_counts_the_steps_of_an_episode_alone():
 
 # --- The step ---
 def explicit_fisher(c, x, tasks, address):
-    """J^T F' J for each task; J by central differences of the inner loop on fixed episodes, F' from the scores."""
+    """J^T F' J for each task; J by central differences of the inner loop on fixed episodes,
+    F' from the scores.
+    """
     path, episodes = lifetime(c, Tensor(np.tile(x, (len(tasks), 1))), sampler(c, tasks, address))
     episodes = metarl.with_log_pi(c, path, episodes)
     theta_prime, D = path[-1].data, episodes[-1]
@@ -132,7 +136,9 @@ def explicit_fisher(c, x, tasks, address):
 
 
 def fisher(c, theta, D, i):
-    """The mean over the steps of E[score score^T], over all actions or by the formula of a linear Gaussian."""
+    """The mean over the steps of E[score score^T],
+    over all actions or by the formula of a linear Gaussian.
+    """
     total, P = np.zeros((theta.size, theta.size)), theta.size
     for k, t in zip(*np.nonzero(D.mask[i]), strict=True):
         obs = D.obs[i, k, t]
@@ -180,7 +186,9 @@ def test_step_is_along_the_natural_gradient_up_to_the_bound(options):
 
 
 def test_step_is_shortened_until_bound_and_surrogate_agree(monkeypatch):
-    """The third trial keeps the bound, the fifth improves as well; none of fifteen leaves theta where it is."""
+    """The third trial keeps the bound, the fifth improves as well;
+    none of fifteen leaves theta where it is.
+    """
     c, x, tasks = problem()
     g, tried = in_chunks(metarl.meta_gradient, c, x, tasks, ADDRESS)[0].mean(0), []
 
@@ -209,16 +217,17 @@ def test_no_gradient_no_step():
 
 @CASES
 def test_trial_measures_nothing_where_it_stands_and_the_gradient_beside(options):
-    """gain(x) = 0 and its derivative is minus the meta-gradient, on the episodes of x; the divergence is quadratic."""
+    """gain(x) = 0 and its derivative is minus the meta-gradient, on the episodes of x;
+    the divergence is quadratic.
+    """
     c, x, tasks = problem(**options)
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
     at = lambda new: metarl.trial(new, c, x, tasks, ADDRESS)[0]
     assert_allclose(at(x), 0, atol=1e-12)
     v = noise_at(3).standard_normal(x.size)
     ahead, behind = at(x + 1e-5 * v), at(x - 1e-5 * v)
-    if (
-        c.estimator != "first-order" or c.algo == "joint"
-    ):  # of first order is the gradient of no function
+    # Of first order is the gradient of no function
+    if c.estimator != "first-order" or c.algo == "joint":
         assert_allclose((ahead - behind)[:, 1] / 2e-5, -g @ v, rtol=1e-5, atol=1e-7)
     if c.estimator != "first-order":
         F = explicit_fisher(c, x, tasks, ADDRESS)
@@ -249,7 +258,9 @@ def test_state_of_a_run_with_trpo_is_theta_alone():
 @pytest.mark.parametrize("inner_steps", [1, 2])
 @pytest.mark.parametrize("algo", ["maml", "fomaml"])
 def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
-    """theta' = theta - alpha exp(rest) g: with constant g the derivative by rest is exact for fomaml too."""
+    """theta' = theta - alpha exp(rest) g: with constant g the derivative by rest is exact
+    for fomaml too.
+    """
     c, x, tasks = problem(algo=algo, learn_alpha=True, inner_steps=inner_steps, outer="adam")
     P = c.network.size
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
@@ -333,7 +344,9 @@ def test_learned_step_sizes_have_a_rate_of_their_own():
     "algo, nes", [("es-maml", "snes"), ("nes", "snes"), ("nes", "xnes"), ("cma-es", "snes")]
 )
 def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeypatch):
-    """Three generations, beside a strategy that is never taken apart: step sizes, moments, covariance and paths go on."""
+    """Three generations, beside a strategy that is never taken apart:
+    step sizes, moments, covariance and paths go on.
+    """
     c = Setting(algo=algo, nes=nes, policy="linear", learn_alpha=False, tasks=3, population=6)
     value = lambda x, tasks: (
         -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.network.size))
@@ -373,7 +386,9 @@ def test_chunks_of_a_trained_black_box_are_of_2000_tasks():
     [{"algo": "reptile", "inner_optimizer": "adam"}, {"algo": "es-maml"}, {"algo": "nes"}],
 )
 def test_options_are_compared_by_value(options):
-    """Those that come from a file or the command line are other objects than those in the program."""
+    """Those that come from a file or the command line are other objects than those
+    in the program.
+    """
     small = dict(policy="linear", tasks=3, episodes=4, population=4, learn_alpha=False)
     ends = []
     for same in (lambda text: text, lambda text: "".join([text[:1], text[1:]])):
@@ -390,7 +405,9 @@ def test_options_are_compared_by_value(options):
     "baseline, standardise", [("none", False), ("time", False), ("time", True)]
 )
 def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
-    """sum_n log pi(tau_n) (J' - mean of the other episodes' returns), in units of H and the deviation of advantages."""
+    """sum_n log pi(tau_n) (J' - mean of the other episodes' returns),
+    in units of H and the deviation of advantages.
+    """
     c, x, tasks = problem(
         algo="emaml", inner_steps=2, baseline=baseline, standardise=standardise, episodes=K
     )

@@ -1,4 +1,6 @@
-"""The policy network, advantages and baselines, against loops and distributions written from their definitions."""
+"""The policy network, advantages and baselines,
+against loops and distributions written from their definitions.
+"""
 
 import itertools
 
@@ -31,7 +33,9 @@ def batch(policy, dtype="f8"):
 
 
 def output_of(policy, theta, obs):
-    """Means or logits for one observation, from the documented layout of theta, in loops over units."""
+    """Means or logits for one observation, from the documented layout of theta,
+    in loops over units.
+    """
     x, rest = list(obs), list(theta)
     for n, (i, o) in enumerate(itertools.pairwise(policy.network.widths)):
         if n > 0:
@@ -106,7 +110,9 @@ def test_gradient_of_the_gaussian_head_in_closed_form():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_initialisation(kind):
-    """Weights uniform with variance 2 / (inputs + outputs); biases and log standard deviations 0."""
+    """Weights uniform with variance 2 / (inputs + outputs);
+    biases and log standard deviations 0.
+    """
     hidden, activation, discrete = kind
     policy = Policy(50, 40, discrete, hidden and (60, 30)[: len(hidden)], activation)
     theta, start = policy.init(noise_at(0)), 0
@@ -201,7 +207,9 @@ def test_time_baseline_is_the_mean_over_episodes_that_run():
 
 
 def test_linear_baseline_is_the_ridge_regression_of_each_task():
-    """Duan et al. 2016: features o, o^2, t/100, (t/100)^2, (t/100)^3, 1, ridge 1e-5; as augmented least squares."""
+    """Duan et al. 2016: features o, o^2, t/100, (t/100)^2, (t/100)^3, 1, ridge 1e-5;
+    as augmented least squares.
+    """
     D = episodes()
     G = returns_to_go(D.rewards, 0.9)
     V = linear_baseline(D, G)
@@ -223,7 +231,9 @@ def test_linear_baseline_is_the_ridge_regression_of_each_task():
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("standardise", [False, True])
 def test_advantages_equal_a_loop(baseline, lam, standardise):
-    """Schulman et al. 2016, eq. 16: sum_l (gamma lambda)^l delta_{t+l}, delta = r + gamma V' - V, up to the end."""
+    """Schulman et al. 2016, eq. 16: sum_l (gamma lambda)^l delta_{t+l}, delta = r + gamma V' - V,
+    up to the end.
+    """
     D, gamma = episodes(), 0.9
     V = np.broadcast_to(
         policies.BASELINES[baseline](D, returns_to_go(D.rewards, gamma)), D.rewards.shape
@@ -247,9 +257,8 @@ def test_with_lambda_1_advantages_are_returns_minus_baseline():
     G = returns_to_go(D.rewards, 0.9)
     A = advantages(D, "linear", 0.9, 1.0, standardise=False)
     assert_allclose(A, (G - linear_baseline(D, G)) * D.mask, rtol=1e-9, atol=1e-10)
-    assert_array_equal(
-        advantages(D), advantages(D, "time", 0.99, 1.0, True)
-    )  # what is taken where nothing is said
+    # What is taken where nothing is said
+    assert_array_equal(advantages(D), advantages(D, "time", 0.99, 1.0, True))
 
 
 @pytest.mark.parametrize("baseline", policies.BASELINES)

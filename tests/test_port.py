@@ -1,4 +1,6 @@
-"""The JavaScript port of golden/: that it agrees with the vectors, and notices when they are altered."""
+"""The JavaScript port of golden/: that it agrees with the vectors,
+and notices when they are altered.
+"""
 
 import json
 import shutil
