@@ -176,7 +176,7 @@ def loss_of_one_task(c, theta, D):
 
 def episodes_of(c, theta, tasks, address, i):
     """Task i of the batch of episodes that the algorithm samples at `address`."""
-    D = rollout(c.family, c.network, theta, tasks, c.episodes, noise_at(*address))
+    D = rollout(c.family, c.pi, theta, tasks, c.episodes, noise_at(*address))
     return type(D)(*(x[i] for x in D[:4]))
 
 
@@ -189,7 +189,7 @@ def problem():
     tasks = 0.3 * metarl.sample_tasks(
         c, 3, noise_at(7)
     )  # so near that many episodes end before the horizon
-    return c, c.network.init(noise_at(5)), tasks
+    return c, c.pi.init(noise_at(5)), tasks
 
 
 def test_meta_gradient_equals_a_loop_over_tasks(problem):
@@ -323,7 +323,7 @@ def test_reptile_with_one_inner_step_is_joint_training(standardise):
 
 def test_batched_reptile_is_the_mean_of_serial_reptile(tapes):
     c = Setting(algo="reptile", **SMALL)
-    tasks, phi = metarl.sample_tasks(c, 3, noise_at(3)), c.network.init(noise_at(5))
+    tasks, phi = metarl.sample_tasks(c, 3, noise_at(3)), c.pi.init(noise_at(5))
     phi_k, _ = metarl.reptile_adapt(c, phi, tasks, ADDRESS)
     for i in range(3):
         tapes([i])
@@ -379,7 +379,7 @@ def black_box(algo="es-maml", **options):
 
 
 def meta_parameters(c, *shape):
-    size = c.network.size * (1 + c.learn_alpha)
+    size = c.pi.size * (1 + c.learn_alpha)
     return 0.3 * noise_at(12).standard_normal((*shape, size))
 
 
@@ -422,7 +422,7 @@ def test_a_generation_is_judged_by_the_mean_over_the_same_tasks(algo, nes, monke
 
 def slow_hill_climb(c, theta, scale, task, noise):
     """One task: keep the best point, starting with theta; from it try a random step; K evaluations in all."""
-    score = lambda p: rollout(c.family, c.network, p[None], task[None], 1, noise).rewards.sum()
+    score = lambda p: rollout(c.family, c.pi, p[None], task[None], 1, noise).rewards.sum()
     value = score(theta)
     for _ in range(c.episodes - 1):
         trial = theta + 0.4 * scale * noise.standard_normal((1, len(theta)))[0]
@@ -434,7 +434,7 @@ def slow_hill_climb(c, theta, scale, task, noise):
 
 def slow_es_gradient(c, theta, scale, task, noise):
     """One task: K / 2 antithetic pairs; alpha times the mean of f eps over the deviation of f."""
-    score = lambda p: rollout(c.family, c.network, p[None], task[None], 1, noise).rewards.sum()
+    score = lambda p: rollout(c.family, c.pi, p[None], task[None], 1, noise).rewards.sum()
     values, products = [], []
     for _ in range(c.episodes // 2):
         eps = noise.standard_normal((1, len(theta)))[0]
@@ -445,7 +445,7 @@ def slow_es_gradient(c, theta, scale, task, noise):
 
 
 def slow_policy_gradient(c, theta, scale, task, noise):
-    D = rollout(c.family, c.network, theta[None], task[None], c.episodes, noise)
+    D = rollout(c.family, c.pi, theta[None], task[None], c.episodes, noise)
     leaf = Tensor(theta[None])
     return theta - 0.7 * scale * grad(ad.sum(metarl.surrogate(c, leaf, D)), leaf).data[0]
 
@@ -461,14 +461,14 @@ def test_fitness_equals_a_loop_over_tasks_and_members(inner, inner_steps, learn_
     c = black_box(inner=inner, inner_steps=inner_steps, learn_alpha=learn_alpha)
     x, tasks = meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, noise_at(3))
     v, log = metarl.fitness(c, x, tasks, ADDRESS)
-    P, steps = c.network.size, 6 * (6 * inner_steps + 6) * 2
+    P, steps = c.pi.size, 6 * (6 * inner_steps + 6) * 2
     for i, j in np.ndindex(4, 2):
         theta, scale = x[i, j, :P], np.exp(x[i, j, P:]) if learn_alpha else np.ones(P)
         tapes([i])
         for k in range(inner_steps):
             theta = SLOW[inner](c, theta, scale, tasks[i], metarl.noise_at(*ADDRESS, k))
         D = rollout(
-            c.family, c.network, theta[None], tasks[[i]], 6, metarl.noise_at(*ADDRESS, inner_steps)
+            c.family, c.pi, theta[None], tasks[[i]], 6, metarl.noise_at(*ADDRESS, inner_steps)
         )
         assert_allclose(v[i, j], D.rewards.sum(2).mean(), rtol=1e-9)
     assert_allclose(log[:, 1], v.mean(1), rtol=1e-12)
@@ -481,10 +481,10 @@ def test_meta_test_adapts_as_fitness_does(inner):
     c = black_box(inner=inner, test_episodes=6)
     theta = meta_parameters(c)
     tasks, returns = metarl.meta_test(c, theta)
-    address, P = (c.seed, metarl.TEST, INNER, 0), c.network.size
+    address, P = (c.seed, metarl.TEST, INNER, 0), c.pi.size
     adapted, scale = np.tile(theta[:P], (3, 1)), np.tile(np.exp(theta[P:]), (3, 1))
     for k in range(3):
-        D = rollout(c.family, c.network, adapted, tasks, 6, noise_at(*address, metarl.MEASURE, k))
+        D = rollout(c.family, c.pi, adapted, tasks, 6, noise_at(*address, metarl.MEASURE, k))
         assert_allclose(returns[:, k], D.returns, rtol=1e-10)
         noise = noise_at(*address, INNER, k)
         adapted, _ = metarl.INNER_LOOPS[inner](replace(c, episodes=5), adapted, scale, tasks, noise)
@@ -493,7 +493,7 @@ def test_meta_test_adapts_as_fitness_does(inner):
 def test_cma_es_takes_the_diagonal_form_above_500_parameters():
     for hidden, ndim in (((), 2), ((30,), 2), ((30, 30), 1)):
         c = black_box("cma-es", policy="mlp", hidden=hidden, learn_alpha=False)
-        assert metarl.initial_state(c)["C"].ndim == ndim == (1 if c.network.size > 500 else 2)
+        assert metarl.initial_state(c)["C"].ndim == ndim == (1 if c.pi.size > 500 else 2)
 
 
 def test_chunks_of_black_boxes_hold_2000_members():
@@ -506,8 +506,8 @@ def test_chunks_of_black_boxes_hold_2000_members():
 
 def test_deterministic_policies_act_by_their_mode():
     c = black_box(deterministic=True)
-    theta, obs = c.network.init(noise_at(5)), noise_at(6).standard_normal((3, 4, 2))
-    assert_array_equal(c.network.act(theta, obs, None), c.network.mode(theta, obs))
+    theta, obs = c.pi.init(noise_at(5)), noise_at(6).standard_normal((3, 4, 2))
+    assert_array_equal(c.pi.act(theta, obs, None), c.pi.mode(theta, obs))
     _, log = metarl.fitness(
         c, meta_parameters(c, 4, 2), metarl.sample_tasks(c, 4, noise_at(3)), ADDRESS
     )
@@ -552,7 +552,7 @@ def test_noise_is_addressed():
 def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     c = Setting(learn_alpha=False, **SMALL)
     n = 2 * metarl.CHUNK + 3
-    tasks, theta = metarl.sample_tasks(c, n, noise_at(3)), c.network.init(noise_at(5))
+    tasks, theta = metarl.sample_tasks(c, n, noise_at(3)), c.pi.init(noise_at(5))
     g, log = in_chunks(meta_gradient, c, theta, tasks, ADDRESS)
     with ThreadPoolExecutor(2) as pool:
         for row, other in zip(
@@ -615,7 +615,7 @@ def test_log_reports_returns_before_and_after_adaptation(problem):
     thetas = np.tile(theta, (3, 1))
     path, _ = adapt(c, Tensor(thetas), sampler(c, tasks, ADDRESS))
     for column, parameters, k in ((0, thetas, 0), (1, path[-1].data, 1)):
-        D = rollout(c.family, c.network, parameters, tasks, c.episodes, noise_at(*ADDRESS, k))
+        D = rollout(c.family, c.pi, parameters, tasks, c.episodes, noise_at(*ADDRESS, k))
         assert_allclose(log[:, column], D.rewards.sum(2).mean(1))
 
 
@@ -653,7 +653,7 @@ def test_training_tasks_are_never_tested_on():
 
 def test_meta_test_measures_each_step_on_fresh_episodes():
     c = Setting(algo="fomaml", learn_alpha=False, alpha=0.4, **SMALL)
-    theta, address = c.network.init(noise_at(5)), (0, metarl.TEST, INNER, 0)
+    theta, address = c.pi.init(noise_at(5)), (0, metarl.TEST, INNER, 0)
     tasks, returns = metarl.meta_test(c, theta)
     assert returns.shape == (3, 3)
     for k in range(3):
@@ -663,13 +663,13 @@ def test_meta_test_measures_each_step_on_fresh_episodes():
             theta_k = adapt(longer, Tensor(theta_k), sampler(longer, tasks, (*address, INNER)))[0][
                 -1
             ].data
-        D = rollout(c.family, c.network, theta_k, tasks, 4, noise_at(*address, metarl.MEASURE, k))
+        D = rollout(c.family, c.pi, theta_k, tasks, 4, noise_at(*address, metarl.MEASURE, k))
         assert_array_equal(returns[:, k], D.returns)
 
 
 def test_meta_test_takes_its_own_number_of_episodes():
     c = Setting(**(SMALL | dict(test_episodes=9, learn_alpha=False)))
-    _, returns = metarl.meta_test(replace(c, env=Counting()), c.network.init(noise_at(5)))
+    _, returns = metarl.meta_test(replace(c, env=Counting()), c.pi.init(noise_at(5)))
     assert (returns == 9).all()
 
 

@@ -153,16 +153,16 @@ def lifetime(c, x, pulls, tasks, rng):
 
     Returns log pi(a_t) and r_t, each (T, pulls), and theta (T, P) before each pull.
     """
-    P = c.network.size
+    P = c.pi.size
     theta, v = x[:, :P], 0
     win, lose, win_u, lose_u, mu = (x[:, i : i + 1] for i in range(P, P + len(RULE)))
     differentiable = isinstance(x, Tensor)
     steps = []
     for t in range(pulls):
         leaf = theta if differentiable else Tensor(theta)
-        D = rollout(c.family, c.network, leaf.data, tasks, 1, rng)
+        D = rollout(c.family, c.pi, leaf.data, tasks, 1, rng)
         r = D.rewards[:, 0]  # (T, 1)
-        log_pi = c.network.log_prob(leaf, D.obs, D.actions)[:, 0]  # (T, 1)
+        log_pi = c.pi.log_prob(leaf, D.obs, D.actions)[:, 0]  # (T, 1)
         score = grad(ad.sum(log_pi), leaf, create_graph=differentiable)
         if not differentiable:
             log_pi, score = log_pi.data, score.data
@@ -209,7 +209,7 @@ def by_gradient(c, pulls, seed, iterations=100):
     """x after Adam on the meta-gradient, the mean of the ten iterations in a row that earned most;
     environment steps.
     """
-    P = c.network.size
+    P = c.pi.size
     T = 50_000 // pulls  # tasks in an iteration
     x = np.append(np.zeros(P), RULE)
     beta = np.repeat([0.005, 0.05], [P, len(RULE)])
@@ -231,7 +231,7 @@ def by_cma_es(c, pulls, seed, generations=50, members=12):
     """x after CMA-ES on the mean return, all members in the same tasks under the same noise;
     environment steps.
     """
-    P = c.network.size
+    P = c.pi.size
     T = 25_000 // pulls  # tasks in a generation
     s = es.CMAES(np.zeros(len(RULE)), 0.25, members, metarl.noise_at(seed, metarl.INIT))
     for t in range(generations):

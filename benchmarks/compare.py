@@ -85,7 +85,7 @@ def run(c, budget):
         columns["seconds"].append(seconds)
         columns["returns"].append(returns)
     about = {
-        "parameters": c.network.size,
+        "parameters": c.pi.size,
         "optimal": c.family.optimal_return(tasks),
         "updates": [first, update(c, state)],
     }

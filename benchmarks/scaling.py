@@ -105,7 +105,7 @@ def cost(dtype, rounds):
 
     def episodes(theta, address):
         noise = metarl.noise_at(address)
-        return rollout(c.family, c.network, theta.data, tasks, c.episodes, noise)
+        return rollout(c.family, c.pi, theta.data, tasks, c.episodes, noise)
 
     D_prime = episodes(leaf, 1)
 
@@ -139,13 +139,13 @@ def cost(dtype, rounds):
 def returns(c, theta, tasks, address):
     """[(T,)]: the return of one episode in each task."""
     noise = metarl.noise_at(*address)
-    D = rollout(c.family, c.network, theta, tasks, 1, noise, keep=False)
+    D = rollout(c.family, c.pi, theta, tasks, 1, noise, keep=False)
     return [D.returns]
 
 
 def population(dtype, rounds, map):
     c = Setting(algo="es-maml", dtype=dtype)
-    theta = metarl.initial_state(c)["theta"][: c.network.size].astype(dtype)
+    theta = metarl.initial_state(c)["theta"][: c.pi.size].astype(dtype)
     sizes = [500, 2000, 8000]
     functions = []
     for n in sizes:

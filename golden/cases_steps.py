@@ -120,7 +120,7 @@ DIFFERENCES = (
 
 def start(c, draw):
     """x (P,) or (2P,): a policy not far from 0, with little noise, so that some episodes end."""
-    P = setting(c).network.size
+    P = setting(c).pi.size
     return np.append(
         draw.standard_normal(P) * 0.5, draw.standard_normal(P * c["learn_alpha"]) * 0.5
     )

@@ -181,7 +181,7 @@ def headline(c, state):
     """What runs, in a line."""
     steps = results.counted(c.inner_steps, "inner step", "inner steps")
     told = [
-        f"{label(c.policy)} policy with {c.network.size} parameters",
+        f"{label(c.policy)} policy with {c.pi.size} parameters",
         f"{steps} of {results.adaptation(c.inner, c.episodes)}",
     ]
     unused = ignored(c)

@@ -99,7 +99,7 @@ def paths(c, theta, tasks):
     running = np.ones((len(tasks), 1), bool)
     steps = np.zeros((len(tasks), 1), int)
     for _ in range(c.family.horizon):
-        action = c.network.mode(theta, position)
+        action = c.pi.mode(theta, position)
         state, _, done = c.family.step(state, action, tasks, noise)
         position = c.family.observe(state)
         positions.append(position)
@@ -116,8 +116,8 @@ def probabilities(c, theta, tasks):
     shape = (len(tasks), len(arms))
     obs = c.family.observe(c.family.reset(tasks, shape, noise_of_the_family(c)))
     if c.deterministic:
-        return (c.network.mode(theta, obs) == arms).astype(float)
-    return np.exp(c.network.log_prob(theta, obs, np.broadcast_to(arms, shape)))
+        return (c.pi.mode(theta, obs) == arms).astype(float)
+    return np.exp(c.pi.log_prob(theta, obs, np.broadcast_to(arms, shape)))
 
 
 def columns(lines):

@@ -282,7 +282,7 @@ class Setting:
                 # setting. But this one is still being made:
                 object.__setattr__(self, f.name, value)
             self.check(f)
-        if isinstance(self.policy, str) and self.network.size > 10**7:
+        if isinstance(self.policy, str) and self.pi.size > 10**7:
             self.refuse("hidden", "at most ten million parameters")
         self.check_inner_loop()
         self.check_outer_loop()
@@ -343,10 +343,8 @@ class Setting:
             return make_family(self.env)
         return self.env
 
-    pi = property(lambda self: self.network)
-
     @cached_property
-    def network(self):
+    def pi(self):
         if not isinstance(self.policy, str):
             return self.policy
         return policies.Policy(

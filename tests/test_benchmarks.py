@@ -368,7 +368,7 @@ def test_training_helps_and_is_reproducible():
 
 def test_settings_of_the_bandits():
     c = bandits.setting(5)
-    assert (c.family.horizon, c.family.arms, c.network.size) == (1, 5, 10)
+    assert (c.family.horizon, c.family.arms, c.pi.size) == (1, 5, 10)
     train, test = (
         metarl.sample_tasks(c, 50, metarl.noise_at(0), split) for split in ("train", "test")
     )
@@ -420,7 +420,7 @@ def test_our_contestant_takes_all_the_noise_there_is_and_no_other(dtype, tmp_pat
     )
     c = Setting(algo="maml", estimator="log-prob", env=Clamped(horizon=H, radius=0), **options)
     sample = lambda k, theta: rollout(
-        c.family, c.network, theta, arrays["goals"], K, Prepared(arrays["noise"][k])
+        c.family, c.pi, theta, arrays["goals"], K, Prepared(arrays["noise"][k])
     )
     x = Tensor(np.tile(arrays["theta"], (T, 1)))
     expected = metarl.grad(metarl.ad.sum(metarl.meta_loss(c, x, sample)[0]), x).data.mean(0)

@@ -575,7 +575,7 @@ def test_such_a_family_by_its_name_is_kept_and_resumed(tmp_path, monkeypatch, ca
 
 
 def test_an_object_cannot_be_written_to_a_directory(tmp_path):
-    for name, thing in (("env", Pendulum()), ("policy", Setting().network)):
+    for name, thing in (("env", Pendulum()), ("policy", Setting().pi)):
         with pytest.raises(Stop, match=f"--out: needs a name for --{name}") as stop:
             cli.run(Setting(**SMALL | {name: thing}), out=tmp_path / "run")
         assert stop.value.status == 2 and not (tmp_path / "run").exists()

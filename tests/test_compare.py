@@ -81,7 +81,7 @@ def test_a_run_is_tested_at_the_first_iterations_that_reach_the_fractions(name):
         tasks, expected = metarl.meta_test(c, state["theta"])
         assert_array_equal(returns, expected)
     assert_array_equal(result["optimal"], c.family.optimal_return(tasks))
-    assert result["parameters"] == c.network.size
+    assert result["parameters"] == c.pi.size
     assert result["updates"] == compare.plain([compare.update(c, x) for x in (states[0], state)])
     assert result["seconds"] == sorted(result["seconds"])
 
@@ -123,7 +123,7 @@ def test_pieces_and_numbers_are_counted():
         c = tiny(name)
         about = compare.update(c, metarl.initial_state(c))
         assert about["pieces"] == pieces
-        assert about["numbers"] == (c.network.size if c.algo in metarl.GRADIENTS else 1)
+        assert about["numbers"] == (c.pi.size if c.algo in metarl.GRADIENTS else 1)
         assert about["env_steps"] == pieces * episodes * H
 
 

@@ -70,7 +70,7 @@ def standard_errors(samples, exact):
 @PROBLEMS
 def test_episodes_are_what_rollouts_produce(env):
     D, p = episodes(env)[0], probabilities(env, THETA[env])
-    E = rollout(env, setting(env).network, THETA[env][None], np.zeros((1, 1)), 20000, noise_at(1))
+    E = rollout(env, setting(env).pi, THETA[env][None], np.zeros((1, 1)), 20000, noise_at(1))
     steps = [
         np.stack([x.obs.argmax(-1), x.actions, x.rewards, 1 + 0 * x.rewards], -1)[0]
         * x.mask[0, ..., None]
@@ -102,7 +102,7 @@ def test_derivatives_of_the_point_mass():
     assert_allclose(env.gradient(MASS), differences(env.value, MASS), atol=1e-8)
     assert_allclose(env.hessian(MASS), env.hessian(MASS).T, atol=1e-7)
     returns = (
-        rollout(env, setting(env).network, MASS[None], np.zeros((1, 1)), 40000, noise_at(2))
+        rollout(env, setting(env).pi, MASS[None], np.zeros((1, 1)), 40000, noise_at(2))
         .rewards[0]
         .sum(1)
     )
@@ -219,7 +219,7 @@ def test_standardised_advantages_and_the_sampling_term_have_one_unit():
     """
     theta, tasks = rows(THETA[TREE], 1), np.zeros((1, 1))
     D, D_prime = (
-        rollout(TREE, setting(TREE).network, theta.data, tasks, 6, noise_at(8, k)) for k in range(2)
+        rollout(TREE, setting(TREE).pi, theta.data, tasks, 6, noise_at(8, k)) for k in range(2)
     )
     to_come = D_prime.rewards[0, :, ::-1].cumsum(-1)
     deviation = (to_come - to_come.mean(0)).std()
@@ -272,9 +272,9 @@ def test_surrogates_agree_to_first_order(estimator):
     """
     env, theta = EXIT, rows(THETA[EXIT], 1)
     c = setting(env)
-    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 5, noise_at(3))
+    D = rollout(env, c.pi, theta.data, np.zeros((1, 1)), 5, noise_at(3))
     to_come = D.rewards[..., ::-1].cumsum(-1)[..., ::-1]
-    expected = grad(ad.sum(c.network.log_prob(theta, D.obs, D.actions) * to_come), theta).data / (
+    expected = grad(ad.sum(c.pi.log_prob(theta, D.obs, D.actions) * to_come), theta).data / (
         5 * env.horizon
     )
     assert_allclose(
@@ -288,10 +288,10 @@ def test_dice_is_foersters():
     """
     env, c = TREE, setting(TREE)
     theta = rows(THETA[env], 1)
-    D = rollout(env, c.network, theta.data, np.zeros((1, 1)), 3, noise_at(4))
+    D = rollout(env, c.pi, theta.data, np.zeros((1, 1)), 3, noise_at(4))
 
     def objective(theta):
-        log_pi, total = c.network.log_prob(theta, D.obs, D.actions), 0
+        log_pi, total = c.pi.log_prob(theta, D.obs, D.actions), 0
         for n in range(3):
             for t in range(env.horizon):
                 x = ad.sum(log_pi[:, n, : t + 1])
@@ -315,7 +315,7 @@ def test_dice_judges_another_policy_by_the_episodes_of_this_one(env):
     """
     c, theta, other = setting(env), THETA[env], rows(THETA[env][::-1], 1)
     D = weighted(env, probabilities(env, theta)[None])
-    D = D._replace(log_pi=c.network.log_prob(theta[None], D.obs, D.actions))
+    D = D._replace(log_pi=c.pi.log_prob(theta[None], D.obs, D.actions))
     gain = -env.horizon * metarl.surrogate(c, other, D, "dice").data
     assert_allclose(gain, value(env, other.data) - value(env, theta), rtol=1e-12)
 
@@ -343,7 +343,7 @@ def test_gradient_and_hessian_of_the_point_mass(estimator):
     """
     c, theta = mass_setting(estimator, 10), rows(MASS, 4000)
     env = c.family
-    D = rollout(env, c.network, theta.data, np.zeros((4000, 1)), c.episodes, noise_at(6))
+    D = rollout(env, c.pi, theta.data, np.zeros((4000, 1)), c.episodes, noise_at(6))
     loss = metarl.surrogate(c, theta, D, estimator)
     g = grad(ad.sum(loss), theta, create_graph=True)
     assert abs(standard_errors(-env.horizon * g.data, env.gradient(MASS))).max() < 4

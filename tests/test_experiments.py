@@ -396,7 +396,7 @@ def test_the_gap_is_held_out_less_training():
 
 
 def test_trained_and_untrained_agents_on_shifted_goals(monkeypatch):
-    monkeypatch.setattr(overfitting, "train", lambda c: np.full(c.network.size, 7.0))
+    monkeypatch.setattr(overfitting, "train", lambda c: np.full(c.pi.size, 7.0))
     monkeypatch.setattr(
         overfitting, "adapted", lambda c, theta, tasks, *_: np.full((40, 4), theta[0])
     )

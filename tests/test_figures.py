@@ -31,7 +31,7 @@ def setting(**options):
 
 
 def thetas(c, n=3):
-    return np.stack([c.network.init(metarl.noise_at(i)) for i in range(n)])
+    return np.stack([c.pi.init(metarl.noise_at(i)) for i in range(n)])
 
 
 class Pendulum:
@@ -138,7 +138,7 @@ def test_a_path_is_where_the_mean_actions_lead(env):
     for task, theta_i, path in zip(tasks, theta, figures.paths(c, theta, tasks), strict=True):
         state, positions, done = np.zeros(2), [np.zeros(2)], False
         while len(positions) <= c.family.horizon and not done:
-            state, _, done = c.family.step(state, c.network.mode(theta_i, state), task, None)
+            state, _, done = c.family.step(state, c.pi.mode(theta_i, state), task, None)
             positions.append(state)
         assert_allclose(path, positions, atol=1e-15)
 
@@ -146,7 +146,7 @@ def test_a_path_is_where_the_mean_actions_lead(env):
 def test_a_path_ends_with_its_episode():
     c = setting(env="pointmass:radius=0.1")
     theta = thetas(c) * 0
-    theta[:, c.network.size - 4 : c.network.size - 2] = (
+    theta[:, c.pi.size - 4 : c.pi.size - 2] = (
         10,
         0.5,
     )  # the biases of the last layer: full speed, and half
@@ -168,7 +168,7 @@ def test_paths_of_any_family_with_goals():
     starts = [[path[0].tolist() for path in run] for run in (found, again)]
     assert starts[0] == starts[1] and len({tuple(start) for start in starts[0]}) == 3
     for theta_i, path in zip(theta, found, strict=True):
-        blown = path[1:] - path[:-1] - 0.1 * c.network.mode(theta_i, path[:-1])
+        blown = path[1:] - path[:-1] - 0.1 * c.pi.mode(theta_i, path[:-1])
         assert np.abs(blown).max() < 0.25 and np.abs(blown).min() > 0
     drawn = figures.adaptations(c, metarl.initial_state(c)["theta"], 2)
     assert_array_equal([goal for _, goal in drawn], tasks[:2] + 1)

@@ -25,6 +25,8 @@ def lifetime(c, x, sample):
     """The path of the inner loop from x, to be differentiated, and its k + 1 Trajectories."""
     path, episodes = adapt(c, x, sample, create_graph=c.estimator != "first-order")
     return path, [*episodes, sample(c.inner_steps, path[-1].data)]
+
+
 SMALL = dict(
     outer="trpo",
     learn_alpha=False,
@@ -41,7 +43,7 @@ def problem(**options):
     if c.env == "pointmass":
         c = replace(c, env=replace(c.family, horizon=12, radius=0.1))
     tasks = 0.5 * metarl.sample_tasks(c, c.tasks, noise_at(7))
-    x = noise_at(5).standard_normal(c.network.size * (1 + c.learn_alpha)) * 0.3
+    x = noise_at(5).standard_normal(c.pi.size * (1 + c.learn_alpha)) * 0.3
     return c, x, tasks
 
 
@@ -100,7 +102,7 @@ def test_divergence_counts_the_steps_of_an_episode_alone():
     kl = [
         np.mean(
             [
-                c.network.kl(x, x + 0.1, D.obs[i, k, t])
+                c.pi.kl(x, x + 0.1, D.obs[i, k, t])
                 for k, t in zip(*np.nonzero(D.mask[i]), strict=True)
             ]
         )
@@ -142,10 +144,10 @@ def fisher(c, theta, D, i):
     total, P = np.zeros((theta.size, theta.size)), theta.size
     for k, t in zip(*np.nonzero(D.mask[i]), strict=True):
         obs = D.obs[i, k, t]
-        if c.network.discrete:
-            for a in range(c.network.action_dim):
+        if c.pi.discrete:
+            for a in range(c.pi.action_dim):
                 leaf = Tensor(theta)
-                log_pi = c.network.log_prob(leaf, obs, np.array(a))
+                log_pi = c.pi.log_prob(leaf, obs, np.array(a))
                 score = grad(log_pi, leaf).data
                 total += np.exp(log_pi.data) * np.outer(score, score)
         else:
@@ -239,9 +241,7 @@ def test_trial_weighs_by_the_ratio_of_the_new_policy_to_the_old():
     new = x + 0.2 * noise_at(4).standard_normal(x.size)
     D = sampler(c, tasks, ADDRESS)(0, np.tile(x, (3, 1)))
     A = advantages(D, c.baseline, c.gamma, c.lam, c.standardise)
-    ratio = np.exp(
-        c.network.log_prob(new, D.obs, D.actions) - c.network.log_prob(x, D.obs, D.actions)
-    )
+    ratio = np.exp(c.pi.log_prob(new, D.obs, D.actions) - c.pi.log_prob(x, D.obs, D.actions))
     expected = ((ratio - 1) * A).mean((1, 2))
     assert_allclose(metarl.trial(new, c, x, tasks, ADDRESS)[0][:, 1], expected, rtol=1e-12)
 
@@ -262,7 +262,7 @@ def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
     for fomaml too.
     """
     c, x, tasks = problem(algo=algo, learn_alpha=True, inner_steps=inner_steps, outer="adam")
-    P = c.network.size
+    P = c.pi.size
     g, _ = metarl.meta_gradient(c, x, tasks, ADDRESS)
     path, episodes = lifetime(c, Tensor(np.tile(x, (3, 1))), sampler(c, tasks, ADDRESS))
     episodes = metarl.with_log_pi(c, path, episodes)
@@ -290,7 +290,7 @@ def test_gradient_of_the_step_sizes_equals_differences(algo, inner_steps):
 
 def test_learned_step_sizes_are_those_of_the_test_too():
     c, x, _ = problem(learn_alpha=True, test_tasks=3, test_episodes=4, adapt_episodes=4)
-    P = c.network.size
+    P = c.pi.size
     _, returns = metarl.meta_test(c, np.append(x[:P], np.full(P, np.log(2.0))))
     plain = replace(c, learn_alpha=False, alpha=2 * c.alpha)
     _, expected = metarl.meta_test(plain, x[:P])
@@ -302,7 +302,7 @@ def test_learned_step_sizes_are_those_of_the_test_too():
 def test_step_sizes_are_learned_along_with_theta():
     c = replace(problem(learn_alpha=True, outer="adam")[0], iterations=1)
     state = metarl.initial_state(c)
-    assert_array_equal(state["theta"][c.network.size :], 0)
+    assert_array_equal(state["theta"][c.pi.size :], 0)
     moved = next(metarl.train(c, state))["theta"] - state["theta"]
     assert (moved != 0).all()
 
@@ -334,7 +334,7 @@ def test_what_does_not_go_together_is_refused(options, words):
 
 def test_learned_step_sizes_have_a_rate_of_their_own():
     c = problem(learn_alpha=True, outer="sgd", beta=0.5, beta_alpha=2.0)[0]
-    P = c.network.size
+    P = c.pi.size
     moved = metarl.descend(c, {"theta": np.zeros(2 * P)}, np.full(2 * P, 0.1))["theta"]
     assert_allclose(moved, np.repeat([-0.05, -0.2], P))
 
@@ -349,7 +349,7 @@ def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeyp
     """
     c = Setting(algo=algo, nes=nes, policy="linear", learn_alpha=False, tasks=3, population=6)
     value = lambda x, tasks: (
-        -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.network.size))
+        -((x - tasks.sum(-1)[:, None, None]) ** 2 @ np.arange(1.0, 1 + c.pi.size))
     )
     monkeypatch.setattr(
         metarl, "fitness", lambda c, x, tasks, address: (value(x, tasks), np.zeros((len(x), 3)))
@@ -377,7 +377,7 @@ def test_a_run_is_one_strategy_that_keeps_what_it_has_learned(algo, nes, monkeyp
 def test_chunks_of_a_trained_black_box_are_of_2000_tasks():
     c, sizes = Setting(algo="nes", policy="linear"), []
     count = lambda c, theta, tasks, address: (sizes.append(len(tasks)) or tasks,)
-    in_chunks(count, c, np.zeros(c.network.size), np.zeros((4100, 2)), ADDRESS)
+    in_chunks(count, c, np.zeros(c.pi.size), np.zeros((4100, 2)), ADDRESS)
     assert sizes == [2000, 2000, 100]
 
 
@@ -422,7 +422,7 @@ def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
             R = [discounts @ D.rewards[i, k] / unit for k in range(K)]
             for k in range(K):
                 log_pi = sum(
-                    c.network.log_prob(theta.data[i], D.obs[i, k, t], D.actions[i, k, t])
+                    c.pi.log_prob(theta.data[i], D.obs[i, k, t], D.actions[i, k, t])
                     for t in range(c.family.horizon)
                     if D.mask[i, k, t]
                 )
@@ -433,9 +433,9 @@ def test_sampling_term_equals_a_loop_over_episodes(baseline, standardise, K):
 
 
 def test_first_standard_deviation():
-    assert_allclose(Setting(std=0.5).network.init(noise_at(1))[-2:], np.log(0.5))
+    assert_allclose(Setting(std=0.5).pi.init(noise_at(1))[-2:], np.log(0.5))
     assert_array_equal(
-        Setting(std=0.5).network.init(noise_at(1))[:-2], Setting().network.init(noise_at(1))[:-2]
+        Setting(std=0.5).pi.init(noise_at(1))[:-2], Setting().pi.init(noise_at(1))[:-2]
     )
-    discrete = Setting(env="bandit", std=0.5).network
+    discrete = Setting(env="bandit", std=0.5).pi
     assert_array_equal(discrete.init(noise_at(1))[-5:], 0)

@@ -96,7 +96,7 @@ def test_an_optimum_that_is_not_a_number_is_null():
 
 
 def test_names_stand_for_objects():
-    c = Setting(**SMALL | dict(env=envs.PointMass(horizon=3), policy=Setting().network))
+    c = Setting(**SMALL | dict(env=envs.PointMass(horizon=3), policy=Setting().pi))
     result = result_of(c)
     assert (result["env"], result["policy"]) == ("PointMass", "Policy")
     assert (result["config"]["env"], result["config"]["policy"]) == ("PointMass", "Policy")

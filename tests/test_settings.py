@@ -265,7 +265,7 @@ def test_own_entries_are_options_at_once(monkeypatch, capsys):
 
     def nothing(c, theta, scale, tasks, noise):
         used.add("inner")
-        D = metarl.rollout(c.family, c.network, theta, tasks, c.episodes, noise)
+        D = metarl.rollout(c.family, c.pi, theta, tasks, c.episodes, noise)
         return theta, [D]
 
     for table, name, entry in (
