@@ -39,7 +39,14 @@ EQUIVALENTS = ROOT / "tests/equivalents.json"
 TABLE = ROOT / "tests/FAULTS.md"
 BEGIN = "<!-- written by python -m tests.faults --write -->\n"
 END = "<!-- end -->"
-ALGORITHMS = ["test_metarl.py", "tests/test_outer.py", "tests/test_estimators.py"]
+ALGORITHMS = [
+    "test_metarl.py",
+    "tests/test_gradients.py",
+    "tests/test_black_boxes.py",
+    "tests/test_runs.py",
+    "tests/test_outer.py",
+    "tests/test_estimators.py",
+]
 COMMANDS = ["tests/test_settings.py", "tests/test_cli.py", "tests/test_fuzz.py", "test_metarl.py"]
 TESTS = {  # of each module, in the order in which they are tried, as far as they exist
     "autodiff.py": ["tests/test_autodiff.py"],
