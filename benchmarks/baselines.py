@@ -14,10 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
-import envs
 import metarl
 from benchmarks.common import in_columns, mean_and_half, parser, side_by_side, train
-from harness.settings import Setting
+from harness.settings import Setting, make_family
 
 GRID = (0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -76,7 +75,9 @@ def main():
     results = dict(zip(runs, side_by_side(returns_over_grid, jobs), strict=True))
 
     knobs = " or ".join(sorted({knob(c) for c in settings.values()}))
-    where = " on the training tasks themselves" if envs.make(a.env).splits_coincide else ""
+    where = ""
+    if getattr(make_family(a.env), "splits_coincide", False):
+        where = " on the training tasks themselves"
     print(f"{a.env}, seed {a.seed}: mean return after 3 steps{where}, by {knobs}")
     print(f"{'':23}{in_columns(GRID, 8)}")
     best = {}

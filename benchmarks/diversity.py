@@ -48,7 +48,7 @@ def scores(family, tasks, returns):
     """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum
     of the average task.
     """
-    still = family.horizon * family.reward(envs.distance(tasks))
+    still = family.horizon * family.reward_at(envs.distance(tasks))
     best = family.optimal_return(tasks)
     return 100 * (returns - still[:, None]) / (best - still).mean()
 

@@ -47,13 +47,14 @@ SCRIPT = Path(__file__).with_name("peers.py")
 def inputs(dtype, T=T, K=K, H=H, hidden=HIDDEN):
     """The arrays of peers.Inputs, from the seed 0."""
     rng = np.random.default_rng(0)
-    network = Policy(2, 2, hidden=hidden)
+    policy = Policy(2, 2, hidden=hidden)
     arrays = {
-        "theta": network.init(rng),
+        "theta": policy.init(rng),
         "goals": rng.uniform(-0.5, 0.5, (T, 2)),
         "noise": rng.standard_normal((2, H, T, K, 2)),
     }
-    return {name: a.astype(dtype) for name, a in arrays.items()} | {"widths": network.widths}
+    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    return arrays | {"widths": policy.network.widths}
 
 
 class Contestant:

@@ -468,7 +468,6 @@ def test_plot_of_a_family_that_tells_nothing_is_the_curve(tmp_path, capsys, figu
     assert b"optimum" not in (tmp_path / "learning.svg").read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="the command line asks for more than the contract does")
 def test_a_run_of_a_family_that_tells_nothing(tmp_path, monkeypatch, capsys, figure):
     monkeypatch.setitem(envs.FAMILIES, "pendulum", Pendulum)
     flags = [*arguments(env="pendulum"), "--out", str(tmp_path), "--plot"]

@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import envs
+from harness.settings import make_family
 from metarl import noise_at
 from policies import Policy, rollout
 
@@ -27,7 +28,7 @@ def adaptor():
 
 
 def task_env(name, dtype="float64"):
-    module, family = adaptor(), envs.make(name)
+    module, family = adaptor(), make_family(name)
     return module.TaskEnv(family, family.sample_tasks(2, noise_at(1), "test")[1].astype(dtype))
 
 
