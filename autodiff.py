@@ -9,7 +9,7 @@ How to read it, from top to bottom:
 4. `VJPS` is the whole of calculus here: one line per function and argument.
 5. `grad` walks the graph backwards and looks each step up in the table.
 6. `hvp`, a Hessian times a vector, and `check_grads`, which holds derivatives against differences.
-7. What only makes it faster.
+7. What only makes it faster; at its end a setting of the memory allocator, made at import.
 
 The table is written in the operations of this module: given arrays it computes, given Tensors it
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
@@ -17,6 +17,7 @@ MAML's second-order term needs no second mechanism (Griewank & Walther 2008, cha
 A graph holds no reference to itself and nothing is stored on the inputs: it is freed as soon as it
 is let go.
 
+In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
 `max` share the adjoint equally among ties; `clip` has slope 1 at its bounds.
 """
@@ -161,7 +162,9 @@ def matmul(a, b):
     a = _array_or_tensor(a)
     b = _array_or_tensor(b)
     summed_in_a = a.shape[-1:]
-    summed_in_b = b.shape[-2:-1] or b.shape  # a vector has only one axis
+    summed_in_b = b.shape[-2:-1]
+    if b.ndim == 1:
+        summed_in_b = b.shape
     if summed_in_a != summed_in_b:
         raise ValueError(f"matmul of {a.shape} and {b.shape}: the axis to sum over has two lengths")
     # A vector is a matrix with one row or one column, which is taken away again.
@@ -213,10 +216,10 @@ def _affine(x, w, b):
 
 def _tanh_slope(g, y):
     """g * (1 - y * y) in one new array: the adjoint of x where y = tanh(x)."""
-    out = np.empty_like(y)
-    np.multiply(y, y, out)
-    np.subtract(1, out, out)
-    return np.multiply(g, out, out)
+    slope = np.empty_like(y)
+    np.multiply(y, y, out=slope)
+    np.subtract(1, slope, out=slope)
+    return np.multiply(g, slope, out=slope)
 
 
 def _sum(x, axis, keepdims):
@@ -270,7 +273,7 @@ def _larger_vjp(g, a, b):
 def _base_vjp(g, x, y):
     """g * y * x**(y - 1).
 
-    At x = 0 and a constant y = 0 that would be 0 * 0**-1 = NaN: there the exponent is left at 0.
+    At x = 0 and a constant y = 0 that would be 0 * 0**-1 = NaN: there the exponent is 0, not -1.
     """
     exponent = y - 1
     if not isinstance(y, Tensor):
@@ -358,6 +361,7 @@ VJPS = {
     _affine:        (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
                      lambda g, out, x, w, b: apply(_transposed_matmul, x, g),
                      lambda g, out, x, w, b: g),
+    # x^T g as one function: no transpose is recorded, nor its adjoint.
     _transposed_matmul: (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
                          lambda g, out, x, y: matmul(x, g)),
     # Reductions: every element that went into a sum gets its adjoint.
@@ -500,9 +504,9 @@ def _as_tensor(adjoint, x):
 
 
 def hvp(f, x, v):
-    """The product of the Hessian of the scalar function f at x with the vector v, not the Hessian.
+    """The product of the Hessian of the scalar function f at x with the vector v.
 
-    It is the gradient of the number grad f . v, with v held constant.
+    The Hessian is never formed: it is the gradient of the number grad f . v, with v held constant.
     For an array x an array; for a Tensor x a Tensor, which can be differentiated again.
     """
     if isinstance(x, Tensor):

@@ -8,7 +8,7 @@ The contract. A family is any object that has
     obs_dim, action_dim, discrete, horizon   what a policy and a rollout need to know
     task_dim                                 D, the numbers of a task
     sample_tasks(n, rng, split)              -> (n, D), split "train" or "test": no task in both
-    reset(tasks, shape, rng)                 -> state of `shape` episodes
+    reset(tasks, shape, rng)                 -> state of `shape` episodes, shape (T, K) in a rollout
     observe(state)                           -> (..., obs_dim)
     step(state, action, tasks, rng)          -> state, reward (...), done (...)
 
@@ -16,12 +16,15 @@ and, where it can,
 
     optimal_return(tasks)    -> (...), the mean return of the best policy that knows the task
     splits_coincide          True where training and test tasks are the same by definition
+                             (absent: False)
     goals(tasks)             -> (..., 2), for pictures of families whose observation is a position
     means(tasks)             -> (..., arms), for pictures of bandits
 
 `done` ends an episode before the horizon; what comes after is for the rollout to mask. States,
 rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
 `discrete`, integers (...) below action_dim.
+In `reset` and `step` rng draws by random(shape) and standard_normal(shape) alone, with the episodes
+as first axes: black boxes put in its place a generator that serves several members at once.
 
 How to read it: `checkerboard`, which keeps training and test tasks apart; the point masses; the
 bandits; and the table of all of them, FAMILIES.
@@ -89,7 +92,7 @@ def distance(offset):
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
-    Action 1 moves by 0.1, at most 0.1 per axis and step. Unless a family says otherwise, the task
+    An action of size 1 moves by 0.1, which is the most per axis and step. Unless a family says otherwise, the task
     is the goal, the reward minus the distance to it after the move, and an episode ends with the
     horizon.
     """
@@ -179,7 +182,7 @@ class PointMass(Point):
 
 @dataclass(frozen=True)
 class SparsePointMass(Point):
-    """1 - distance within 0.2 of the goal, else 0. Goals: uniform on the unit half-circle, y >= 0.
+    """Reward 1 - d for a distance d < 0.2, else 0. Goals: uniform on the unit half-circle, y >= 0.
 
     The horizon of 50 steps of 0.1 is enough to walk to the circle and along all of its arc:
     1 + pi < 5.
@@ -208,10 +211,10 @@ class FourCorners(Point):
     splits_coincide = True
 
     def sample_tasks(self, n, rng, split="train"):
-        """Goals (n, 2), each corner as often as the others, or once more."""
+        """Goals (n, 2): the four corners in turn, from a random one on, and shuffled."""
         check_sample(n, split)
         order = rng.permutation(n)
-        first = rng.integers(4)  # the corners that come once more begin with this one
+        first = rng.integers(4)
         corners = np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])
         return corners[(order + first) % 4]
 

@@ -4,8 +4,8 @@ Each one keeps a normal distribution over x, and repeats three steps ("ask and t
     x = strategy.ask()              sample a population, one point a row                (popsize, n)
     f = [fitness(p) for p in x]     evaluate it, smaller is better                      (popsize,)
     strategy.tell(x, f)             use the fitness to move the distribution
-`tell` accepts points that were never asked for; `state()` rebuilds a strategy after any generation,
-bit for bit.
+`tell` accepts points that were never asked for. `restore(state())` rebuilds a strategy after any
+generation, bit for bit, but for its generator of noise.
 
 How to read it, from top to bottom:
     Strategy    what they share: arguments, the best point, saving
@@ -20,6 +20,7 @@ How to read it, from top to bottom:
     mean              (n,)              theta, mu, m      mean of the distribution
     sigma             scalar or (n,)    sigma             step size, a standard deviation
     popsize           integer           n, lambda         points per generation
+    n                 integer           d, n              dimension; in papers on ES the population
     eps, s, z         (popsize, n)      epsilon, s, z     standard normal noise of each point
     u, w              (popsize,)        u, w              utility or weight of each rank, best first
 """
@@ -150,8 +151,9 @@ class OpenAIES(Strategy):
     popsize         even: rows i and i + popsize/2 of `ask` are an antithetic pair (Sec. 2.1)
     sigma0          stays as it is
     fitness         "ranks" (centred, -1/2 to 1/2), "standardised" or "raw" (pairs cancel the mean)
-    optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; under equal fitness it goes on)
-    lr              learning rate; sigma0^2 unless given: under "ranks" a fraction of sigma
+    optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; its moments go on moving the
+                    mean where all fitness is equal)
+    lr              learning rate; sigma0^2 unless given: with ranks a step is a fraction of sigma
     weight_decay    the gradient of weight_decay/2 |mean|^2 is added
     """
 
@@ -317,7 +319,7 @@ class CMAES(Strategy):
     """Covariance matrix adaptation: N(mean, sigma^2 C), C = B D^2 B^T (Hansen's tutorial).
 
     diagonal    sep-CMA-ES (Ros & Hansen 2008): C and D (n,), no B; c_1 and c_mu (n + 2)/3 times as
-                large. Where the two differ is in the last four methods.
+                large. The arithmetic in which the two differ stands in the last four methods.
     """
 
     def __init__(self, x0, sigma0, popsize=None, rng=None, diagonal=False):
@@ -326,7 +328,8 @@ class CMAES(Strategy):
         self.diagonal = diagonal
         self.choose_parameters()
         self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
-        # Generations for which the factors B and D of C serve: App. C, l.80.
+        # The factors B and D of C serve for so many generations: App. C, l.80, which counts
+        # evaluations, factorises when popsize / (c_1 + c_mu) / n / 10 of them are over.
         self.gap = int(np.ceil(1 / (10 * n * (self.c_1 + self.c_mu))))
 
         self.p_sigma = np.zeros(n)
@@ -405,9 +408,10 @@ class CMAES(Strategy):
     def adapt_covariance(self, y, z, y_w):
         """C grows along the path of the mean and along good steps, and shrinks along bad ones."""
         n = self.n
-        # h_sigma stalls the path p_c while p_sigma is long: sigma is too small then, and C would
-        # grow in its place. The root is what p_sigma lacks in length in the first generations; t
-        # counts this one already: it is the tutorial's g + 1.
+        # h_sigma = 0 stalls the path p_c while p_sigma is long: sigma is too small, and C would
+        # grow in its place. What C loses is made up below. The root is what p_sigma lacks in
+        # length in the first generations; t counts this one already (`told`), as g + 1 does in the
+        # tutorial.
         length = np.sqrt(self.p_sigma @ self.p_sigma)
         length = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.t))
         is_short = length < (1.4 + 2 / (n + 1)) * self.chi_n  # (eq. 45)
@@ -421,7 +425,7 @@ class CMAES(Strategy):
         # c_1 p_c p_c^T and c_mu sum_i w_o_i y_i y_i^T: each is given by its weights and its rows.
         rank_one = ([self.c_1], [self.p_c])  # (eq. 47)
         rank_mu = (self.c_mu * w_o, y)  # (eq. 47)
-        made_up = self.c_1 * (1 - h_sigma) * self.c_c * (2 - self.c_c)  # for a path that stalls
+        made_up = self.c_1 * (1 - h_sigma) * self.c_c * (2 - self.c_c)  # where the path stalls
         keep = 1 + made_up - self.c_1 - self.c_mu * self.w.sum()  # (eq. 47)
         self.C = keep * self.C + self.outer_products(rank_one, rank_mu)  # (eq. 47)
         if self.t % self.gap == 0:

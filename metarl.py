@@ -16,7 +16,7 @@ How to read it, from top to bottom:
     theta, phi     theta, phi        (P,)           meta-parameters (phi in Reptile)
     theta'_i       path[-1]          (T, P)         parameters adapted to task i
     alpha, beta    c.alpha, c.beta   scalar         inner and outer step size
-    x              x                 (P,) or (2P,)  theta and, if learned, the log inner step sizes
+    x              x                 (P,) or (2P,)  theta and, if learned, log factors on the steps
     epsilon        c.epsilon         scalar         Reptile's outer step
     D, D'          D, D_prime        Trajectories   episodes before and after adaptation
     T, K, H, P                                      tasks, episodes per task, horizon, parameters
@@ -46,7 +46,7 @@ from policies import Common, rollout, sampling_term, surrogate
 # --- Noise ---
 # Noise is addressed, not consumed: the same address gives the same noise, so that every step can be
 # repeated, resumed, or computed elsewhere with the same result. An address is a sequence of numbers
-# that begins with the seed of the run. These are all that there are:
+# that begins with the seed of the run. These are all that a run uses:
 #
 #     (seed, INIT)                          the first theta
 #     (seed, TRAIN, t, TASKS)               the tasks of iteration t
@@ -58,8 +58,8 @@ from policies import Common, rollout, sampling_term, surrogate
 #     (seed, TEST, PICTURES, k)             adaptation step k of the tasks that are drawn; for
 #                                           k = test_steps, the episode in the picture
 #
-# t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i is the number
-# of the first task of the chunk.
+# t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i = 0, 5, ... is
+# the number of the first task of the chunk.
 
 INIT = 0
 TRAIN = 1
@@ -79,8 +79,8 @@ def noise_at(seed, *address):
 
 # --- Chunks of tasks ---
 
-CHUNK = 5  # tasks whose graphs are held at once, whatever the number of workers
-ROWS = 2000  # members times tasks that are rolled out at once where there is no graph
+CHUNK = 5  # tasks in a chunk where gradients need a graph, which takes memory
+ROWS = 2000  # members times tasks in a chunk of the inner loops es and hc, which need none
 
 
 def in_chunks(f, c, x, tasks, address, map=map):
@@ -140,7 +140,7 @@ def adapt(c, x, sample, create_graph=False, steps=None):
         g = grad(loss, theta, create_graph=create_graph)  # MAML l.6, Reptile l.4
         if c.inner_optimizer == "adam":
             g, m, v = adam(g, m, v, k + 1)
-        alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay
+        alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay  # shorter once, not ever shorter
         theta = theta - alpha * scale * g  # MAML l.7, Reptile l.4
         path.append(theta)
         episodes.append(D)
@@ -181,13 +181,14 @@ def adam(g, m, v, t):
 
 
 def meta_loss(c, x, sample):
-    """(T,): the loss of each task after adaptation, as a function of x before it; and all episodes.
+    """(T,): the loss of each task after adaptation, as a function of x before it; and the episodes.
 
-    Those are the Trajectories of the inner steps and, last, D'. Two objectives can be meant. J^I is
-    the return after steps along the true gradient: the chain rule through theta', exact with dice
-    and infinitely many episodes. J^II_K is the expected return after steps on K sampled episodes;
-    these too depend on theta, and `sampling_term` adds what that contributes: with log-prob,
-    exactly (E-MAML, Stadie et al. 2018).
+    The episodes are the Trajectories of the inner steps and, last, D'.
+    Its gradient is the chain rule through theta'. What it estimates depends on how one looks at the
+    inner step. If that stands for a step along the true gradient, the objective is the return after
+    it: docs/estimators.md calls it J^I. But the step is along a gradient from K sampled episodes,
+    and theta also decides which. The expected return after such steps is J^II, and `sampling_term`
+    adds what the chain rule leaves out (E-MAML, Stadie et al. 2018).
     """
     # This is what sets MAML apart from first-order MAML, and all that does. If the inner gradients
     # are recorded, theta' = theta - alpha g is differentiated with g as a function of theta. If
@@ -221,13 +222,15 @@ def log_of(episodes):
 
 
 # --- The outer loops ---
+# Their argument in_chunks is the function above, as it is or with workers (harness/workers.py).
 
 
 def maml(c, state, address, in_chunks):
     """One iteration of MAML for RL (Finn et al. 2017, Algorithm 3), with the mean over tasks.
 
-    Also of fomaml, its first-order form (section 5.2); of emaml; and of joint, which has no inner
-    steps: the policy gradient of one policy for all tasks.
+    Also of fomaml, its first-order form (section 5.2), and of emaml: they differ in `meta_loss`, by
+    their estimator and the sampling term. And of joint, which has no inner steps: then it is the
+    policy gradient of one policy for all tasks.
     """
     theta = state["theta"]
     tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # MAML l.3
@@ -243,7 +246,7 @@ def descend(c, state, g):
     """One step of the outer optimiser against the gradient g, scaled down to length c.max_norm."""
     norm = np.sqrt((g * g).sum())
     if norm > 0:
-        g = g * np.minimum(1, c.max_norm / norm)
+        g = g * np.minimum(1, c.max_norm / norm)  # NumPy's minimum keeps the dtype
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = state | {"m": m, "v": v}
@@ -263,22 +266,26 @@ def reptile(c, state, address, in_chunks):
 
 
 def reptile_adapt(c, phi, tasks, address):
-    """phi_k (T, P), the end of k inner steps in each task, and the log (T, 3)."""
+    """phi_k (T, P), the end of k inner steps in each task, and the log (T, 3).
+
+    No episodes are taken with phi_k itself: the last that are logged are those of the last step.
+    """
     x = Tensor(np.tile(phi, (len(tasks), 1)))
     path, episodes = adapt(c, x, sampler(c, tasks, address))
     return [path[-1].data, log_of(episodes)]
 
 
 def with_log(state, log):
-    """The state with the returns and environment steps of an iteration, from its logs (T, 3)."""
+    """The state with the mean returns and the environment steps of an iteration's log (T, 3)."""
     pre, post, _ = log.mean(0)
     env_steps = state["env_steps"] + log[:, 2].sum()
     return state | {"pre": pre, "post": post, "env_steps": env_steps}
 
 
 # --- Black boxes: the return after adaptation takes the place of the loss ---
-# An inner loop is a function of theta (rows, P), the scale of each parameter's step, the task of
-# each row and a generator. It returns theta after one adaptation and the Trajectories it took.
+# The inner loop U of a black box is c.inner_steps times one of these functions. They take theta
+# (rows, P), a factor on the step of each parameter, the task of each row and a generator, and
+# return theta after the step and the Trajectories that it took.
 
 
 def hill_climb(c, theta, scale, tasks, rng):
@@ -303,7 +310,8 @@ def hill_climb(c, theta, scale, tasks, rng):
 def es_gradient(c, theta, scale, tasks, rng):
     """es: a step along an ES gradient from K / 2 antithetic pairs of queries.
 
-    Returns are divided by their standard deviation over all queries, by n.
+    Returns are divided by their standard deviation over all queries (with the divisor n); the 1 /
+    sigma of an ES gradient is left to alpha.
     """
     g = 0
     episodes = []
@@ -320,7 +328,10 @@ def es_gradient(c, theta, scale, tasks, rng):
 
 
 def policy_gradient(c, theta, scale, tasks, rng):
-    """pg: the inner step of MAML on K episodes."""
+    """pg: a step of policy gradient on K episodes, always of length alpha.
+
+    For black boxes only: MAML and Reptile take theirs in `adapt`.
+    """
     D = rollout(c.family, c.pi, theta, tasks, c.episodes, rng)
     leaf = Tensor(theta)
     g = grad(ad.sum(surrogate(c, leaf, D)), leaf).data
@@ -331,9 +342,9 @@ INNER_LOOPS = {"pg": policy_gradient, "es": es_gradient, "hc": hill_climb}
 
 
 def fitness(c, x, tasks, address):
-    """v = f^T(U(x, T)) of n members on each of T tasks: (T, n), and the log (T, 3).
+    """v = f(U(x, task)), the return after adaptation, of n members on each of T tasks: (T, n).
 
-    x: (T, n, P or 2P). All members of a task are judged under the same noise.
+    And the log (T, 3). x: (T, n, P or 2P). All members of a task are judged under the same noise.
     """
     T, n, size = x.shape
     theta, scale = unpack(c, x.reshape(T * n, size).astype(c.dtype))
@@ -354,8 +365,8 @@ def fitness(c, x, tasks, address):
 def es_maml(c, state, address, in_chunks):
     """One iteration of zero-order ES-MAML (Song et al. 2020, Algorithm 2) from antithetic pairs.
 
-    n = c.population counts both members of a pair, which share a task. With c.fitness "raw" and SGD
-    to the letter; else ranks and Adam take the place of values and step size.
+    n = c.population counts both members of a pair, which share a task. Fitness "raw" and outer
+    "sgd" follow the paper to the letter; the defaults are ranks and Adam.
     """
     strategy = strategy_of(c, state, noise_at(*address, ASK))
     x = strategy.ask()  # ES-MAML l.2
@@ -383,14 +394,15 @@ def evolve(c, state, address, in_chunks):
 
 
 NES = {"snes": es.SNES, "xnes": es.XNES}
+FULL_COVARIANCE = 500  # parameters; for more CMA-ES adapts the diagonal only
 
 
 def strategy_of(c, state, rng):
     """The evolution strategy of the algorithm, where the last iteration left it.
 
     The state of a run holds what describes the strategy's distribution, its mean as theta, and the
-    number t of iterations done. What else a strategy remembers (its best point, its history) is of
-    no use here, as each generation has other tasks: that is as in a new strategy.
+    number t of iterations done. What else a strategy remembers, its best point and its history, is
+    not kept: each generation has other tasks, so that their fitness cannot be compared.
     """
     theta = state["theta"]
     if c.algo == "es-maml":
@@ -400,7 +412,7 @@ def strategy_of(c, state, rng):
     elif c.algo == "nes":
         strategy = NES[c.nes](theta, c.sigma, c.population, rng)
     else:
-        diagonal = theta.size > 500
+        diagonal = theta.size > FULL_COVARIANCE
         strategy = es.CMAES(theta, c.sigma, c.population, rng, diagonal=diagonal)
     entries = strategy.state()
     for name in ("t", *strategy.MOVING):
@@ -418,7 +430,7 @@ def with_distribution(state, strategy):
 
 # --- A run ---
 
-GRADIENTS = ("maml", "fomaml", "emaml", "joint")  # learn by gradients of the meta-loss
+GRADIENTS = ("maml", "fomaml", "emaml", "joint")  # learn by the gradient of `meta_loss`
 BLACK_BOXES = ("es-maml", "nes", "cma-es")  # learn from the return after adaptation alone
 ALGORITHMS = {
     "maml": maml,
@@ -437,7 +449,8 @@ def initial_state(c):
 
     theta (P,), with learned step sizes (2P,); Adam's moments m, v or the shape of the strategy's
     distribution, if there are any; t, the number of iterations done; env_steps, taken so far; pre
-    and post, the mean return in the first and last episodes of the latest iteration.
+    and post, the mean return in the first and in the last episodes of the latest iteration, before
+    and after adaptation (Reptile: before its last step).
     """
     theta = c.pi.init(noise_at(c.seed, INIT))  # MAML l.1, Reptile l.1
     if c.learn_alpha:
@@ -543,7 +556,7 @@ def trpo(c, x, g, tasks, address, in_chunks):
 
 
 def fisher_product(v, c, x, tasks, address):
-    """[(T, P)]: J^T F' J v for each task: the Hessian at x of the divergence, times v.
+    """[(T, P or 2P)]: J^T F' J v for each task: the Hessian at x of the divergence, times v.
 
     J is the derivative of theta' by x; F' the Hessian of the divergence by theta', where it is at
     its minimum 0, so that no second derivative of theta' comes in.
@@ -553,8 +566,8 @@ def fisher_product(v, c, x, tasks, address):
     path, _ = adapt(c, x, sample, create_graph=c.estimator != "first-order")
     theta_prime = path[-1]
     D_prime = sample(c.inner_steps, theta_prime.data)
-    # J v out of backward passes alone: J^T u is linear in u, so v . J^T u = (J v) . u has the
-    # derivative J v by u, wherever u is.
+    # A backward pass gives J^T u for any u. It is linear in u, so the number v . J^T u = (J v) . u
+    # has the gradient J v by u: a second backward pass, this time by u, whatever its value.
     u = Tensor(np.zeros(theta_prime.shape, x.dtype))
     JT_u = grad(theta_prime, x, u, create_graph=True)
     J_v = grad(ad.sum(JT_u * v), u).data
@@ -570,9 +583,10 @@ def mean_kl(c, theta, other, D):
 
 
 def trial(new, c, x, tasks, address):
-    """[(T, 2)]: the divergence of `new` (P or 2P,) from x after adaptation, and its gain in loss.
+    """[(T, 2)]: the divergence of `new` (P or 2P,) from x after adaptation; how much less its loss.
 
-    Both adapt on, and are judged by, the episodes of x.
+    Both adapt on, and are judged by, the episodes of x. The loss is that of TRPO: the ratio of the
+    two policies times the advantages, which is the surrogate called lvc.
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     new = Tensor(np.tile(new, (len(tasks), 1)))

@@ -28,7 +28,7 @@ import autodiff as ad
 
 # --- The network and the policy ---
 
-# In the memory of their argument: that is the output of an affine layer, which nothing else needs.
+# They overwrite their argument, the output of an affine layer, which nothing else needs.
 ACTIVATIONS = {"tanh": ad.tanh_, "relu": ad.relu_}
 
 
@@ -74,10 +74,10 @@ class Network:
         layers = []
         start = 0
         for i, o in pairwise(self.widths):
-            biases = start + i * o
-            end = biases + o
-            w = theta[..., start:biases].reshape(*batch, i, o)
-            b = theta[..., biases:end].reshape(*batch, 1, o)
+            middle = start + i * o
+            end = middle + o
+            w = theta[..., start:middle].reshape(*batch, i, o)
+            b = theta[..., middle:end].reshape(*batch, 1, o)
             layers.append((w, b))
             start = end
         return layers
@@ -239,7 +239,8 @@ class Trajectories(NamedTuple):
 def rollout(env, policy, theta, tasks, K, rng, keep=True):
     """K episodes in each task, acting by theta (P,) or (T, P): Trajectories.
 
-    keep: with observations and actions; else they are None, where only the return is asked for.
+    keep: store observations and actions too. Without, they are None, which saves time where only
+    returns count.
     """
     tasks = tasks[:, None]  # (T, 1, D): they broadcast over the episodes
     state = env.reset(tasks, (len(tasks), K), rng)
@@ -307,7 +308,10 @@ def no_baseline(D, returns):
 
 
 def time_baseline(D, returns):
-    """The mean return-to-go at each time step over the task's episodes that still run. (T, 1, H)"""
+    """The mean return-to-go at each time step over the task's episodes that still run. (T, 1, H)
+
+    The episode itself is among them, which makes its gradient shorter by 1 / K.
+    """
     running = D.mask.sum(1, keepdims=True)
     running = np.maximum(running, 1).astype(returns.dtype)  # the mean of none is 0
     return (returns * D.mask).sum(1, keepdims=True) / running
@@ -337,7 +341,7 @@ BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseli
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
-    """Generalised advantage estimates of each step (T, K, H), 0 where the mask is.
+    """Generalised advantage estimates of each step (T, K, H), 0 after the end of an episode.
 
     Schulman et al. 2016, equation 16: the sum over l of (gamma lam)^l delta_{t+l}. With lam = 1
     they are the returns-to-go minus the baseline.
@@ -371,12 +375,12 @@ def moments(A, mask):
 #     r_t = log pi(a_t|s_t) - log pi_old(a_t|s_t)    (T, K, H).
 # pi_old is a constant, as a rule pi itself. Then r is 0, but its derivatives are those of log pi.
 # So all estimators have the same gradient, the policy gradient. Their second derivatives differ:
-# these are what a meta-gradient sees of the inner step. With s_t = grad log pi_t and
-# S_t = s_0 + ... + s_t,
+# these are what a meta-gradient sees of the inner step. With the score g_t = grad log pi_t, the sum
+# G_t = g_0 + ... + g_t and the Hessian H_t of log pi_t, they are
 #
-#     log-prob   H_t                                where H_t is the Hessian of log pi_t
-#     lvc        H_t + s_t s_t'
-#     dice       H_t + S_t S_t' - S_{t-1} S_{t-1}'
+#     log-prob   H_t
+#     lvc        H_t + g_t g_t^T
+#     dice       H_t + G_t G_t^T - G_{t-1} G_{t-1}^T
 #
 # What is wanted is the derivative of an expectation, in which theta also decides how probable the
 # episode is: that is where the products of scores come from.
@@ -388,7 +392,10 @@ def log_ratio(r):
 
 
 def likelihood_ratio(r):
-    """A ratio for each step: biased where actions decide on later states (Rothfuss et al. 2019)."""
+    """Low-variance curvature (Rothfuss et al. 2019): pi / pi_old, a ratio for each step.
+
+    Biased where actions decide on later states.
+    """
     return ad.exp(r)
 
 
@@ -404,16 +411,19 @@ def dice(r):
     return ad.exp(so_far) - ad.exp(before)
 
 
+# An entry of your own is an --estimator at once. Two places know estimators by name: `meta_loss` in
+# metarl.py does not record the inner gradients for "first-order", so that what stands here does not
+# matter; and harness/settings.py allows `sampling_term` with "first-order" and "log-prob" alone.
 ESTIMATORS = {
-    "first-order": log_ratio,  # `adapt` does not record its gradients: they are constants
+    "first-order": log_ratio,
     "log-prob": log_ratio,
     "lvc": likelihood_ratio,
     "dice": dice,
 }
 
 
-def weights(c, D):
-    """The advantages over K H (T, K, H): a mean over episodes and time.
+def weighted_advantages(c, D):
+    """The advantages divided by K H (T, K, H), so that a sum is a mean over episodes and time.
 
     Steps after the end of an episode count as zeros.
     """
@@ -426,27 +436,28 @@ def surrogate(c, theta, D, estimator="log-prob"):
     """(T,): the loss of each task whose gradient is minus the policy gradient.
 
     A mean over episodes and time steps. theta: Tensor (T, P). Its Hessian is what the estimator
-    says: an estimate of that of minus J, the expected return, only for dice.
+    says: an estimate of that of minus J, the expected return, only for dice. Where no second
+    derivative is taken, all estimators are the same.
     """
     log_pi = c.pi.log_prob(theta, D.obs, D.actions)
     log_pi_old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
     ratio = ESTIMATORS[estimator](log_pi - log_pi_old)
-    return -ad.sum(ratio * weights(c, D), (1, 2))
+    return -ad.sum(ratio * weighted_advantages(c, D), (1, 2))
 
 
 def sampling_term(c, path, episodes):
-    """(T,): the loss whose gradient is minus (J(theta') - b_n) sum_n grad log pi(tau_n).
+    """(T,): the loss whose gradient is minus sum_n (J(theta') - b_n) grad log pi(tau_n).
 
     theta decides where the inner steps lead from given episodes tau_n; it also decides which
     episodes they take. This is the second part (E-MAML, Stadie et al. 2018): episodes after which
     the adapted policy does well are made more probable.
     tau_n: all episodes of the inner steps. J(theta'): the mean return of the episodes D' after
-    them. b_n, if there is a baseline: the mean return of the *other* episodes of the same step.
-    Any b_n that tau_n has no influence on leaves the expectation as it is, since the expected score
-    is 0; the return of tau_n itself would not.
+    them. b_n, if there is a baseline: the mean return of the *other* episodes of the same step (0
+    if there is no other). Any b_n that tau_n has no influence on leaves the expectation as it is,
+    since the expected score is 0; the return of tau_n itself would not.
     """
     *inner, D_prime = episodes
-    unit = unit_of_weights(c, D_prime)
+    unit = unit_of_surrogate(c, D_prime)
 
     def returns(D):  # (T, K), discounted, in the units of the surrogate
         return returns_to_go(D.rewards, c.gamma)[..., 0] / unit
@@ -465,8 +476,8 @@ def sampling_term(c, path, episodes):
     return loss
 
 
-def unit_of_weights(c, D):
-    """(T, 1) or a number: the return that counts 1 in `weights`."""
+def unit_of_surrogate(c, D):
+    """(T, 1) or a number: what returns are divided by to be in the unit of the surrogate."""
     H = D.rewards.shape[2]
     if not c.standardise:
         return H
