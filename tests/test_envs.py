@@ -443,11 +443,9 @@ def test_rollout_equals_a_loop_over_episodes():
     """Each episode stepped alone with the same noise;
     after its end rewards are 0 and the mask is False.
     """
-    env, policy, tasks = (
-        PointMass(horizon=15, radius=0.1),
-        Policy(2, 2, hidden=(4,)),
-        0.4 * goals(3),
-    )
+    env = PointMass(horizon=15, radius=0.1)
+    policy = Policy(2, 2, hidden=(4,))
+    tasks = 0.4 * goals(3)
     thetas = np.stack([policy.init(noise_at(9, i)) for i in range(3)])
     D = rollout(env, policy, thetas, tasks, 5, noise_at(10))
     noise = noise_at(10)
