@@ -32,7 +32,7 @@ def test_jobs_side_by_side_keep_their_order():
 
 
 def test_means_with_their_intervals():
-    """Of 1, 2, 3: standard error 1 / sqrt(3), and 4.3027 is the 97.5 % point of t with 2 degrees."""
+    """Of 1, 2, 3: the standard error is 1 / sqrt(3), the 97.5 % point of Student's t 4.3027."""
     samples = np.array([1.0, 2.0, 3.0])
     mean, half = common.mean_and_half(samples)
     assert (mean, half) == pytest.approx((2, 4.302652729911275 / np.sqrt(3)))
