@@ -92,9 +92,9 @@ def distance(offset):
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
-    An action of size 1 moves by 0.1, which is the most per axis and step. Unless a family says otherwise, the task
-    is the goal, the reward minus the distance to it after the move, and an episode ends with the
-    horizon.
+    An action of size 1 moves by 0.1, which is the most per axis and step. Unless a family says
+    otherwise, the task is the goal, the reward minus the distance to it after the move, and an
+    episode ends with the horizon.
     """
 
     obs_dim = 2

@@ -154,7 +154,8 @@ def lifetime(c, x, pulls, tasks, rng):
     Returns log pi(a_t) and r_t, each (T, pulls), and theta (T, P) before each pull.
     """
     P = c.pi.size
-    theta, v = x[:, :P], 0
+    theta = x[:, :P]
+    v = 0
     win, lose, win_u, lose_u, mu = (x[:, i : i + 1] for i in range(P, P + len(RULE)))
     differentiable = isinstance(x, Tensor)
     steps = []

@@ -77,14 +77,17 @@ def growth(dtype, rounds, map):
     changes = [{}, *({name: 2 * value} for name, value in BASE.items())]
     options = [{**BASE, **change, "dtype": dtype} for change in changes]
     times = take_turns([meta_gradient(setting(**o), map) for o in options], rounds)
-    head = f"{'meta-gradient, ' + dtype:28}{'seconds':>10}{'growth':>8}{'CPU s':>10}{'growth':>8}"
-    print(f"\n{head}{'MB':>7}")
+    title = f"meta-gradient, {dtype}"
+    head = f"{title:28}{'seconds':>10}{'growth':>8}"
+    print(f"\n{head}{'CPU s':>10}{'growth':>8}{'MB':>7}")
     for change, o, row in zip(changes, options, times, strict=True):
         name = ", ".join(f"{k} {v}" for k, v in change.items()) or "base"
-        (wall, cpu), (wall_growth, cpu_growth) = row, row / times[0]
+        wall, cpu = row
+        wall_growth, cpu_growth = row / times[0]
         memory = in_a_process(peak_memory, o) or float("nan")
-        line = f"{name:28}{wall:10.4f}{wall_growth:8.2f}{cpu:10.4f}{cpu_growth:8.2f}"
-        print(f"{line}{memory:7.0f}")
+        line = f"{name:28}{wall:10.4f}{wall_growth:8.2f}"
+        line += f"{cpu:10.4f}{cpu_growth:8.2f}{memory:7.0f}"
+        print(line)
     (T, T_cpu), (K, K_cpu) = times[1:3] / times[0]
     print(
         f"twice the tasks {T:.2f} ({T_cpu:.2f} of CPU), "
@@ -124,7 +127,8 @@ def cost(dtype, rounds):
         "meta-gradient, sampled": of_both,
     }
     times = dict(zip(parts, take_turns(parts.values(), 2 * rounds)[:, 1], strict=True))
-    print(f"\n{f'of {len(tasks)} tasks, {dtype}':28}{'CPU s':>10}")
+    title = f"of {len(tasks)} tasks, {dtype}"
+    print(f"\n{title:28}{'CPU s':>10}")
     for name, value in times.items():
         print(f"{name:28}{value:10.4f}")
     before, after, inner, outer, full = times.values()
@@ -151,11 +155,13 @@ def population(dtype, rounds, map):
     for n in sizes:
         members = np.tile(theta, (n, 1))
         tasks = metarl.sample_tasks(c, n, metarl.noise_at(0))
-        functions.append(partial(returns, c, members, tasks, (0,)))
-        functions.append(partial(metarl.in_chunks, returns, c, members, tasks, (0,), map=map))
+        at_once = partial(returns, c, members, tasks, (0,))
+        chunks = partial(metarl.in_chunks, returns, c, members, tasks, (0,), map=map)
+        functions += [at_once, chunks]
     times = take_turns(functions, rounds)[:, 0].reshape(-1, 2)
     rates = np.array(sizes)[:, None] * c.family.horizon / times / 1e6
-    head = f"{'linear policies, ' + dtype:28}{'at once':>10}{'chunks by processes':>20}"
+    title = f"linear policies, {dtype}"
+    head = f"{title:28}{'at once':>10}{'chunks by processes':>20}"
     print(f"\n{head}   million environment steps per second")
     for n, (once, chunks) in zip(sizes, rates, strict=True):
         print(f"{n:<28}{once:10.1f}{chunks:20.1f}")

@@ -30,16 +30,16 @@ import autodiff as ad
 from autodiff import Tensor, grad
 from benchmarks.common import parser
 from metarl import adam
-from policies import Policy
+from policies import Network
 
-NETWORK = Policy(1, 1, hidden=(40, 40), activation="relu")  # its mean is the regressor
+NETWORK = Network(1, 1, hidden=(40, 40), activation="relu")
 P = NETWORK.size  # how many parameters it has, in one flat vector
 TASKS = 25  # T, in each iteration
 SHOTS = 5  # points to adapt to
 QUERIES = 15  # points to be judged on
 ALPHA = 0.01
 BETA = 0.003  # at first; it falls to 0 over the second half of training
-PUBLISHED = {"MAML": "0.67 / 0.38 / 0.35"}
+PUBLISHED = {"MAML": "0.67 / 0.38 / 0.35"}  # after 1, 5 and 10 steps
 
 
 # --- Tasks ---
@@ -59,7 +59,7 @@ def points(wave, n, rng):
 # --- The inner loop: from theta to theta' ---
 def loss(theta, x, y):
     """(T,): L, the mean squared error of each task. theta (T, P), x and y (T, n, 1)."""
-    error = NETWORK.mode(theta, x) - y
+    error = NETWORK.apply(theta, x) - y
     return ad.mean(error**2, (1, 2))
 
 
@@ -85,8 +85,8 @@ def for_each_task(theta):
 def loss_after_adaptation(theta, alpha, wave, rng):
     """(T,): L(theta') on points D' that the step has not seen; a function of theta, all the way.
 
-    Of one step and of two, added up, as in MAML++ (Antoniou et al. 2019): with the first alone,
-    further steps make things worse.
+    Of one step and of two, added up, as in MAML++ (Antoniou et al. 2019): trained for the
+    first alone, the network gets worse with more steps.
     """
     D = points(wave, SHOTS, rng)
     D_prime = points(wave, QUERIES, rng)
@@ -144,7 +144,7 @@ def train(direction, iterations, seed):
     for t in range(iterations):
         wave = sample_tasks(TASKS, rng)
         g = direction(theta, wave, rng)
-        g, m, v = adam(g, m, v, t + 1)
+        g, m, v = adam(g, m, v, t + 1)  # from a gradient to the direction of Adam's step
         beta = BETA * min(1, 2 - 2 * t / iterations)
         theta = theta - beta * g
     return theta
@@ -165,7 +165,7 @@ def errors(x, seed, n=600):
         alpha = np.exp(x[P:])
     columns = []
     for _ in range(11):
-        columns.append(loss(theta.data, grid, wave(grid)))
+        columns.append(loss(theta.data, grid, wave(grid)))  # of arrays: nothing is recorded
         theta = step(theta, alpha, shots, wave(shots))
     return np.stack(columns, 1)
 

@@ -278,7 +278,7 @@ def steps_table(rounds=5, populations=(24, 500)):
 def speed(env, dtype, population, rounds):
     """Million steps per second of metarl.fitness in the chunks of a run, of the median round."""
     c = Setting(algo="nes", env=env, dtype=dtype, population=population)
-    members = metarl.strategy(c, metarl.initial_state(c), metarl.noise_at(0)).ask()
+    members = metarl.strategy_of(c, metarl.initial_state(c), metarl.noise_at(0)).ask()
     x = np.broadcast_to(members, (c.tasks, *members.shape))
     tasks = metarl.sample_tasks(c, c.tasks, metarl.noise_at(1))
     rates = []

@@ -213,10 +213,8 @@ ROLLOUTS = {
 def rollouts():
     for name, (network, family, options, why) in ROLLOUTS.items():
         draw, p = noise(name), network_of(network)
-        theta, tasks = (
-            draw.standard_normal((2, p.size)),
-            draw.random((2, envs.make(family, **options).task_dim)),
-        )
+        theta = draw.standard_normal((2, p.size))
+        tasks = draw.random((2, envs.make(family, **options).task_dim))
         if name == "rollout: linear":  # a policy that walks into the goal, with little noise
             theta, tasks = 0.1 * theta, np.array([[0.21, -0.18], [0.43, 0.4]])
             theta[:, 4:6], theta[:, 6:] = [[0.7, -0.6], [0.9, 0.9]], -2.0

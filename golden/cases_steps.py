@@ -271,11 +271,9 @@ def meta_gradients():
     for name, (options, why) in META.items():
         c, streams = {**PLAIN, **options}, Streams()
         draw = noise(name)
-        x, tasks = (
-            start(c, draw),
-            0.3 * draw.uniform(-1, 1, (2, 2))
-            if c["family"] == "pointmass"
-            else draw.random((2, 3)),
+        x = start(c, draw)
+        tasks = (
+            0.3 * draw.uniform(-1, 1, (2, 2)) if c["family"] == "pointmass" else draw.random((2, 3))
         )
         meta_gradient(c, x, np.round(tasks, 3), streams.draws)
         inputs = {"c": c, "x": x, "tasks": np.round(tasks, 3), "noise": streams.draws}
@@ -324,11 +322,9 @@ INNER = {
 
 def fitnesses():
     for name, (options, why) in INNER.items():
-        c, streams, draw = (
-            {**PLAIN, "algo": "nes", **BOX, **options},
-            Streams(),
-            noise(f"fitness: {name}"),
-        )
+        c = {**PLAIN, "algo": "nes", **BOX, **options}
+        streams = Streams()
+        draw = noise(f"fitness: {name}")
         tasks = np.round(draw.uniform(-0.3, 0.3, (2, 2)), 3)
         x = np.array([[start(c, draw) for _ in range(3)] for _ in tasks]).round(4)
         fitness(c, x, tasks, streams.draws)

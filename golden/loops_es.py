@@ -258,10 +258,8 @@ METHODS = {
 def strategy_by_loops(method, options, x, f, noise, not_unique):
     constants, state, ask, tell = METHODS[method]
     n, popsize = len(options["x0"]), f.shape[1]
-    k, s = (
-        constants(n, **{**options, "popsize": popsize}),
-        {"mean": options["x0"], **state(n, options)},
-    )
+    k = constants(n, **{**options, "popsize": popsize})
+    s = {"mean": options["x0"], **state(n, options)}
     best_x, best_f, columns, history = options["x0"], Decimal("inf"), [], []
     for t, (points, values, draw) in enumerate(zip(x, f, noise, strict=True), 1):
         asked = np.array(ask(s, draw["values"]))

@@ -92,7 +92,8 @@ def loss_gradient(c, theta, D, old, estimator):
     g = np.array([Decimal(0)] * len(theta))
     for k in range(K):
         # The ratio of all actions before t, and the gradient of its logarithm
-        ratio, so_far = (Decimal(1), 0 * g)
+        ratio = Decimal(1)
+        so_far = 0 * g
         for t in range(H):
             s = score(network, theta, D["obs"][k, t], D["actions"][k, t])
             r = log_prob(network, theta, D["obs"][k, t], D["actions"][k, t]) - old[k, t]

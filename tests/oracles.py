@@ -44,7 +44,9 @@ class Tabular:
     following: tuple
     horizon: int
 
-    discrete, task_dim, splits_coincide = True, 1, True
+    discrete = True
+    task_dim = 1
+    splits_coincide = True
     obs_dim = property(lambda self: len(self.success))
     action_dim = property(lambda self: len(self.success[0]))
 
@@ -111,14 +113,18 @@ def played(env, actions, rewards):
     """The steps (state, action, reward, running) of an episode,
     and the probability that it pays these rewards.
     """
-    state, running, steps, p = 0, True, [], 1.0
+    state = 0
+    running = True
+    steps = []
+    p = 1.0
     for a, r in zip(actions, rewards, strict=True):
         steps.append((np.eye(env.obs_dim)[state], a, float(r), running))
         # After the end nothing is paid, and action 0 stands for all
         success = env.success[state][a] if running else 0
         p *= (success if r else 1 - success) * (running or a == 0)
         after = env.following[state][a]
-        state, running = after or 0, running and after is not None
+        state = after or 0
+        running = running and after is not None
     return steps, p
 
 
@@ -145,7 +151,8 @@ def chances(env, theta):
 def probabilities(env, theta):
     """P(episode; theta): (..., M)."""
     D, p_rewards = episodes(env)
-    states, actions = D.obs[0].argmax(-1), D.actions[0]
+    states = D.obs[0].argmax(-1)
+    actions = D.actions[0]
     return p_rewards * np.where(D.mask[0], chances(env, theta)[..., states, actions], 1).prod(-1)
 
 
@@ -195,7 +202,9 @@ def advantages(env, batch, baseline="none"):
     """(N, H): the rewards still to come in each episode,
     or what they exceed their mean over running episodes by.
     """
-    rewards, mask = (x[0, batch] for x in (episodes(env)[0].rewards, episodes(env)[0].mask))
+    D, _ = episodes(env)
+    rewards = D.rewards[0, batch]
+    mask = D.mask[0, batch]
     A = np.array([[rewards[n, t:].sum() for t in range(env.horizon)] for n in range(len(batch))])
     if baseline == "time":
         A = A - np.array(
@@ -260,8 +269,10 @@ def expectation(env, theta, alpha, estimator, N=None, sampling_term=False):
 
     One inner step, no baseline. In the limit, N None, H is its own expectation.
     """
-    C, p = step_hessians(env, theta, estimator), probabilities(env, theta)
-    S, M = scores(env, theta).sum(1), len(p)
+    C = step_hessians(env, theta, estimator)
+    p = probabilities(env, theta)
+    S = scores(env, theta).sum(1)
+    M = len(p)
 
     def through(theta_prime, batch, weights):
         H = np.einsum("n,nt,ntij->ij", weights, advantages(env, batch), C[batch])
@@ -307,7 +318,8 @@ def program_expectation(c, theta, N=None, outer=None, constant=0.0):
     weighted by their probability, stands for the mean over sampled ones. constant: is subtracted
     from the rewards of the inner steps.
     """
-    env, k = c.family, c.inner_steps
+    env = c.family
+    k = c.inner_steps
     draws = [batches(len(episodes(env)[1]), n) if n else None for n in [N] * k + [outer]]
     rows = np.array(list(itertools.product(*(range(len(d[0])) if d else [0] for d in draws))))
     weights = np.ones(len(rows))
@@ -342,7 +354,11 @@ class LinearGaussian:
     start: tuple = (1.0, -0.5)
     goal: tuple = (0.3, 0.4)
 
-    obs_dim, action_dim, task_dim, discrete, splits_coincide = 2, 2, 1, False, True
+    obs_dim = 2
+    action_dim = 2
+    task_dim = 1
+    discrete = False
+    splits_coincide = True
 
     def sample_tasks(self, n, rng, split="train"):
         return np.zeros((n, 1))
@@ -361,10 +377,15 @@ class LinearGaussian:
         """J from the mean and covariance of each position; theta (8,):
         W (2, 2), b (2,), log std (2,).
         """
-        W, b, std = np.eye(2) + theta[:4].reshape(2, 2), theta[4:6], np.exp(theta[6:])
-        mean, covariance, J = np.array(self.start), np.zeros((2, 2)), 0
+        W = np.eye(2) + theta[:4].reshape(2, 2)
+        b = theta[4:6]
+        std = np.exp(theta[6:])
+        mean = np.array(self.start)
+        covariance = np.zeros((2, 2))
+        J = 0
         for _ in range(self.horizon):
-            mean, covariance = mean @ W + b, W.T @ covariance @ W + np.diag(std**2)
+            mean = mean @ W + b
+            covariance = W.T @ covariance @ W + np.diag(std**2)
             J = J - ((mean - self.goal) ** 2).sum() - np.trace(covariance)
         return J
 

@@ -443,10 +443,8 @@ OPERATORS = {
 @pytest.mark.parametrize("symbol", OPERATORS)
 def test_operators_on_either_side_of_arrays_and_numbers(symbol, dtype):
     f, x = OPERATORS[symbol], np.array([[1, 2, 4], [3, 5, 7]], dtype)
-    numbers, arrays = (
-        [2, 0.5, np.float64(3), np.int64(3)],
-        [np.array([1, 2, 3]), np.ones((2, 1), np.float32)],
-    )
+    numbers = [2, 0.5, np.float64(3), np.int64(3)]
+    arrays = [np.array([1, 2, 3]), np.ones((2, 1), np.float32)]
     for other in [x, *numbers, *arrays]:
         t = Tensor(x)
         for result, expected in [
@@ -666,11 +664,9 @@ def test_grad_is_linear_in_a_recorded_grad_output():
 
 
 def test_zeros_for_inputs_that_the_output_does_not_depend_on():
-    x, y, constants = (
-        Tensor(np.ones((2, 3), np.float32)),
-        Tensor(np.ones(4)),
-        np.arange(6.0).reshape(2, 3),
-    )
+    x = Tensor(np.ones((2, 3), np.float32))
+    y = Tensor(np.ones(4))
+    constants = np.arange(6.0).reshape(2, 3)
     assert_array_equal(grad(ad.sum(x), [x, y])[1].data, np.zeros(4))
     for output in (Tensor(1.0), 1.0, np.float32(2), ad.stop_gradient(ad.sum(x))):
         g = grad(output, x, create_graph=True)
@@ -773,10 +769,8 @@ def test_only_what_leads_to_a_requested_input_is_computed(monkeypatch):
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_mixed_dtypes(create_graph):
     rng = np.random.default_rng(6)
-    single, double = (
-        Tensor(rng.standard_normal(3).astype(np.float32)),
-        Tensor(rng.standard_normal((2, 3))),
-    )
+    single = Tensor(rng.standard_normal(3).astype(np.float32))
+    double = Tensor(rng.standard_normal((2, 3)))
     out = ad.exp(single * double) @ single + ad.sum(single)
     gradients = grad(out, [single, double], grad_output=np.ones(2), create_graph=create_graph)
     assert [(g.dtype, g.shape) for g in gradients] == [(np.float32, (3,)), (np.float64, (2, 3))]
@@ -836,11 +830,9 @@ def test_hvp_of_a_tensor_is_a_tensor_to_be_differentiated_again():
 def meta_gradient(seed=0, steps=3):
     """MAML on a small network: the gradient through three steps of gradient descent."""
     rng = np.random.default_rng(seed)
-    theta, x, y = (
-        Tensor(rng.standard_normal((4, 5))),
-        rng.standard_normal((50, 4)),
-        rng.standard_normal((50, 5)),
-    )
+    theta = Tensor(rng.standard_normal((4, 5)))
+    x = rng.standard_normal((50, 4))
+    y = rng.standard_normal((50, 5))
 
     def loss(theta):
         return -ad.mean(ad.sum(ad.log_softmax(ad.tanh(x @ theta)) * ad.sigmoid(y), axis=-1))

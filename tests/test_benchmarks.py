@@ -12,10 +12,33 @@ import pytest
 
 import metarl
 from autodiff import Tensor
-from benchmarks import bandits, meta_gradient, sinusoid
+from benchmarks import bandits, common, meta_gradient, sinusoid
 from envs import PointMass
 from harness.settings import Setting
 from policies import Trajectories, rollout
+
+
+# --- What they share ---
+def test_training_goes_to_the_last_iteration():
+    c = Setting(algo="reptile", env="bandit", iterations=3)
+    states = list(itertools.islice(metarl.train(c, metarl.initial_state(c)), 3))
+    np.testing.assert_array_equal(common.train(c), states[-1]["theta"])
+    assert not np.array_equal(states[-1]["theta"], states[-2]["theta"])
+
+
+def test_jobs_side_by_side_keep_their_order():
+    jobs = [(7, 3), (1, 2), (9, 4)]
+    assert list(common.side_by_side(divmod, jobs)) == [(2, 1), (0, 1), (2, 1)]
+
+
+def test_means_with_their_intervals():
+    """Of 1, 2, 3: the standard error is 1 / sqrt(3), the 97.5 % point of Student's t 4.3027."""
+    samples = np.array([1.0, 2.0, 3.0])
+    mean, half = common.mean_and_half(samples)
+    assert (mean, half) == pytest.approx((2, 4.302652729911275 / np.sqrt(3)))
+    texts = common.cells(np.stack([samples, 10 * samples], 1), 1)
+    assert texts == ["2.0 ± 2.5", "20.0 ± 24.8"]
+    assert common.in_columns(texts, 12) == "   2.0 ± 2.5 20.0 ± 24.8"
 
 
 # --- Bandits: agents that count ---
@@ -346,12 +369,10 @@ def test_errors_after_each_step_with_the_learned_rates():
     z = np.append(sinusoid.NETWORK.init(rng), np.log(rng.uniform(0.01, 0.05, P)))
     measured, noise = sinusoid.errors(z, 7, n), np.random.default_rng((7, 1))
     wave, x = sinusoid.sample_tasks(n, noise), noise.uniform(-5, 5, (n, 5, 1))
-    theta, grid = (
-        Tensor(np.tile(z[:P], (n, 1))),
-        np.linspace(-5, 5, 100)[None, :, None] * np.ones((n, 1, 1)),
-    )
+    theta = Tensor(np.tile(z[:P], (n, 1)))
+    grid = np.linspace(-5, 5, 100)[None, :, None] * np.ones((n, 1, 1))
     for k in range(3):
-        error = (sinusoid.NETWORK.mode(theta.data, grid) - wave(grid)) ** 2
+        error = (sinusoid.NETWORK.apply(theta.data, grid) - wave(grid)) ** 2
         np.testing.assert_allclose(measured[:, k], error.mean((1, 2)))
         theta = sinusoid.step(theta, np.exp(z[P:]), x, wave(x))
 

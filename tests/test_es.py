@@ -308,10 +308,8 @@ def test_points_have_the_covariance_that_the_state_says(name, B):
 
 
 def test_diagonal_strategies_sample_their_step_sizes():
-    snes, cma = (
-        es.SNES(np.zeros(2), 1.0, 100_000, noise_at()),
-        sep(np.zeros(2), 0.1, popsize=100_000, rng=noise_at()),
-    )
+    snes = es.SNES(np.zeros(2), 1.0, 100_000, noise_at())
+    cma = sep(np.zeros(2), 0.1, popsize=100_000, rng=noise_at())
     snes.sigma, cma.D = np.array([3.0, 0.1]), np.array([30.0, 1.0])
     for s in snes, cma:
         np.testing.assert_allclose(s.ask().std(0), [3, 0.1], rtol=0.01)
@@ -429,10 +427,8 @@ def test_shift(make):
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes", "cma", "sep"])
 def test_scale(name):
     """x and sigma0 scaled by a power of two: the same run, bit for bit."""
-    a, b = (
-        ALL[name](np.ones(4), 0.5, rng=noise_at()),
-        ALL[name](8 * np.ones(4), 4.0, rng=noise_at()),
-    )
+    a = ALL[name](np.ones(4), 0.5, rng=noise_at())
+    b = ALL[name](8 * np.ones(4), 4.0, rng=noise_at())
     assert np.array_equal(8 * run(a, ellipsoid, 30), run(b, lambda x: ellipsoid(x / 8), 30))
 
 
@@ -506,10 +502,8 @@ def test_equal_fitness_is_no_gradient(make, fitness, f):
 
 @pytest.mark.parametrize("name", ["openai", "snes", "xnes"])
 def test_tied_points_can_be_told_in_any_order(name):
-    a, b = (
-        ALL[name](np.ones(3), 0.5, popsize=6, rng=noise_at()),
-        ALL[name](np.ones(3), 0.5, popsize=6),
-    )
+    a = ALL[name](np.ones(3), 0.5, popsize=6, rng=noise_at())
+    b = ALL[name](np.ones(3), 0.5, popsize=6)
     x, f = a.ask(), np.array([1.0, 2, 2, 0, 2, 1])
     a.tell(x, f)
     b.tell(x[[5, 4, 1, 3, 2, 0]], f)
@@ -769,10 +763,8 @@ def test_points_told_at_the_mean(make):
 
 @every
 def test_nan_is_worst(make):
-    a, b = (
-        make(np.ones(4), 0.5, popsize=10, rng=noise_at()),
-        make(np.ones(4), 0.5, popsize=10, rng=noise_at()),
-    )
+    a = make(np.ones(4), 0.5, popsize=10, rng=noise_at())
+    b = make(np.ones(4), 0.5, popsize=10, rng=noise_at())
     for t in range(10):
         x = a.ask()
         f = sphere(x)

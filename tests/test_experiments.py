@@ -138,10 +138,8 @@ def test_meta_gradient_against_differences(episodes):
     theta, D, D_prime = episodes
     leaf = Tensor(ETA)
     g = in_the_loop.meta_gradient(leaf, in_the_loop.update(theta, leaf, D), D_prime)
-    judge, fixed = (
-        plain(1.0, in_the_loop.REFERENCE),
-        D_prime._replace(log_pi=np.zeros(D_prime.mask.shape)),
-    )
+    judge = plain(1.0, in_the_loop.REFERENCE)
+    fixed = D_prime._replace(log_pi=np.zeros(D_prime.mask.shape))
 
     def after(eta):
         return surrogate(judge, Tensor(in_the_loop.update(theta, Tensor(eta), D).data), fixed).data

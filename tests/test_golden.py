@@ -355,10 +355,8 @@ def hessian_product(c, theta, D, v):
     """Of the loss of one task, at the policy that took D, times v:
     the README's table of estimators.
     """
-    network, w = (
-        loops_steps.network_of(c),
-        loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size,
-    )
+    network = loops_steps.network_of(c)
+    w = loops_steps.advantages(c, D, c["standardise"])[0] / D["mask"].size
     total = 0 * theta
     for k, row in enumerate(w):
         S = 0 * theta

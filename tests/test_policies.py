@@ -92,11 +92,9 @@ def test_log_prob_is_differentiable_to_second_order(kind):
 def test_gradient_of_the_gaussian_head_in_closed_form():
     """A linear policy: d log pi / d mean = (a - mean) / std^2, d / d log std = z^2 - 1."""
     policy = Policy(2, 2, hidden=())
-    theta, obs, action = (
-        np.array([0.3, -1, 0.2, 0.5, 0.1, -0.2, 0.4, -0.7]),
-        np.array([[1.5, -2.0]]),
-        np.array([[0.3, 1.2]]),
-    )
+    theta = np.array([0.3, -1, 0.2, 0.5, 0.1, -0.2, 0.4, -0.7])
+    obs = np.array([[1.5, -2.0]])
+    action = np.array([[0.3, 1.2]])
     mean, std = obs[0] @ theta[:4].reshape(2, 2) + theta[4:6], np.exp(theta[6:])
     slope = (action[0] - mean) / std**2
     leaf = Tensor(theta)
@@ -153,10 +151,8 @@ class Fixed:
 
 def test_categorical_sampling_inverts_the_cumulative_distribution():
     """Action a for u in [c_{a-1}, c_a); never one past the last, however the sums round."""
-    policy, u = (
-        Policy(1, 4, discrete=True, hidden=()),
-        [0, 0.2499, 0.25, 0.4999, 0.75, np.nextafter(1, 0)],
-    )
+    policy = Policy(1, 4, discrete=True, hidden=())
+    u = [0, 0.2499, 0.25, 0.4999, 0.75, np.nextafter(1, 0)]
     actions = policy.act(np.zeros(8), np.zeros((6, 1)), Fixed(u))
     assert_array_equal(actions, [0, 0, 1, 1, 3, 3])
     for seed in range(20):
