@@ -81,7 +81,7 @@ def test_step_is_a_pure_function(env):
 
 @pytest.mark.parametrize("env", ENVS, ids=repr)
 def test_members_of_a_task_share_the_noise_of_its_episodes(env):
-    """Black boxes judge several members under the noise of one, so it is drawn in known ways only."""
+    """Black boxes judge several members under the noise of one: it is drawn in known ways only."""
     tasks = np.repeat(env.sample_tasks(3, noise_at(3)), 2, 0)[:, None]
     rng = Common(noise_at(4), 2)
     state = env.reset(tasks, (6, 4), rng)
