@@ -196,13 +196,13 @@ def headline(c, state):
 def train_and_test(c, state, quiet, in_chunks, record):
     """The last state and the result. Whatever happens, the last good state is kept."""
 
-    def train(other):
+    def trained(other):
         return iterate(other, metarl.initial_state(other), quiet, in_chunks)["theta"]
 
     try:
         state = iterate(c, state, quiet, in_chunks, record.keep)
         record.checkpoint()
-        return state, results.evaluate(c, state, record.seconds, in_chunks, train)
+        return state, results.evaluate(c, state, record.seconds, in_chunks, trained)
     except KeyboardInterrupt:
         record.checkpoint()
         hint = "without --out nothing is kept"
@@ -255,7 +255,7 @@ def progress(c, first, quiet):
         shown = now
         rate = (t - first) / (now - start)
         left = (c.iterations - t) / rate
-        returns = f"{state['pre']:.2f} before, {state['post']:.2f} after adaptation"
+        returns = f"{state['pre']:.2f} in the first episodes, {state['post']:.2f} in the last"
         line = f"{c.algo} {t}/{c.iterations}: return {returns}, "
         line += f"{rate:.1f} iterations/s, {left:.0f} s left"
         end = "\n"
@@ -292,18 +292,19 @@ for an algorithm, for an algorithm on a family. Where several hold, the last
 wins; what you give wins over all. An option that the algorithm does not use
 is refused.
 """
-ALGORITHMS = """\
+HELP_ON_ALGORITHMS = """\
 maml, fomaml, emaml   gradients of the return after adaptation
 joint                 one policy for all tasks, no inner loop
 reptile               towards the parameters after adaptation
 es-maml, nes, cma-es  black boxes, from the returns after adaptation alone
 """
-INNER_LOOPS = """\
+HELP_ON_INNER_LOOPS = """\
 pg  policy gradient
-es  ES gradient, from pairs of queries: parameters tried for an episode
+es  ES gradient, from pairs of queries
 hc  hill climbing: random queries, of which the best is kept
+A query tries other parameters for an episode.
 """
-DESCRIPTIONS = {"algorithm": ALGORITHMS, "inner loop": INNER_LOOPS}
+DESCRIPTIONS = {"algorithm": HELP_ON_ALGORITHMS, "inner loop": HELP_ON_INNER_LOOPS}
 
 
 class Parser(argparse.ArgumentParser):

@@ -152,7 +152,7 @@ def text(c, theta, lines):
     post = columns(lines)[:, 2]
     if post.size > 0:
         ends = f"from {post[0]:.2f} to {post[-1]:.2f}"
-        parts.append(f"\nReturn after adaptation in training, {ends}:\n{sparkline(post)}")
+        parts.append(f"\nReturn in training, last episodes, {ends}:\n{sparkline(post)}")
     return "\n".join(parts)
 
 
@@ -428,12 +428,16 @@ def draw_curves(axes, curves, optimum):
 
 
 def draw_log(figure, c, lines, optimum):
-    """The returns in training over environment steps, from the lines of log.csv."""
+    """The returns in training over environment steps, from the lines of log.csv.
+
+    Of the first and of the last episodes of each iteration: before and after adaptation, but for
+    reptile, whose last ones are those of its last inner step.
+    """
     _, pre, post, env_steps, _ = columns(lines).T
     millions = env_steps / 1e6
     curves = {
-        "before adaptation": Curve(look(*STEP_LOOKS[0]), millions, pre),
-        "after adaptation": Curve(look_of(c.algo), millions, post),
+        "first episodes": Curve(look(*STEP_LOOKS[0]), millions, pre),
+        "last episodes": Curve(look_of(c.algo), millions, post),
     }
     axes = figure.subplots()
     axes.set(xlabel="environment steps (millions)", ylabel="return in training")

@@ -49,10 +49,10 @@ def scores(means, start, optimum):
 
 
 # --- result.json ---
-def evaluate(c, state, seconds, in_chunks, train):
+def evaluate(c, state, seconds, in_chunks, trained):
     """The content of result.json: the trained parameters and the baselines, on the same tasks.
 
-    train: a function from a setting to its trained parameters. Stop where a return is not finite.
+    trained: a function from a setting to its trained parameters. Stop where a return is not finite.
     """
     tasks, returns = tested(c, state["theta"], in_chunks, "the meta-test")
     theta = metarl.initial_state(c)["theta"]
@@ -60,7 +60,7 @@ def evaluate(c, state, seconds, in_chunks, train):
     baselines = {"random": interval(by_task(tasks, untrained))}
     if c.compare == "joint":
         joint = joint_beside(c)
-        _, others = tested(joint, train(joint), in_chunks, "the test of joint")
+        _, others = tested(joint, trained(joint), in_chunks, "the test of joint")
         baselines["joint"] = interval(by_task(tasks, others))
     held_out = {
         "tasks": c.test_tasks,

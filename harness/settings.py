@@ -50,8 +50,9 @@ ES_MAML = {
 }
 MAML_ON_POINTMASS = {"learn_alpha": True, "std": 0.4, "tasks": 40}
 
-# What differs from the defaults in Setting. Three layers: by family, by algorithm, by both.
-# The later wins, and what is given wins over all.
+# What differs from the defaults in Setting. Three layers: by family, by algorithm, and by both, as
+# "reptile bandit". The later wins (see `layers`), and what is given wins over all. So iterations of
+# reptile on the bandit alone belong to "reptile bandit".
 DEFAULTS = {
     # by family
     "pointmass": {"std": 0.5},
@@ -90,8 +91,8 @@ NOT_OF_BLACK_BOXES = (
     "epsilon",
 )
 
-# (option, its value): the options that are then never read. What is not listed here, as an
-# algorithm or an inner loop of one's own, may read all of them.
+# (option, its value): the options that are then never read. An algorithm or an inner loop that you
+# add is not listed here: it may read every option.
 IGNORED = {
     ("algo", "maml"): ("epsilon", *OF_BLACK_BOXES),
     ("algo", "fomaml"): ("epsilon", *OF_BLACK_BOXES),
@@ -192,7 +193,8 @@ class Setting:
     also be objects that behave like a family of envs.py and like Policy.
 
     A setting may hold options that its algorithm ignores: one is often made from another, by
-    dataclasses.replace. On the command line they are refused, by `refuse_ignored`.
+    dataclasses.replace, which keeps all values, also those that were defaults of another algorithm.
+    On the command line such options are refused, by `refuse_ignored`.
     """
 
     algo: str = option("maml", OneOf(metarl.ALGORITHMS), "the algorithm of the outer loop")

@@ -1,7 +1,7 @@
 """Where chunks of work are done: in processes of this machine, or by the workers of a Dask cluster.
 
 `workers` yields a `map` for metarl.in_chunks. It gives what the builtin gives, to the last bit,
-whoever does the work and whatever happens to them: a chunk is a pure function of its arguments, the
+whoever does the work and whatever happens to the workers: a chunk is a pure function of its arguments, the
 address of its noise among them, so one that is lost is simply done again.
 
 Read `workers`, then `PersistentMap`. Below them `processes` and `dask` start workers of each kind.
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-ATTEMPTS = 3  # in a row without a chunk done, before `workers` gives up
+ATTEMPTS = 3  # in a row that finish no chunk, after which `workers` gives up
 PATIENCE = 10  # seconds for a Dask scheduler to answer
 MOST_PROCESSES = 61  # that Windows takes
 
@@ -86,15 +86,19 @@ class PersistentMap:
             if done:
                 failures = 0
             if failures == ATTEMPTS:
-                lost = f"lost {failures} times before any work was done: {problem}"
-                raise ConnectionError(f"--workers {self.spec}: {lost}")
+                why = f"lost {failures} times before any work was done: {problem}"
+                raise ConnectionError(f"--workers {self.spec}: {why}")
             self.pool.stop()
             self.pool = self.start(self.spec)
 
 
 def attempt(executor, lost, f, chunks):
     """Do the chunks, {index: arguments of f}. Returns {index: result} of those that were not lost,
-    and the last error of class `lost`, or None. Any other error of a chunk is raised."""
+    and the last error of class `lost`, or None.
+
+    Any other error of a chunk is raised. (With Dask every error counts as a worker that was lost;
+    one of the chunk itself comes back in each attempt, and is told in the end.)
+    """
     futures = {}
     problem = None
     try:

@@ -319,7 +319,7 @@ def test_text_shows_the_first_and_the_last_of_the_steps_and_the_log():
         )
         assert text.endswith(
             f"\n{draw([views[0], views[2]], target)}\n\n"
-            "Return after adaptation in training, from -3.00 to -2.50:\n▁█"
+            "Return in training, last episodes, from -3.00 to -2.50:\n▁█"
         )
 
 
@@ -339,7 +339,7 @@ def test_a_family_that_tells_nothing_has_the_curve_of_its_training_alone():
     c = setting(env=Pendulum())
     theta = metarl.initial_state(c)["theta"]
     text = figures.text(c, theta, [b"1,9,-3,0,0", b"2,9,-2.5,0,0"])
-    assert text == "\nReturn after adaptation in training, from -3.00 to -2.50:\n▁█"
+    assert text == "\nReturn in training, last episodes, from -3.00 to -2.50:\n▁█"
     assert figures.text(c, theta, []) == ""
 
 
@@ -368,7 +368,7 @@ def test_a_run_ends_with_its_picture(algo, env, capsys):
     family = Setting(env=env).family
     assert when == "before adaptation and after 2 steps:" and blank == ""
     assert len(picture) == (min(10, family.arms) if family.discrete else 17)
-    assert title.startswith("Return after adaptation in training, from ") and len(spark) == 3
+    assert title.startswith("Return in training, last episodes, from ") and len(spark) == 3
 
 
 def test_a_picture_without_adaptation_steps(capsys):
@@ -439,8 +439,8 @@ def test_plot_writes_two_pictures(env, tmp_path, capsys, figure):
     assert sorted(p.name for p in run.iterdir()) == sorted([*cli.FILES, *cli.PLOTS])
     said = {"paths.svg": ["before adaptation", "after 1 step", "after 2 steps"]}
     said["learning.svg"] = [
-        "before adaptation",
-        "after adaptation",
+        "first episodes",
+        "last episodes",
         "optimum",
         "environment steps (millions)",
     ]
@@ -473,7 +473,7 @@ def test_a_run_of_a_family_that_tells_nothing(tmp_path, monkeypatch, capsys, fig
     flags = [*arguments(env="pendulum"), "--out", str(tmp_path), "--plot"]
     assert cli.main(flags) == 0
     out, err = capsys.readouterr()
-    assert "Return after adaptation in training" in out and "┌" not in out
+    assert "Return in training, last episodes" in out and "┌" not in out
     assert err.count("no paths.svg: Pendulum has neither goals") == 1
     assert json.loads((tmp_path / "result.json").read_text())["optimal"] is None
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -517,7 +517,7 @@ def test_a_learning_curve_without_an_optimum(figure):
     figures.draw_log(figure, setting(), [b"1,-3,-2,1e6,1\n", b"2,-2,-1,3e6,2\n"], None)
     [axes] = figure.axes
     labels = [line.get_label() for line in axes.lines]
-    assert labels == ["before adaptation", "after adaptation"]
+    assert labels == ["first episodes", "last episodes"]
 
 
 def test_curves_have_their_intervals_as_bands(figure):
