@@ -1,8 +1,8 @@
 """Where chunks of work are done: in processes of this machine, or by the workers of a Dask cluster.
 
 `workers` yields a `map` for metarl.in_chunks. It gives what the builtin gives, to the last bit,
-whoever does the work and whatever happens to the workers: a chunk is a pure function of its arguments, the
-address of its noise among them, so one that is lost is simply done again.
+whoever does the work and whatever happens to the workers: a chunk is a pure function of its
+arguments, the address of its noise among them, so one that is lost is simply done again.
 
 Read `workers`, then `PersistentMap`. Below them `processes` and `dask` start workers of each kind.
 """
