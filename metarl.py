@@ -58,8 +58,8 @@ from policies import Common, rollout, sampling_term, surrogate
 #     (seed, TEST, PICTURES, k)             adaptation step k of the tasks that are drawn; for
 #                                           k = test_steps, the episode in the picture
 #
-# t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i = 0, 5, ... is
-# the number of the first task of the chunk.
+# t = 0, 1, ... counts iterations (the log counts from 1), k = 0, 1, ... steps, and i is the number
+# of the first task of the chunk, counted from 0.
 
 INIT = 0
 TRAIN = 1

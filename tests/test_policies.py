@@ -13,7 +13,15 @@ import autodiff as ad
 import policies
 from autodiff import Tensor, check_grads, grad
 from metarl import noise_at
-from policies import Policy, Trajectories, advantages, linear_baseline, returns_to_go, time_baseline
+from policies import (
+    Network,
+    Policy,
+    Trajectories,
+    advantages,
+    linear_baseline,
+    returns_to_go,
+    time_baseline,
+)
 
 KINDS = list(itertools.product([(), (4,), (5, 3)], ["tanh", "relu"], [False, True]))
 T, K, H = 3, 4, 6
@@ -46,7 +54,59 @@ def output_of(policy, theta, obs):
     return np.array(x), np.array(rest)
 
 
-# --- The network ---
+# --- The network by itself ---
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (5, 3)])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_network_equals_loops_over_its_layers(hidden, activation):
+    """For theta (P,) and (T, P), x of any shape; what follows in a longer vector is not read."""
+    network = Network(2, 3, hidden, activation)
+    rng = noise_at(22)
+    theta = rng.standard_normal((T, network.size))
+    x = rng.standard_normal((T, K, H, 2))
+    y = network.apply(theta, x)
+    assert y.shape == (T, K, H, 3)
+    act = {"tanh": np.tanh, "relu": lambda u: np.maximum(u, 0)}[activation]
+    for i, k, t in np.ndindex(T, K, H):
+        h = x[i, k, t]
+        rest = theta[i]
+        for n, (inputs, outputs) in enumerate(itertools.pairwise((2, *hidden, 3))):
+            W = rest[: inputs * outputs].reshape(inputs, outputs)
+            b = rest[inputs * outputs : (inputs + 1) * outputs]
+            rest = rest[(inputs + 1) * outputs :]
+            h = (act(h) if n > 0 else h) @ W + b
+        assert rest.size == 0
+        assert_allclose(y[i, k, t], h, rtol=1e-12, atol=1e-14)
+    longer = np.concatenate([theta, np.full((T, 4), np.nan)], 1)
+    assert_array_equal(network.apply(longer, x), y)
+    assert_allclose(network.apply(theta[0], x[0]), y[0], rtol=1e-12)
+    assert_allclose(network.apply(theta[0], x[0, 0, 0]), y[0, 0, 0], rtol=1e-12)
+    assert_allclose(network.at(theta)(x), y)
+
+
+def test_network_takes_tensors_and_is_differentiable_to_second_order():
+    network = Network(2, 3, hidden=(4,))
+    rng = noise_at(23)
+    theta = rng.standard_normal((T, network.size))
+    x = rng.standard_normal((T, K, 2))
+    assert_array_equal(network.apply(Tensor(theta), x).data, network.apply(theta, x))
+    check_grads(network.apply, (theta, x))
+    check_grads(lambda p: network.apply(p, x), theta[0])
+    assert network.apply(theta.astype("f4"), x.astype("f4")).dtype == np.float32
+
+
+def test_network_begins_as_the_policy_does():
+    """Weights by Glorot & Bengio, biases 0; the policy adds its standard deviations at the end."""
+    network = Network(2, 3, hidden=(4,))
+    policy = Policy(2, 3, hidden=(4,), std=0.5)
+    theta = network.init(noise_at(24))
+    assert theta.shape == (network.size,) == (2 * 4 + 4 + 4 * 3 + 3,)
+    assert_array_equal(policy.init(noise_at(24)), [*theta, *np.log([0.5] * 3)])
+    assert policy.network == network
+
+
+# --- The policy ---
 
 
 @pytest.mark.parametrize("kind", KINDS)
