@@ -14,7 +14,7 @@ How to read it, from top to bottom:
 The table is written in the operations of this module: given arrays it computes, given Tensors it
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
 MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
-A graph holds no reference to itself and nothing is stored on the inputs: it is freed as soon as it
+A graph has no cycles of references and nothing is stored on the inputs: it is freed as soon as it
 is let go.
 
 In this module `sum` and `max` are its own operations, not Python's.
@@ -341,7 +341,7 @@ VJPS = {
     np.exp:         (lambda g, out, x: g * out,),
     np.log:         (lambda g, out, x: g / x,),
     np.sqrt:        (lambda g, out, x: 0.5 * g / out,),
-    # tanh' = 1 - tanh^2. The slope h -> h (1 - y^2) has derivatives too: 1 - y^2 and -2 h y.
+    # tanh' = 1 - tanh^2. `_tanh_slope` is (h, y) -> h (1 - y^2): its slopes are 1 - y^2 and -2 h y.
     np.tanh:        (lambda g, out, x: apply(_tanh_slope, g, out),),
     _tanh_slope:    (lambda g, out, h, y: apply(_tanh_slope, g, y),
                      lambda g, out, h, y: g * h * y * -2),
@@ -558,9 +558,10 @@ def check_grads(f, x, order=2, rng=None):
 
 
 def tanh_(x):
-    """tanh in the memory of x, whose value is lost; for what no derivative needs.
+    """tanh in the memory of x, whose value is lost.
 
-    So is the output of `affine`: no row of the table for `_affine` uses `out`.
+    Only for an x that no derivative needs, such as the output of `affine`: of the rows of the table
+    for `_affine` none uses `out`.
     """
     return apply(_tanh_, x)
 
@@ -610,10 +611,10 @@ def _sum_by_blas(x, axis, keepdims):
 def _keep_freed_memory():
     """Make glibc keep freed arrays for the next ones; a third of the time of a meta-gradient.
 
-    By default it gives large arrays back to the system, and to get them again costs more than to
-    compute them. It stops that for good once 32 MB were freed in one piece (mallopt(3)), but not
-    for what lies at the end of its heap. So the end has to be in use: a small array, returned to be
-    kept, lies there as a lid. None of this memory is ever touched, so that it costs nothing.
+    By default glibc gives large arrays back to the system, and to get them again costs more than to
+    compute them. Once 32 MB were freed in one piece (mallopt(3)), it keeps what is freed, except at
+    the end of its heap. So a small array is left there as a lid, and returned to be kept. None of
+    this memory is ever touched, so that it costs nothing.
     """
     np.empty(4_000_000)
     room = [np.empty(2_000_000) for _ in range(16)]

@@ -7,7 +7,7 @@ The contract. A family is any object that has
 
     obs_dim, action_dim, discrete, horizon   what a policy and a rollout need to know
     task_dim                                 D, the numbers of a task
-    sample_tasks(n, rng, split)              -> (n, D), split "train" or "test": no task in both
+    sample_tasks(n, rng, split)              -> (n, D), split "train" or "test", which share no task
     reset(tasks, shape, rng)                 -> state of `shape` episodes, shape (T, K) in a rollout
     observe(state)                           -> (..., obs_dim)
     step(state, action, tasks, rng)          -> state, reward (...), done (...)
@@ -15,16 +15,20 @@ The contract. A family is any object that has
 and, where it can,
 
     optimal_return(tasks)    -> (...), the mean return of the best policy that knows the task
-    splits_coincide          True where training and test tasks are the same by definition
-                             (absent: False)
-    goals(tasks)             -> (..., 2), for pictures of families whose observation is a position
-    means(tasks)             -> (..., arms), for pictures of bandits
+    splits_coincide          True where the splits are the same by definition, which must be said
+    goals(tasks)             -> (..., 2), where the observation is a position; pictures show them
+    means(tasks)             -> (..., arms), of a bandit; pictures show them
 
 `done` ends an episode before the horizon; what comes after is for the rollout to mask. States,
 rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
 `discrete`, integers (...) below action_dim.
 In `reset` and `step` rng draws by random(shape) and standard_normal(shape) alone, with the episodes
 as first axes: black boxes put in its place a generator that serves several members at once.
+
+To add one: write a class with these, a frozen dataclass if it is to have options (its fields, as in
+--env bandit:arms=10), and enter it in FAMILIES; defaults of other options that suit it belong to
+harness/settings.py. Then enter it in ENVS of tests/test_envs.py, which tests this contract; what
+else to prove, .github/CONTRIBUTING.md says.
 
 How to read it: `checkerboard`, which keeps training and test tasks apart; the point masses; the
 bandits; and the table of all of them, FAMILIES.

@@ -207,7 +207,7 @@ class OpenAIES(Strategy):
 
     def shaped(self, f):
         """f (popsize,) as the option `fitness` asks; equal fitness gives zeros."""
-        if self.fitness == "ranks":
+        if self.fitness == "ranks":  # the worst weighs 1/2, as the mean moves against the gradient
             return by_rank(np.arange(f.size) / (f.size - 1), f)
         finite = f[np.isfinite(f)]
         if finite.size == 0:
@@ -328,8 +328,7 @@ class CMAES(Strategy):
         self.diagonal = diagonal
         self.choose_parameters()
         self.chi_n = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
-        # The factors B and D of C serve for so many generations: App. C, l.80, which counts
-        # evaluations, factorises when popsize / (c_1 + c_mu) / n / 10 of them are over.
+        # C is factorised every so many generations (App. C, l.80, which counts evaluations).
         self.gap = int(np.ceil(1 / (10 * n * (self.c_1 + self.c_mu))))
 
         self.p_sigma = np.zeros(n)
@@ -348,12 +347,12 @@ class CMAES(Strategy):
         """The weights of the ranks, and how fast each part of the distribution learns."""
         n = self.n
         faster = (n + 2) / 3 if self.diagonal else 1.0
-        self.mu = self.popsize // 2  # the better half, which moves the mean
+        self.parents = self.popsize // 2  # the better half, which moves the mean: mu
 
         k = np.arange(1, self.popsize + 1)
         w = np.log((self.popsize + 1) / 2) - np.log(k)  # (eq. 49)
-        plus = w[: self.mu]
-        minus = w[self.mu :]
+        plus = w[: self.parents]
+        minus = w[self.parents :]
         mu_eff = plus.sum() ** 2 / (plus**2).sum()  # (eq. 8)
         mu_eff_minus = minus.sum() ** 2 / (minus**2).sum()  # (eq. 8)
 
@@ -389,9 +388,9 @@ class CMAES(Strategy):
         order = np.argsort(f, kind="stable")
         y = (x[order] - self.mean) / self.sigma
         z = self.inverse_root_times(y)  # C^(-1/2) y
-        best = slice(self.mu)
-        y_w = self.w[best] @ y[best]  # (eq. 41)
-        z_w = self.w[best] @ z[best]  # C^(-1/2) y_w
+        parents = slice(self.parents)
+        y_w = self.w[parents] @ y[parents]  # (eq. 41)
+        z_w = self.w[parents] @ z[parents]  # C^(-1/2) y_w
         self.mean = self.mean + self.c_m * self.sigma * y_w  # (eq. 42)
 
         self.control_step_size(z_w)
@@ -409,11 +408,10 @@ class CMAES(Strategy):
         """C grows along the path of the mean and along good steps, and shrinks along bad ones."""
         n = self.n
         # h_sigma = 0 stalls the path p_c while p_sigma is long: sigma is too small, and C would
-        # grow in its place. What C loses is made up below. The root is what p_sigma lacks in
-        # length in the first generations; t counts this one already (`told`), as g + 1 does in the
-        # tutorial.
+        # grow in its place. The root is what p_sigma lacks in length in the first generations; t has
+        # counted this one already (`told`), as g + 1 does in the tutorial.
         length = np.sqrt(self.p_sigma @ self.p_sigma)
-        length = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.t))
+        length = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.t))  # (eq. 45)
         is_short = length < (1.4 + 2 / (n + 1)) * self.chi_n  # (eq. 45)
         h_sigma = 1.0 if is_short else 0.0
         gain = np.sqrt(self.c_c * (2 - self.c_c) * self.mu_eff)

@@ -41,7 +41,7 @@ import numpy as np
 import autodiff as ad
 import es
 from autodiff import Tensor, grad
-from policies import Common, rollout, sampling_term, surrogate
+from policies import FIRST_ORDER, Common, rollout, sampling_term, surrogate
 
 # --- Noise ---
 # Noise is addressed, not consumed: the same address gives the same noise, so that every step can be
@@ -80,7 +80,7 @@ def noise_at(seed, *address):
 # --- Chunks of tasks ---
 
 CHUNK = 5  # tasks in a chunk where gradients need a graph, which takes memory
-ROWS = 2000  # members times tasks in a chunk of the inner loops es and hc, which need none
+ROWS = 2000  # episodes at once in a chunk of the inner loops es and hc, which need no graph
 
 
 def in_chunks(f, c, x, tasks, address, map=map):
@@ -107,7 +107,7 @@ def chunk_size(c, x):
     """The number of tasks in a chunk."""
     if c.inner == "pg":
         return CHUNK
-    members = x.shape[1] if x.ndim == 3 else 1  # x (T, n, P): n members on each task
+    members = x.shape[1] if x.ndim == 3 else 1  # black boxes try n points on each task: (T, n, P)
     return max(1, ROWS // members)
 
 
@@ -140,7 +140,7 @@ def adapt(c, x, sample, create_graph=False, steps=None):
         g = grad(loss, theta, create_graph=create_graph)  # MAML l.6, Reptile l.4
         if c.inner_optimizer == "adam":
             g, m, v = adam(g, m, v, k + 1)
-        alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay  # shorter once, not ever shorter
+        alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay  # shorter once, then constant
         theta = theta - alpha * scale * g  # MAML l.7, Reptile l.4
         path.append(theta)
         episodes.append(D)
@@ -192,9 +192,9 @@ def meta_loss(c, x, sample):
     """
     # This is what sets MAML apart from first-order MAML, and all that does. If the inner gradients
     # are recorded, theta' = theta - alpha g is differentiated with g as a function of theta. If
-    # not, g is a constant, and the chain rule passes through theta' as through the identity.
-    second_order = c.estimator != "first-order"
-    path, episodes = adapt(c, x, sample, create_graph=second_order)  # MAML l.4-7
+    # not, g is a constant, and the chain rule passes from theta' to theta as through the identity.
+    # (Learned step sizes get their gradient either way: g is a factor of it.)
+    path, episodes = adapt(c, x, sample, create_graph=second_order(c))  # MAML l.4-7
     theta_prime = path[-1]
     D_prime = sample(c.inner_steps, theta_prime.data)  # MAML l.8
     episodes = [*episodes, D_prime]
@@ -202,6 +202,11 @@ def meta_loss(c, x, sample):
     if c.sampling_term:
         loss = loss + sampling_term(c, path, episodes)
     return loss, episodes
+
+
+def second_order(c):
+    """Whether the gradient passes through the inner gradients."""
+    return c.estimator not in FIRST_ORDER
 
 
 def meta_gradient(c, x, tasks, address):
@@ -232,13 +237,13 @@ def maml(c, state, address, in_chunks):
     their estimator and the sampling term. And of joint, which has no inner steps: then it is the
     policy gradient of one policy for all tasks.
     """
-    theta = state["theta"]
+    x = state["theta"]  # with the factors on the inner steps, if they are learned
     tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))  # MAML l.3
-    g, log = in_chunks(meta_gradient, c, theta, tasks, (*address, INNER))  # MAML l.4-9
+    g, log = in_chunks(meta_gradient, c, x, tasks, (*address, INNER))  # MAML l.4-9
     g = g.mean(0)
     state = with_log(state, log)
     if c.outer == "trpo":
-        return state | {"theta": trpo(c, theta, g, tasks, (*address, INNER), in_chunks)}
+        return state | {"theta": trpo(c, x, g, tasks, (*address, INNER), in_chunks)}
     return descend(c, state, g)  # MAML l.10
 
 
@@ -372,7 +377,7 @@ def es_maml(c, state, address, in_chunks):
     x = strategy.ask()  # ES-MAML l.2
     tasks = sample_tasks(c, c.population // 2, noise_at(*address, TASKS))  # ES-MAML l.2
     plus, minus = np.split(x, 2)  # theta + sigma g and theta - sigma g, in the same order
-    pairs = np.stack([plus, minus], 1)  # (n/2, 2, P)
+    pairs = np.stack([plus, minus], 1)  # (n/2, 2, P or 2P)
     v, log = in_chunks(fitness, c, pairs, tasks, (*address, INNER))  # ES-MAML l.3-5
     v = np.concatenate([v[:, 0], v[:, 1]])  # in the order of x again
     strategy.tell(x, -v)  # ES-MAML l.6
@@ -404,17 +409,17 @@ def strategy_of(c, state, rng):
     number t of iterations done. What else a strategy remembers, its best point and its history, is
     not kept: each generation has other tasks, so that their fitness cannot be compared.
     """
-    theta = state["theta"]
+    x = state["theta"]
     if c.algo == "es-maml":
         strategy = es.OpenAIES(
-            theta, c.sigma, c.population, rng, fitness=c.fitness, optimizer=c.outer, lr=c.beta
+            x, c.sigma, c.population, rng, fitness=c.fitness, optimizer=c.outer, lr=c.beta
         )
     elif c.algo == "nes":
-        strategy = NES[c.nes](theta, c.sigma, c.population, rng)
+        strategy = NES[c.nes](x, c.sigma, c.population, rng)
     else:
-        diagonal = theta.size > FULL_COVARIANCE
-        strategy = es.CMAES(theta, c.sigma, c.population, rng, diagonal=diagonal)
-    entries = strategy.state()
+        diagonal = x.size > FULL_COVARIANCE
+        strategy = es.CMAES(x, c.sigma, c.population, rng, diagonal=diagonal)
+    entries = strategy.state()  # its mean is x already
     for name in ("t", *strategy.MOVING):
         if name in state:
             entries[name] = state[name]
@@ -563,7 +568,7 @@ def fisher_product(v, c, x, tasks, address):
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     sample = sampler(c, tasks, address)
-    path, _ = adapt(c, x, sample, create_graph=c.estimator != "first-order")
+    path, _ = adapt(c, x, sample, create_graph=second_order(c))
     theta_prime = path[-1]
     D_prime = sample(c.inner_steps, theta_prime.data)
     # A backward pass gives J^T u for any u. It is linear in u, so the number v . J^T u = (J v) . u

@@ -310,7 +310,7 @@ def no_baseline(D, returns):
 def time_baseline(D, returns):
     """The mean return-to-go at each time step over the task's episodes that still run. (T, 1, H)
 
-    The episode itself is among them, which makes its gradient shorter by 1 / K.
+    The episode itself is among them, which makes the expected gradient shorter by some 1 / K.
     """
     running = D.mask.sum(1, keepdims=True)
     running = np.maximum(running, 1).astype(returns.dtype)  # the mean of none is 0
@@ -372,15 +372,15 @@ def moments(A, mask):
 
 # --- What policy gradients differentiate ---
 # An estimator is what multiplies the advantage A_t: a function of the log-ratios
-#     r_t = log pi(a_t|s_t) - log pi_old(a_t|s_t)    (T, K, H).
+#     r_t = log pi(a_t|o_t) - log pi_old(a_t|o_t)    (T, K, H).
 # pi_old is a constant, as a rule pi itself. Then r is 0, but its derivatives are those of log pi.
 # So all estimators have the same gradient, the policy gradient. Their second derivatives differ:
-# these are what a meta-gradient sees of the inner step. With the score g_t = grad log pi_t, the sum
-# G_t = g_0 + ... + g_t and the Hessian H_t of log pi_t, they are
+# these are what a meta-gradient sees of the inner step. With the score s_t = grad log pi_t, the sum
+# S_t = s_0 + ... + s_t and the Hessian H_t of log pi_t, they are
 #
 #     log-prob   H_t
-#     lvc        H_t + g_t g_t^T
-#     dice       H_t + G_t G_t^T - G_{t-1} G_{t-1}^T
+#     lvc        H_t + s_t s_t^T
+#     dice       H_t + S_t S_t^T - S_{t-1} S_{t-1}^T
 #
 # What is wanted is the derivative of an expectation, in which theta also decides how probable the
 # episode is: that is where the products of scores come from.
@@ -411,15 +411,17 @@ def dice(r):
     return ad.exp(so_far) - ad.exp(before)
 
 
-# An entry of your own is an --estimator at once. Two places know estimators by name: `meta_loss` in
-# metarl.py does not record the inner gradients for "first-order", so that what stands here does not
-# matter; and harness/settings.py allows `sampling_term` with "first-order" and "log-prob" alone.
+# An entry of your own is an --estimator at once.
 ESTIMATORS = {
     "first-order": log_ratio,
     "log-prob": log_ratio,
     "lvc": likelihood_ratio,
     "dice": dice,
 }
+# For these metarl.py does not record the inner gradients: they are constants, and have no Hessian.
+FIRST_ORDER = ("first-order",)
+# These have no products of scores, and may go with `sampling_term`, which stands for them.
+WITHOUT_SCORES = ("log-prob", "first-order")
 
 
 def weighted_advantages(c, D):
@@ -436,8 +438,8 @@ def surrogate(c, theta, D, estimator="log-prob"):
     """(T,): the loss of each task whose gradient is minus the policy gradient.
 
     A mean over episodes and time steps. theta: Tensor (T, P). Its Hessian is what the estimator
-    says: an estimate of that of minus J, the expected return, only for dice. Where no second
-    derivative is taken, all estimators are the same.
+    says; only that of dice is an unbiased estimate of the Hessian of minus the expected return.
+    Where no second derivative is taken, all estimators are the same.
     """
     log_pi = c.pi.log_prob(theta, D.obs, D.actions)
     log_pi_old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
@@ -452,22 +454,23 @@ def sampling_term(c, path, episodes):
     episodes they take. This is the second part (E-MAML, Stadie et al. 2018): episodes after which
     the adapted policy does well are made more probable.
     tau_n: all episodes of the inner steps. J(theta'): the mean return of the episodes D' after
-    them. b_n, if there is a baseline: the mean return of the *other* episodes of the same step (0
-    if there is no other). Any b_n that tau_n has no influence on leaves the expectation as it is,
-    since the expected score is 0; the return of tau_n itself would not.
+    them. b_n, if there is a baseline, a cheap guess of it: the mean return of the *other* episodes
+    of the same step (0 if there is no other). A b_n that tau_n has no influence on leaves the
+    expectation as it is, since the expected score is 0; the return of tau_n itself would not.
+    (Exactly so without `standardise`, whose unit depends on D'.)
     """
     *inner, D_prime = episodes
     unit = unit_of_surrogate(c, D_prime)
 
-    def returns(D):  # (T, K), discounted, in the units of the surrogate
+    def discounted_returns(D):  # (T, K), in the unit of the surrogate
         return returns_to_go(D.rewards, c.gamma)[..., 0] / unit
 
-    J = returns(D_prime).mean(1, keepdims=True)
+    J = discounted_returns(D_prime).mean(1, keepdims=True)
     loss = 0
     for theta, D in zip(path, inner, strict=False):  # the path ends with theta', which took D'
         baseline = 0
         if c.baseline != "none":
-            R = returns(D)
+            R = discounted_returns(D)
             K = R.shape[1]
             baseline = (R.sum(1, keepdims=True) - R) / max(K - 1, 1)
         log_pi = c.pi.log_prob(theta, D.obs, D.actions)

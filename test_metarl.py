@@ -38,6 +38,7 @@ class Quadratics:
     An episode is one step with reward 1, and its log-probability is minus the loss. Without a
     baseline the advantage is 1, so the surrogate, -log pi times the advantage, is the loss.
     There may be several (A, c): "minibatches". `reset` draws one, the observation is its number.
+    (No black box plays here, so that `reset` may draw integers.)
     """
 
     obs_dim = action_dim = horizon = task_dim = 1

@@ -19,6 +19,7 @@ import envs
 import metarl
 import policies
 from metarl import BLACK_BOXES, GRADIENTS
+from policies import WITHOUT_SCORES
 
 BANDITS = {
     "policy": "linear",
@@ -51,8 +52,8 @@ ES_MAML = {
 MAML_ON_POINTMASS = {"learn_alpha": True, "std": 0.4, "tasks": 40}
 
 # What differs from the defaults in Setting. Three layers: by family, by algorithm, and by both, as
-# "reptile bandit". The later wins (see `layers`), and what is given wins over all. So iterations of
-# reptile on the bandit alone belong to "reptile bandit".
+# "reptile bandit". The later wins (see `layers`), and what is given wins over all. So what is to
+# change for reptile on the bandit, and for nothing else, belongs to "reptile bandit".
 DEFAULTS = {
     # by family
     "pointmass": {"std": 0.5},
@@ -216,7 +217,9 @@ class Setting:
         False, TRUTH, "take the policy's most probable action; not with policy gradients"
     )
 
-    inner: str = option("pg", OneOf(metarl.INNER_LOOPS), "inner loop; all but black boxes take pg")
+    inner: str = option(
+        "pg", OneOf(metarl.INNER_LOOPS), "inner loop of black boxes; other algorithms take pg"
+    )
     inner_steps: int = option(1, whole(0), "k, inner steps in training; joint has none")
     alpha: float = option(0.5, POSITIVE, "inner step size; hc has none")
     alpha_decay: float = option(0.5, POSITIVE, "factor on alpha in inner steps after the first")
@@ -237,7 +240,10 @@ class Setting:
     )
 
     estimator: str = option(
-        "lvc", OneOf(policies.ESTIMATORS), "what the meta-gradient sees of the inner step"
+        "lvc",
+        OneOf(policies.ESTIMATORS),
+        "the inner step's Hessian in the meta-gradient: none (first-order), that of log pi alone, "
+        "of low variance (lvc), unbiased (dice)",
     )
     sampling_term: bool = option(
         False, TRUTH, "add what the sampling of the inner episodes contributes"
@@ -250,17 +256,19 @@ class Setting:
     max_norm: float = option(
         10.0, POSITIVE, "length to which sgd and adam scale down a longer outer gradient"
     )
-    epsilon: float = option(1.0, POSITIVE, "outer step size: the fraction of the way to phi_k")
+    epsilon: float = option(
+        1.0, POSITIVE, "outer step size: the fraction of the way to the adapted parameters"
+    )
 
     population: int = option(24, whole(2), "n, points in a generation")
     sigma: float = option(0.1, POSITIVE, "standard deviation of a generation at first")
     fitness: str = option(
-        "ranks", OneOf(("raw", "standardised", "ranks")), "what directions are weighed by"
+        "ranks", OneOf(("raw", "standardised", "ranks")), "how returns become weights of directions"
     )
     nes: str = option("snes", OneOf(metarl.NES), "the strategy of nes")
 
     iterations: int = option(100, whole(1), "outer steps")
-    tasks: int = option(20, whole(1), "tasks in an iteration")
+    tasks: int = option(20, whole(1), "tasks in an iteration (es-maml: half the population)")
     episodes: int = option(
         20, whole(1), "K, episodes of a task for one inner step: for a gradient, or as queries"
     )
@@ -272,7 +280,7 @@ class Setting:
     adapt_episodes: int = option(40, whole(1), "K, episodes for one of these steps")
     test_episodes: int = option(40, whole(1), "episodes that measure the return after each step")
     compare: str = option(
-        "none", OneOf(("none", "joint")), "a baseline to train and test beside the algorithm"
+        "none", OneOf(("none", "joint")), "another algorithm to train and test beside it"
     )
 
     def __post_init__(self):
@@ -321,8 +329,9 @@ class Setting:
             self.refuse("sampling_term", "on for emaml")
         if self.sampling_term and not differentiates:
             self.refuse("sampling_term", f"off for {self.algo}")
-        if self.sampling_term and self.estimator not in ("first-order", "log-prob"):
-            self.refuse("estimator", "log-prob or first-order: others count the sampling twice")
+        if self.sampling_term and self.estimator not in WITHOUT_SCORES:
+            allowed = " or ".join(WITHOUT_SCORES)
+            self.refuse("estimator", f"{allowed}: others count the sampling twice")
         if self.learn_alpha and not differentiates and self.algo not in BLACK_BOXES:
             self.refuse("learn_alpha", f"off for {self.algo}")
         if self.outer == "trpo" and self.algo not in GRADIENTS:

@@ -86,7 +86,7 @@ class PersistentMap:
             if done:
                 failures = 0
             if failures == ATTEMPTS:
-                why = f"lost {failures} times before any work was done: {problem}"
+                why = f"lost {failures} times in a row, with no chunk done: {problem}"
                 raise ConnectionError(f"--workers {self.spec}: {why}")
             self.pool.stop()
             self.pool = self.start(self.spec)
@@ -97,7 +97,7 @@ def attempt(executor, lost, f, chunks):
     and the last error of class `lost`, or None.
 
     Any other error of a chunk is raised. (With Dask every error counts as a worker that was lost;
-    one of the chunk itself comes back in each attempt, and is told in the end.)
+    one of the chunk itself comes back in each attempt, and is reported in the end.)
     """
     futures = {}
     problem = None

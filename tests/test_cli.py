@@ -193,7 +193,7 @@ def test_options_have_help_with_their_defaults(columns, capsys, monkeypatch):
         "[off; on for es-maml, nes, cma-es, maml on pointmass, fomaml on pointmass]",
         "(pg, es, hc) [pg; hc for es-maml, nes, cma-es]",
         "for reptile only [1.0;",
-        "tasks in an iteration; not for es-maml [20;",
+        "half the population); not for es-maml [20;",
     ):
         assert default in words
 

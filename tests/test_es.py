@@ -114,8 +114,8 @@ def test_cma_constants_by_hand(key):
     s = es.CMAES(np.zeros(n), 1.0, popsize, diagonal=bool(diagonal))
     ours = (s.mu_eff, s.c_sigma, s.d_sigma, s.c_c, s.c_1, s.c_mu, s.w[0], s.w[-1], s.w.sum())
     np.testing.assert_allclose(ours, HAND[key], rtol=1e-11, atol=1e-12)
-    assert s.mu == popsize // 2 == (s.w > 0).sum()
-    assert s.c_m == 1 and s.w[: s.mu].sum() == pytest.approx(1, abs=1e-15)
+    assert s.parents == popsize // 2 == (s.w > 0).sum()
+    assert s.c_m == 1 and s.w[: s.parents].sum() == pytest.approx(1, abs=1e-15)
     assert (np.diff(s.w) <= 0).all()
 
 
@@ -175,7 +175,7 @@ def test_by_rank_beside_a_loop(f):
 def loop_cma(strategy, x, f):
     """One generation of CMA-ES, Fig. 6, index by index, with a matrix square root for C^(-1/2)."""
     s = strategy.state()
-    n, lam, mu, t = strategy.n, strategy.popsize, strategy.mu, int(s["t"]) + 1
+    n, lam, mu, t = strategy.n, strategy.popsize, strategy.parents, int(s["t"]) + 1
     w, mu_eff, c_sigma, d_sigma = strategy.w, strategy.mu_eff, strategy.c_sigma, strategy.d_sigma
     c_c, c_1, c_mu, chi = strategy.c_c, strategy.c_1, strategy.c_mu, strategy.chi_n
     C = np.diag(s["C"]) if strategy.diagonal else s["C"]
@@ -233,7 +233,7 @@ def test_h_sigma_counts_this_update(t, stalls):
     x = s.ask()
     bound = (1.4 + 2 / 11) * s.chi_n * np.sqrt(1 - (1 - s.c_sigma) ** (2 * (t + 1)))
     s.t = np.int64(t)
-    y_w = s.w[: s.mu] @ x[np.argsort(sphere(x))][: s.mu]
+    y_w = s.w[: s.parents] @ x[np.argsort(sphere(x))][: s.parents]
     step = np.sqrt(s.c_sigma * (2 - s.c_sigma) * s.mu_eff) * y_w
     wanted = step / np.linalg.norm(step) * bound * (1.001 if stalls else 0.999)
     s.p_sigma = (wanted - step) / (1 - s.c_sigma)
