@@ -408,8 +408,8 @@ class CMAES(Strategy):
         """C grows along the path of the mean and along good steps, and shrinks along bad ones."""
         n = self.n
         # h_sigma = 0 stalls the path p_c while p_sigma is long: sigma is too small, and C would
-        # grow in its place. The root is what p_sigma lacks in length in the first generations; t has
-        # counted this one already (`told`), as g + 1 does in the tutorial.
+        # grow in its place. The root is what p_sigma lacks in length in the first generations; t
+        # has counted this one already (`told`), as g + 1 does in the tutorial.
         length = np.sqrt(self.p_sigma @ self.p_sigma)
         length = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.t))  # (eq. 45)
         is_short = length < (1.4 + 2 / (n + 1)) * self.chi_n  # (eq. 45)
