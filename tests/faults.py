@@ -53,10 +53,10 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "envs.py": ["tests/test_envs.py"],
     "policies.py": ["tests/test_policies.py", "tests/test_envs.py", *ALGORITHMS],
     "metarl.py": ALGORITHMS,
-    "trpo.py": ["tests/test_outer.py"],
     "es.py": ["tests/test_es.py"],
     "harness/settings.py": [*COMMANDS, "tests/test_outer.py"],
     "harness/cli.py": COMMANDS,
+    "harness/results.py": ["tests/test_results.py", "tests/test_cli.py"],
     "harness/checkpoints.py": COMMANDS,
     "harness/workers.py": ["tests/test_workers.py"],
 }

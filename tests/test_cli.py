@@ -247,6 +247,16 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
     assert "3/3" in progress and "iterations/s" in progress and rest == ""
 
 
+def test_progress_of_a_resumed_run_is_that_since_it_goes_on(monkeypatch, capsys):
+    times = iter([100.0, 108.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.time, "perf_counter", lambda: next(times))
+        report = cli.progress(Setting(iterations=60), 50, quiet=False)
+        report({"t": 58, "pre": -2.0, "post": -1.0})
+    line = capsys.readouterr().err
+    assert line.startswith("maml 58/60: ") and line.endswith("1.0 iterations/s, 2 s left\n")
+
+
 def test_an_unwritable_directory_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main([*arguments(), "--out", str(tmp_path / "file" / "run")]) == 2
@@ -425,6 +435,16 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path, capsys):
         err = capsys.readouterr().err
         assert words in err and err.count("\n") == 1
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+@pytest.mark.parametrize("name", checkpoints.FILES)
+def test_no_file_of_another_run_is_written_over(name, tmp_path, capsys):
+    """Also of one that was killed before it had all of them."""
+    (tmp_path / name).write_text("of another run")
+    assert cli.main([*arguments(), "--out", str(tmp_path)]) == 2
+    assert "holds a run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "of another run"
 
 
 def test_resume_takes_the_whole_command_again(tmp_path):

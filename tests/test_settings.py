@@ -246,6 +246,21 @@ def test_two_runs_ignore_what_neither_reads():
     assert not ignored(beside).keys() - ignored(alone).keys()
 
 
+@pytest.mark.parametrize("algo", ["maml", "fomaml", "emaml", "reptile"])
+def test_joint_beside_an_algorithm_has_no_inner_loop_and_is_the_same_but_for_that(algo):
+    c = Setting(algo=algo, beta=0.2, compare="joint")
+    joint = joint_beside(c)
+    of_joint = {
+        "algo": "joint",
+        "inner_steps": 0,
+        "sampling_term": False,
+        "learn_alpha": False,
+        "compare": "none",
+    }
+    for f in fields(c):
+        assert getattr(joint, f.name) == of_joint.get(f.name, getattr(c, f.name))
+
+
 # --- Entries of one's own ---
 @dataclass(frozen=True)
 class Maze(envs.PointMass):
