@@ -7,10 +7,11 @@ The contract. A family is any object that has
 
     obs_dim, action_dim, discrete, horizon   what a policy and a rollout need to know
     task_dim                                 D, the numbers of a task
-    sample_tasks(n, rng, split)              -> (n, D), split "train" or "test", which share no task
-    reset(tasks, shape, rng)                 -> state of `shape` episodes, shape (T, K) in a rollout
+    sample_tasks(n, rng, split="train")      -> (n, D); "train" and "test" share no task
+    reset(tasks, shape, rng)                 -> state of `shape` episodes: (T, K), or (K,) or () of
+                                                a single task (D,)
     observe(state)                           -> (..., obs_dim)
-    step(state, action, tasks, rng)          -> state, reward (...), done (...)
+    step(state, action, tasks, rng)          -> state, reward (...), done (...) of bool
 
 and, where it can,
 
@@ -19,8 +20,9 @@ and, where it can,
     goals(tasks)             -> (..., 2), where the observation is a position; pictures show them
     means(tasks)             -> (..., arms), of a bandit; pictures show them
 
-`done` ends an episode before the horizon; what comes after is for the rollout to mask. States,
-rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
+`done` ends an episode before the horizon; what comes after is for the rollout to mask. A state is
+an array, or whatever `observe` and `step` understand; `step` makes a new one and leaves the old one
+as it is. Rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
 `discrete`, integers (...) below action_dim.
 In `reset` and `step` rng draws by random(shape) and standard_normal(shape) alone, with the episodes
 as first axes: black boxes put in its place a generator that serves several members at once.

@@ -333,9 +333,9 @@ def es_gradient(c, theta, scale, tasks, rng):
 
 
 def policy_gradient(c, theta, scale, tasks, rng):
-    """pg: a step of policy gradient on K episodes, always of length alpha.
+    """pg: a step of policy gradient on K episodes, always with step size alpha.
 
-    For black boxes only: MAML and Reptile take theirs in `adapt`.
+    For black boxes only: MAML and Reptile take theirs in `adapt`, with alpha_decay.
     """
     D = rollout(c.family, c.pi, theta, tasks, c.episodes, rng)
     leaf = Tensor(theta)

@@ -453,10 +453,10 @@ def sampling_term(c, path, episodes):
     theta decides where the inner steps lead from given episodes tau_n; it also decides which
     episodes they take. This is the second part (E-MAML, Stadie et al. 2018): episodes after which
     the adapted policy does well are made more probable.
-    tau_n: all episodes of the inner steps. J(theta'): the mean return of the episodes D' after
-    them. b_n, if there is a baseline, a cheap guess of it: the mean return of the *other* episodes
-    of the same step (0 if there is no other). A b_n that tau_n has no influence on leaves the
-    expectation as it is, since the expected score is 0; the return of tau_n itself would not.
+    tau_n: all episodes of the inner steps. J(theta'): the mean discounted return of the episodes
+    D' after them. b_n, if there is a baseline, a cheap guess of it: the mean return of the *other*
+    episodes of the same step (0 if there is no other). A b_n that tau_n has no influence on leaves
+    the expectation as it is, since the expected score is 0; the return of tau_n itself would not.
     (Exactly so without `standardise`, whose unit depends on D'.)
     """
     *inner, D_prime = episodes

@@ -123,9 +123,9 @@ def meta_sgd(z, wave, rng):
 
 
 def reptile(phi, wave, rng):
-    """(P,): phi - phi_k in place of a gradient (Nichol et al. 2018). Nothing is recorded.
+    """(P,): phi - phi_k in place of a gradient (Nichol et al. 2018).
 
-    phi_k: after k = 5 steps, each on new points.
+    phi_k: after k = 5 steps, each on new points. Their gradients are constants.
     """
     phi_k = for_each_task(phi)
     for _ in range(5):

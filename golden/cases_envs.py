@@ -42,7 +42,9 @@ def episodes(family, options, tasks, actions, noise, X=None):
         )
     )
     fields |= {"obs": D.obs, "rewards": D.rewards, "mask": D.mask, "returns": D.returns}
-    return fields | {"optimal_return": env.optimal_return(tasks)}
+    if hasattr(env, "optimal_return"):
+        fields["optimal_return"] = env.optimal_return(tasks)
+    return fields
 
 
 # --- Tasks from noise ---

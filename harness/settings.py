@@ -224,7 +224,9 @@ class Setting:
     alpha: float = option(0.5, POSITIVE, "inner step size; hc has none")
     alpha_decay: float = option(0.5, POSITIVE, "factor on alpha in inner steps after the first")
     learn_alpha: bool = option(
-        False, TRUTH, "meta-learn a factor on alpha (hc: on inner-sigma) for each parameter"
+        False,
+        TRUTH,
+        "meta-learn a factor on alpha (hc: on inner-sigma, es: on both) for each parameter",
     )
     inner_optimizer: str = option(
         "sgd", OneOf(("sgd", "adam")), "optimiser of the inner steps; adam for reptile only"

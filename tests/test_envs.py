@@ -1,5 +1,6 @@
 """The task families, against transitions worked out from their definitions."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_shapes_and_dtypes(env, shape, dtype):
 def test_step_is_a_pure_function(env):
     tasks = env.sample_tasks(3, noise_at(3))[:, None]
     state = env.reset(tasks, (3, 4), noise_at(4))
-    before = state.copy()
+    before = deepcopy(state)
     action = np.ones((3, 4), int) if env.discrete else np.full((3, 4, env.action_dim), 0.3)
     first, again = (env.step(state, action, tasks, noise_at(6)) for _ in range(2))
     assert_array_equal(state, before)
@@ -92,8 +93,11 @@ def test_members_of_a_task_share_the_noise_of_its_episodes(env):
             assert_array_equal(column[::2], column[1::2])
 
 
-@pytest.mark.parametrize("env", ENVS[:7], ids=lambda env: type(env).__name__)
+@pytest.mark.parametrize("env", ENVS, ids=lambda env: type(env).__name__)
 def test_bad_arguments_are_refused(env):
+    """Of the families of envs.py; the contract does not ask for these words."""
+    if type(env) not in envs.FAMILIES.values():
+        return
     with pytest.raises(ValueError, match="split 'valid': must be 'train' or 'test'"):
         env.sample_tasks(3, noise_at(0), "valid")
     with pytest.raises(ValueError, match="0 tasks: must be at least 1"):
