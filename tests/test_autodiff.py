@@ -1097,6 +1097,36 @@ def test_check_grads_finds_wrong_second_derivatives(name, dtype, monkeypatch):
         check_grads(with_tanh, x)
 
 
+def test_check_grads_finds_wrong_third_derivatives_where_it_is_asked_to():
+    """x**4 as an operation whose third derivative is 20 x in place of 24 x."""
+
+    def power(factor, exponent):
+        return lambda x: factor * x**exponent
+
+    fourth, third, second, first = power(1, 4), power(4, 3), power(12, 2), power(24, 1)
+    rows = {
+        fourth: (lambda g, out, x: g * ad.apply(third, x),),
+        third: (lambda g, out, x: g * ad.apply(second, x),),
+        second: (lambda g, out, x: g * ad.apply(first, x) * (20 / 24),),
+    }
+    ad.VJPS.update(rows)
+    try:
+        x = np.array([0.5, -1.5])
+        ad.check_grads(lambda x: ad.apply(fourth, x), x)  # to second order all is right
+        with pytest.raises(AssertionError):
+            ad.check_grads(lambda x: ad.apply(fourth, x), x, order=3)
+    finally:
+        for function in rows:
+            del ad.VJPS[function]
+
+
+def test_clip_has_no_bound_where_none_is_given():
+    x = np.array([-1e9, 0, 1e9])
+    np.testing.assert_array_equal(ad.clip(x), x)
+    np.testing.assert_array_equal(ad.clip(x, high=1), [-1e9, 0, 1])
+    np.testing.assert_array_equal(ad.clip(x, low=-1), [-1, 0, 1e9])
+
+
 def test_check_grads_finds_an_argument_mistaken_for_the_other(monkeypatch):
     of_a, _ = ad.VJPS[np.multiply]
     monkeypatch.setitem(ad.VJPS, np.multiply, (of_a, of_a))
