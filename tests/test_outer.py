@@ -187,6 +187,25 @@ def test_step_is_along_the_natural_gradient_up_to_the_bound(options):
         assert 0 <= round(shortened) < 15
 
 
+def test_ten_conjugate_gradients_are_taken(monkeypatch):
+    """Schulman et al. 2015. With more distinct eigenvalues than that it does not end before.
+
+    An eleventh product gives the length of the step.
+    """
+    c, x, tasks = problem(policy="mlp", hidden=(5,))
+    F = np.geomspace(1, 1e6, x.size)
+    assert x.size > 15
+    products = []
+
+    def fisher_product(v, c, x, tasks, address):
+        products.append(v)
+        return [np.tile(F * v, (len(tasks), 1))]
+
+    monkeypatch.setattr(metarl, "fisher_product", fisher_product)
+    outer_step(c, x, tasks, noise_at(4).standard_normal(x.size))
+    assert len(products) == 11
+
+
 def test_step_is_shortened_until_bound_and_surrogate_agree(monkeypatch):
     """The third trial keeps the bound, the fifth improves as well;
     none of fifteen leaves theta where it is.
@@ -383,7 +402,11 @@ def test_chunks_of_a_trained_black_box_are_of_2000_tasks():
 
 @pytest.mark.parametrize(
     "options",
-    [{"algo": "reptile", "inner_optimizer": "adam"}, {"algo": "es-maml"}, {"algo": "nes"}],
+    [
+        {"algo": "reptile", "inner_optimizer": "adam", "tasks": 6, "inner": "pg"},
+        {"algo": "es-maml"},
+        {"algo": "nes"},
+    ],
 )
 def test_options_are_compared_by_value(options):
     """Those that come from a file or the command line are other objects than those

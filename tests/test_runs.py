@@ -43,6 +43,7 @@ def test_no_noise_is_used_twice(algo, monkeypatch):
         first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
         metarl.meta_test(c, second["theta"])
     assert len(set(addresses)) == len(addresses)
+    assert len({metarl.INIT, metarl.TRAIN, metarl.TEST}) == 3
     begins = itertools.product((0, 1), (metarl.INIT, metarl.TRAIN, metarl.TEST))
     assert {address[:2] for address in addresses} == set(begins)
     assert_allclose(second["env_steps"] / first["env_steps"], 2, rtol=0.02)
