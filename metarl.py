@@ -41,7 +41,7 @@ import numpy as np
 import autodiff as ad
 import es
 from autodiff import Tensor, grad
-from policies import FIRST_ORDER, Common, rollout, sampling_term, surrogate
+from policies import FIRST_ORDER, Common, length, log_pi_of, rollout, sampling_term, surrogate
 
 # --- Noise ---
 # Noise is addressed, not consumed: the same address gives the same noise, so that every step can be
@@ -249,9 +249,7 @@ def maml(c, state, address, in_chunks):
 
 def descend(c, state, g):
     """One step of the outer optimiser against the gradient g, scaled down to length c.max_norm."""
-    norm = np.sqrt((g * g).sum())
-    if norm > 0:
-        g = g * np.minimum(1, c.max_norm / norm)  # NumPy's minimum keeps the dtype
+    g = g * np.minimum(1, c.max_norm / length(g))  # NumPy's minimum keeps the dtype
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = state | {"m": m, "v": v}
@@ -296,10 +294,11 @@ def with_log(state, log):
 def hill_climb(c, theta, scale, tasks, rng):
     """hc: hill climbing with K queries (Song et al. 2020).
 
-    The first query is theta itself, each other a random step from the best so far.
+    The first query is theta itself, each other a random step from the best so far. A return that is
+    NaN is worse than any other.
     """
     D = rollout(c.family, c.pi, theta, tasks, 1, rng, keep=False)
-    best = D.returns
+    best = np.where(np.isnan(D.returns), -np.inf, D.returns)
     episodes = [D]
     for _ in range(c.episodes - 1):
         eps = rng.standard_normal(theta.shape).astype(theta.dtype)
@@ -315,8 +314,8 @@ def hill_climb(c, theta, scale, tasks, rng):
 def es_gradient(c, theta, scale, tasks, rng):
     """es: a step along an ES gradient from K / 2 antithetic pairs of queries.
 
-    Returns are divided by their standard deviation over all queries (with the divisor n); the 1 /
-    sigma of an ES gradient is left to alpha.
+    Returns are divided by their standard deviation over all queries (with the divisor n): where all
+    are equal there is no step. The 1 / sigma of an ES gradient is left to alpha.
     """
     g = 0
     episodes = []
@@ -327,9 +326,9 @@ def es_gradient(c, theta, scale, tasks, rng):
         minus = rollout(c.family, c.pi, theta - step, tasks, 1, rng, keep=False)
         g = g + (plus.returns - minus.returns)[:, None] * eps
         episodes += [plus, minus]
-    returns = [D.returns for D in episodes]
-    deviation = np.std(returns, 0)[:, None] + 1e-8
-    return theta + c.alpha * scale * g / (len(episodes) * deviation), episodes
+    returns = np.stack([D.returns for D in episodes])
+    deviation = length(returns - returns.mean(0), 0)[0] / np.sqrt(len(episodes))
+    return theta + c.alpha * scale * g / (len(episodes) * deviation[:, None]), episodes
 
 
 def policy_gradient(c, theta, scale, tasks, rng):
@@ -547,11 +546,15 @@ def trpo(c, x, g, tasks, address, in_chunks):
     def F(v):
         return mean_over_tasks(fisher_product, v.astype(x.dtype)) + DAMPING * v
 
+    if not g.any():
+        return x
+    g = g / length(g)  # only its direction matters, and the squares of very small numbers are 0
     operator = LinearOperator((x.size, x.size), F, dtype=x.dtype)
     direction, _ = cg(operator, g, rtol=1e-10, maxiter=10)
     # For small steps the divergence is 1/2 step^T F step: this one would reach the bound.
-    curvature = max(direction @ F(direction), 1e-30)
-    step = np.sqrt(2 * DELTA / curvature) * direction
+    step = np.sqrt(2 * DELTA / (direction @ F(direction))) * direction
+    if not np.isfinite(step).all():
+        return x + step  # what is not finite is found, and said, after the iteration
     for i in range(15):
         new = x - (0.8**i * step).astype(x.dtype)
         divergence, gain = mean_over_tasks(trial, new)
@@ -583,8 +586,8 @@ def fisher_product(v, c, x, tasks, address):
 
 def mean_kl(c, theta, other, D):
     """(T,): the mean of KL(pi_theta || pi_other) over the steps of D."""
-    kl = c.pi.kl(theta, other, D.obs)
-    return ad.sum(kl * D.mask, (1, 2)) / D.mask.sum((1, 2))
+    kl = c.pi.kl(theta, other, D.kept(D.obs))
+    return ad.sum(D.kept(kl), (1, 2)) / D.mask.sum((1, 2))
 
 
 def trial(new, c, x, tasks, address):
@@ -611,7 +614,7 @@ def trial(new, c, x, tasks, address):
 def with_log_pi(c, path, episodes):
     """The episodes with log pi of those who took them, so that others can be judged by them."""
     pairs = zip(path, episodes, strict=True)
-    return [D._replace(log_pi=c.pi.log_prob(theta.data, D.obs, D.actions)) for theta, D in pairs]
+    return [D._replace(log_pi=log_pi_of(c, theta.data, D)) for theta, D in pairs]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ import autodiff as ad
 
 # --- The network and the policy ---
 
+# Of a discrete policy whose logits are not finite. Any comparison with NaN is false, so that it
+# would look like a sound policy that prefers an arm. `rollout` makes the reward of it NaN.
+NO_ACTION = -1
+
 # They overwrite their argument, the output of an affine layer, which nothing else needs.
 ACTIVATIONS = {"tanh": ad.tanh_, "relu": ad.relu_}
 
@@ -165,10 +169,12 @@ class Policy:
 
         def act(obs, rng):
             output = network(obs)
-            if self.discrete and self.deterministic:
-                return output.argmax(-1)
             if self.discrete:
-                return sample_categorical(output, rng)
+                if self.deterministic:
+                    arm = output.argmax(-1)
+                else:
+                    arm = sample_categorical(output, rng)
+                return np.where(np.isfinite(output).all(-1), arm, NO_ACTION)
             if self.deterministic:
                 return output
             noise = rng.standard_normal(output.shape).astype(output.dtype)
@@ -220,6 +226,7 @@ class Trajectories(NamedTuple):
     """K episodes of each of T tasks.
 
     `mask` is True up to the end of an episode, the last step included; rewards are 0 after it.
+    Observations and actions after it may be anything, even NaN: use `kept`.
     """
 
     obs: np.ndarray  # (T, K, H, obs_dim)
@@ -234,6 +241,14 @@ class Trajectories(NamedTuple):
     def returns(self):
         """(T,): the mean undiscounted return of each task."""
         return self.rewards.sum(2).mean(1)
+
+    def kept(self, x):
+        """x (T, K, H, ...), an array or a Tensor, with 0 after the end of an episode.
+
+        It is selected, not multiplied: 0 times NaN is NaN, in values and in gradients.
+        """
+        mask = self.mask.reshape(self.mask.shape + (1,) * (x.ndim - 3))
+        return ad.where(mask, x, 0)
 
 
 def rollout(env, policy, theta, tasks, K, rng, keep=True):
@@ -250,6 +265,8 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
         obs = env.observe(state)
         action = act(obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
+        if env.discrete:
+            reward = np.where(action == NO_ACTION, np.nan, reward)
         if keep:
             steps.append((reward, done, obs, action))
         else:
@@ -290,16 +307,24 @@ class Common:
 
 
 def returns_to_go(rewards, gamma):
-    """sum_{l >= 0} gamma^l r_{t+l} along the last axis.
+    """sum_{l >= 0} gamma^l r_{t+l} along the last axis. Whole or boolean rewards give float64."""
+    R = rewards.astype(np.result_type(rewards, 1.0))
+    gamma = float(gamma)  # of any type, it shall not decide on the dtype
+    for t in reversed(range(R.shape[-1] - 1)):
+        R[..., t] += gamma * R[..., t + 1]  # R_t = r_t + gamma R_{t+1}
+    return R
 
-    One matrix product takes the place of a loop over time: r_s has the weight gamma^(s - t) in the
-    return from t, and none if it came before.
+
+def mean_over(x, mask, axis):
+    """The mean of x over the axes (which stay, with length 1), of the steps that the mask keeps.
+
+    The mean of none is 0. Where all are equal it is their value to the last bit: rounding, of which
+    a sum has some, is taken back by a second mean, of what the first one leaves.
     """
-    t = np.arange(rewards.shape[-1])
-    ahead = t[:, None] - t  # s - t, for s along rows and t along columns
-    powers = (float(gamma) ** t).astype(rewards.dtype)
-    weight = np.where(ahead >= 0, powers[np.maximum(ahead, 0)], 0)
-    return rewards @ weight
+    n = np.maximum(mask.sum(axis, keepdims=True), 1).astype(x.dtype)
+    mean = np.where(mask, x, 0).sum(axis, keepdims=True) / n
+    left = np.where(mask, x - mean, 0)
+    return mean + left.sum(axis, keepdims=True) / n
 
 
 def no_baseline(D, returns):
@@ -312,9 +337,7 @@ def time_baseline(D, returns):
 
     The episode itself is among them, which makes the expected gradient shorter by some 1 / K.
     """
-    running = D.mask.sum(1, keepdims=True)
-    running = np.maximum(running, 1).astype(returns.dtype)  # the mean of none is 0
-    return (returns * D.mask).sum(1, keepdims=True) / running
+    return mean_over(returns, D.mask, 1)
 
 
 def linear_baseline(D, returns):
@@ -326,48 +349,67 @@ def linear_baseline(D, returns):
     T, K, H = returns.shape
     t = np.arange(H)[:, None] / 100
     t = np.broadcast_to(t, (T, K, H, 1))
-    features = np.concatenate([D.obs, D.obs**2, t, t**2, t**3, np.ones_like(t)], -1)
-    features = features * D.mask[..., None]  # steps after the end do not count
-    x = features.reshape(T, K * H, -1)
-    y = (returns * D.mask).reshape(T, K * H, 1)
+    obs = D.kept(D.obs).astype(float)
+    features = np.concatenate([obs, obs**2, t, t**2, t**3, np.ones_like(t)], -1)
+    x = D.kept(features).reshape(T, K * H, -1)  # steps after the end do not count
+    y = D.kept(returns).reshape(T, K * H, 1)
     gram = x.swapaxes(1, 2) @ x + 1e-5 * np.eye(x.shape[-1])
     weights = np.linalg.solve(gram, x.swapaxes(1, 2) @ y)
-    return (x @ weights).reshape(T, K, H).astype(returns.dtype)
+    return (x @ weights).reshape(T, K, H).astype(np.result_type(returns, 1.0))
 
 
 # A baseline is a function of the Trajectories and their returns-to-go (T, K, H) to values that
 # broadcast to (T, K, H), each of its own task alone.
 BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
+# These contain the episode that is compared with them: of a single one they would leave nothing.
+WITH_THE_EPISODE = ("time", "linear")
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
     """Generalised advantage estimates of each step (T, K, H), 0 after the end of an episode.
 
-    Schulman et al. 2016, equation 16: the sum over l of (gamma lam)^l delta_{t+l}. With lam = 1
-    they are the returns-to-go minus the baseline.
+    Schulman et al. 2016, equation 16: the sum over l of (gamma lam)^l delta_{t+l}, where
+    delta_t = r_t + gamma V_{t+1} - V_t and V is the baseline. With lam = 1 they are the
+    returns-to-go minus the baseline.
     baseline: a name in BASELINES. standardise: to mean 0 and standard deviation 1 over the steps of
-    each task. No statistic mixes tasks.
+    each task; 0 where all are equal. No statistic mixes tasks.
     """
-    values = BASELINES[baseline](D, returns_to_go(D.rewards, gamma)) * D.mask
-    after_the_last = np.zeros_like(values[..., :1])
-    next_values = np.concatenate([values[..., 1:], after_the_last], -1)
-    delta = D.rewards + gamma * next_values - values
+    R = returns_to_go(D.kept(D.rewards), gamma)
+    # As r_t = R_t - gamma R_{t+1}, delta_t is also E_t - gamma E_{t+1}, with the errors of the
+    # baseline E = R - V. So it is exactly 0 where the baseline is right.
+    E = D.kept(R - BASELINES[baseline](D, R))
+    after_the_last = np.zeros_like(E[..., :1])
+    next_E = np.concatenate([E[..., 1:], after_the_last], -1)
+    delta = E - gamma * next_E
     A = returns_to_go(delta, gamma * lam)
     if standardise:
         mean, deviation = moments(A, D.mask)
-        A = (A - mean) * D.mask / deviation
+        A = D.kept(A - mean) / deviation
     return A
 
 
 def moments(A, mask):
     """Mean and standard deviation of A over the steps of each task that the mask keeps.
 
-    (T, 1, 1) each. The deviation is by n, not n - 1, and 1e-8 larger, so that none is 0.
+    (T, 1, 1) each. The deviation is by n, not n - 1.
     """
+    mean = mean_over(A, mask, (1, 2))
+    distance = np.where(mask, A - mean, 0)
     n = mask.sum((1, 2), keepdims=True).astype(A.dtype)
-    mean = (A * mask).sum((1, 2), keepdims=True) / n
-    variance = (((A - mean) * mask) ** 2).sum((1, 2), keepdims=True) / n
-    return mean, np.sqrt(variance) + 1e-8
+    return mean, length(distance, (1, 2)) / np.sqrt(n)
+
+
+def length(x, axis=None):
+    """The Euclidean length of x over the axes, which stay; infinite where it would be 0.
+
+    So what is divided by it is 0 where all is 0. Squares are taken of x / max |x|: of large and of
+    small numbers they would overflow to infinity or vanish.
+    """
+    largest = np.abs(x).max(axis, keepdims=True)
+    unit = np.where(largest == 0, 1, largest)
+    squares = (x / unit) ** 2
+    root = unit * np.sqrt(squares.sum(axis, keepdims=True))
+    return np.where(largest == 0, np.inf, root)
 
 
 # --- What policy gradients differentiate ---
@@ -434,6 +476,14 @@ def weighted_advantages(c, D):
     return A / (K * H)
 
 
+def log_pi_of(c, theta, D):
+    """log pi of the action of each step of D by theta (T, P): (T, K, H).
+
+    After the end of an episode it is that of a state and an action of zeros.
+    """
+    return c.pi.log_prob(theta, D.kept(D.obs), D.kept(D.actions))
+
+
 def surrogate(c, theta, D, estimator="log-prob"):
     """(T,): the loss of each task whose gradient is minus the policy gradient.
 
@@ -441,9 +491,10 @@ def surrogate(c, theta, D, estimator="log-prob"):
     says; only that of dice is an unbiased estimate of the Hessian of minus the expected return.
     Where no second derivative is taken, all estimators are the same.
     """
-    log_pi = c.pi.log_prob(theta, D.obs, D.actions)
+    log_pi = log_pi_of(c, theta, D)
     log_pi_old = ad.stop_gradient(log_pi) if D.log_pi is None else D.log_pi
-    ratio = ESTIMATORS[estimator](log_pi - log_pi_old)
+    r = D.kept(log_pi - log_pi_old)
+    ratio = ESTIMATORS[estimator](r)
     return -ad.sum(ratio * weighted_advantages(c, D), (1, 2))
 
 
@@ -463,7 +514,7 @@ def sampling_term(c, path, episodes):
     unit = unit_of_surrogate(c, D_prime)
 
     def discounted_returns(D):  # (T, K), in the unit of the surrogate
-        return returns_to_go(D.rewards, c.gamma)[..., 0] / unit
+        return returns_to_go(D.kept(D.rewards), c.gamma)[..., 0] / unit
 
     J = discounted_returns(D_prime).mean(1, keepdims=True)
     loss = 0
@@ -473,8 +524,7 @@ def sampling_term(c, path, episodes):
             R = discounted_returns(D)
             K = R.shape[1]
             baseline = (R.sum(1, keepdims=True) - R) / max(K - 1, 1)
-        log_pi = c.pi.log_prob(theta, D.obs, D.actions)
-        log_pi_of_episode = ad.sum(log_pi * D.mask, 2)
+        log_pi_of_episode = ad.sum(D.kept(log_pi_of(c, theta, D)), 2)
         loss = loss - ad.sum(log_pi_of_episode * (J - baseline), 1)
     return loss
 

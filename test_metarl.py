@@ -196,7 +196,7 @@ def slow_advantages(c, D):
         if running:
             A[:, t] -= np.mean(A[running, t])
     valid = A[D.mask]
-    return np.where(D.mask, (A - valid.mean()) / (valid.std() + 1e-8), 0)
+    return np.where(D.mask, (A - valid.mean()) / valid.std(), 0)
 
 
 def slow_loss(c, theta, D):

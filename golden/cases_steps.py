@@ -240,7 +240,8 @@ FAULTS = {
     ],
     "hc": [("the last query is kept, not the best",
             ("if below(best, mean_return(D)):", "if True:"))],
-    "es": [("the deviation is divided by n - 1", ("for r in R) / n)", "for r in R) / (n - 1))"))],
+    "es": [("the deviation is divided by n - 1",
+            ("n * deviation_of(R)", "n * deviation_of(R) * (Decimal(n) / (n - 1)).sqrt()"))],
     "iteration: maml": [
         ("gradients are summed over tasks, not averaged",
          ("for life in lives) / len(lives)\n    if c", "for life in lives)\n    if c")),
@@ -395,7 +396,8 @@ def iterations():
             for words, *edits in FAULTS.get(f"iteration: {name}", ())
         ]
         inputs = {"c": c, "state": state, "noise": streams.draws}
-        tolerance = 1e-7 if c["outer"] == "trpo" else 1e-9
+        # Conjugate gradients lose half of the digits: g scaled by any number moves theta by 1e-8.
+        tolerance = 1e-6 if c["outer"] == "trpo" else 1e-9
         yield Case(f"iteration: {name}", "iteration", why, DIFFERENCES, inputs, tolerance, faults)
 
 

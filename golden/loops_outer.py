@@ -9,9 +9,8 @@ import numpy as np
 
 from . import loops_envs, loops_es
 from .exact import below, smaller
-from .loops_policies import init_by_loops
+from .loops_policies import deviation_of, init_by_loops
 from .loops_steps import (
-    EPSILON,
     adam,
     episodes,
     live,
@@ -51,8 +50,7 @@ def es_gradient(c, theta, scale, task, i, stream):
         g = g + (mean_return(pair[0]) - mean_return(pair[1])) * eps
         taken += pair
     R, n = [mean_return(D) for D in taken], len(taken)
-    deviation = (sum((r - sum(R) / n) ** 2 for r in R) / n).sqrt() + EPSILON
-    return theta + c["alpha"] * scale * g / (n * deviation), taken
+    return theta + c["alpha"] * scale * g / (n * deviation_of(R)), taken
 
 
 def fitness_of_member(c, x, task, i, streams):

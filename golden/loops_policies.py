@@ -268,8 +268,15 @@ def advantages_of_task(obs, rewards, mask, baseline, gamma, lam, standardise):
         return returns, values, raw, raw
     kept = [raw[k, t] for k in range(K) for t in range(H) if mask[k, t]]
     mean = sum(kept) / len(kept)
-    deviation = (sum((a - mean) ** 2 for a in kept) / len(kept)).sqrt() + Decimal("1e-8")
+    deviation = deviation_of(kept)
     return returns, values, raw, (raw - mean) / deviation * mask
+
+
+def deviation_of(values):
+    """The standard deviation, divided by n; infinite where all are equal."""
+    mean = sum(values) / len(values)
+    variance = sum((a - mean) ** 2 for a in values) / len(values)
+    return variance.sqrt() or Decimal("Infinity")
 
 
 def advantages_by_loops(obs, rewards, mask, baseline, gamma, lam, standardise):

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import exact, loops_envs, loops_es, loops_policies
 from .exact import below, gradient
-from .loops_policies import act, advantages_of_task, kl, log_prob, mode, score
+from .loops_policies import act, advantages_of_task, deviation_of, kl, log_prob, mode, score
 
 EPSILON = Decimal("1e-8")
 
@@ -69,9 +69,7 @@ def advantages(c, D, standardise):
     """Advantages (K, H), and their deviation before they are standardised."""
     options = [c["baseline"], c["gamma"], c["lam"]]
     *_, raw, A = advantages_of_task(D["obs"], D["rewards"], D["mask"], *options, standardise)
-    kept = raw[D["mask"]]
-    mean = sum(kept) / len(kept)
-    return A, (sum((a - mean) ** 2 for a in kept) / len(kept)).sqrt() + EPSILON
+    return A, deviation_of(raw[D["mask"]])
 
 
 def log_probs(c, theta, D):

@@ -29,9 +29,17 @@ const range = (n) => Array.from({ length: n }, (_, i) => i);
 const zip = (f, ...arrays) => arrays[0].map((_, i) => f(...arrays.map((a) => a[i])));
 const total = (values) => values.reduce((a, b) => a + b, 0);
 const product = (values) => values.reduce((a, b) => a * b, 1);
-const mean = (values) => total(values) / values.length;
+// A second mean, of what the first leaves, takes back its rounding: the mean of equal values is their value.
+const mean = (values, m = total(values) / values.length) => m + total(values.map((x) => x - m)) / values.length;
 const meanRows = (rows) => zip((...column) => mean(column), ...rows);
-const deviation = (values, m = mean(values)) => Math.sqrt(mean(values.map((x) => (x - m) ** 2)));
+
+// Infinite where all are equal. Squares are of numbers up to 1, lest they overflow or vanish.
+function deviation(values) {
+  const distances = values.map((x) => Math.abs(x - mean(values)));
+  const largest = Math.max(...distances);
+  return largest === 0 ? Infinity : largest * Math.sqrt(mean(distances.map((d) => (d / largest) ** 2)));
+}
+
 const dot = (a, b) => total(zip((x, y) => x * y, a, b));
 const same = (a, b) => a.length === b.length && a.every((x, i) => x === b[i]);
 const fieldsOf = (names, objects) => Object.fromEntries(names.map((name) => [name, objects.map((o) => o[name])]));
@@ -446,11 +454,13 @@ function baselineValues(kind, obs, returns, mask) {
 function advantages({ obs, rewards, mask }, { baseline: kind, gamma, lam, standardise }) {
   const returns_to_go = rewards.map((row) => discounted(row, gamma));
   const baseline = baselineValues(kind, obs, returns_to_go, mask);
-  const delta = (r, V) => r.map((r, t) => r + gamma * (V[t + 1] ?? 0) - V[t]);
-  const raw = zip((r, V) => discounted(delta(r, V), gamma * lam), rewards, baseline);
+  // delta_t = r_t + gamma V_(t+1) - V_t is E_t - gamma E_(t+1), E the errors of the baseline: 0 where it is right.
+  const errors = zip((R, V, m) => zip((r, v, ran) => (ran ? r - v : 0), R, V, m), returns_to_go, baseline, mask);
+  const delta = (E) => E.map((e, t) => e - gamma * (E[t + 1] ?? 0));
+  const raw = errors.map((E) => discounted(delta(E), gamma * lam));
   const kept = raw.flatMap((row, k) => row.filter((_, t) => mask[k][t]));
   const [m, d] = [mean(kept), deviation(kept)];
-  const A = standardise ? raw.map((row, k) => row.map((x, t) => (mask[k][t] ? (x - m) / (d + 1e-8) : 0))) : raw;
+  const A = standardise ? raw.map((row, k) => row.map((x, t) => (mask[k][t] ? (x - m) / d : 0))) : raw;
   return { returns_to_go, baseline, raw, A, deviation: d };
 }
 
@@ -533,7 +543,7 @@ function adapt(c, x, tasks, noise, t) {
 // S(x) for the x of this path and the episodes `memories`.
 function samplingTerm({ c, policy, thetas }, memories) {
   const outer = memories.at(-1);
-  const unit = outer.mask[0].length * (c.standardise ? outer.deviation + 1e-8 : 1);
+  const unit = outer.mask[0].length * (c.standardise ? outer.deviation : 1);
   const returns = ({ rewards }) => rewards.map((row) => discounted(row, c.gamma)[0] / unit);
   const J = mean(returns(outer));
   const term = (memory, theta) => {

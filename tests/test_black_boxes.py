@@ -37,7 +37,7 @@ def slow_es_gradient(c, theta, scale, task, noise):
             value = return_of(c, theta + sign * 0.4 * scale * eps, task, 1, noise)
             values.append(value)
             products.append(value * sign * eps)
-    return theta + 0.7 * scale * np.mean(products, 0) / (np.std(values) + 1e-8)
+    return theta + 0.7 * scale * np.mean(products, 0) / np.std(values)
 
 
 def slow_policy_gradient(c, theta, scale, task, noise):

@@ -304,7 +304,7 @@ def test_advantages_equal_a_loop(baseline, lam, standardise):
     if standardise:
         for i in range(T):
             valid = A[i][D.mask[i]]
-            A[i] = np.where(D.mask[i], (A[i] - valid.mean()) / (valid.std() + 1e-8), 0)
+            A[i] = np.where(D.mask[i], (A[i] - valid.mean()) / valid.std(), 0)
     assert_allclose(advantages(D, baseline, gamma, lam, standardise), A, rtol=1e-9, atol=1e-12)
 
 
