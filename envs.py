@@ -22,8 +22,9 @@ and, where it can,
 
 `done` ends an episode before the horizon; what comes after is for the rollout to mask. A state is
 an array, or whatever `observe` and `step` understand; `step` makes a new one and leaves the old one
-as it is. Rewards and observations take the dtype of the tasks. Actions are (..., action_dim) or, if
-`discrete`, integers (...) below action_dim.
+as it is. Rewards and observations take the dtype of the tasks, float64 if these are whole numbers.
+Actions are (..., action_dim) or, if `discrete`, integers (...) below action_dim; -1 comes from a
+policy that is not finite, and what it is paid does not matter.
 In `reset` and `step` rng draws by random(shape) and standard_normal(shape) alone, with the episodes
 as first axes: black boxes put in its place a generator that serves several members at once.
 
@@ -38,6 +39,7 @@ bandits; and the table of all of them, FAMILIES.
 
 import inspect
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -50,8 +52,13 @@ def require(holds, name, value, allowed):
 
 def require_whole(name, value, least):
     """Raise ValueError unless the value is an integer of at least `least`."""
-    is_whole = isinstance(value, int) and value >= least
+    is_whole = is_number(value) and isinstance(value, Integral) and value >= least
     require(is_whole, name, value, f"a whole number of at least {least}")
+
+
+def is_number(value):
+    """Whether it is a real number, of Python or NumPy. A truth is not, though Python takes it."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 # --- Training and test tasks ---
@@ -88,6 +95,11 @@ def checkerboard(n, rng, split, dims):
 # --- Point masses ---
 
 
+def dtype_for(tasks):
+    """The dtype of observations and rewards: that of the tasks, or float64 for whole numbers."""
+    return np.result_type(tasks, 1.0)
+
+
 def distance(offset):
     """The length of offset (..., 2). Not by a sum over the last axis: slow for two numbers."""
     x = offset[..., 0]
@@ -114,7 +126,7 @@ class Point:
 
     def reset(self, tasks, shape, rng):
         """Positions (*shape, 2) at the origin."""
-        return np.zeros((*shape, 2), tasks.dtype)
+        return np.zeros((*shape, 2), dtype_for(tasks))
 
     def observe(self, state):
         """The position itself."""
@@ -122,6 +134,7 @@ class Point:
 
     def step(self, state, action, tasks, rng):
         """Move, then be paid for the distance that is left."""
+        action = np.asarray(action, dtype_for(tasks))
         state = self.allowed(state + self.move(action, tasks))
         offset = state - self.goals(tasks)
         return state, self.reward_at(distance(offset)), self.ended(offset)
@@ -173,8 +186,9 @@ class PointMass(Point):
 
     def __post_init__(self):
         super().__post_init__()
-        require(0 < self.box < np.inf, "box", self.box, "above 0 and finite")
-        small = 0 <= self.radius <= 0.1
+        wide = is_number(self.box) and 0 < self.box < np.inf
+        require(wide, "box", self.box, "above 0 and finite")
+        small = is_number(self.radius) and 0 <= self.radius <= 0.1
         require(small, "radius", self.radius, "in [0, 0.1], no more than a step")
 
     def sample_tasks(self, n, rng, split="train"):
@@ -202,7 +216,7 @@ class SparsePointMass(Point):
         return np.concatenate([np.cos(angle), np.sin(angle)], 1)
 
     def reward_at(self, d):
-        return np.where(d < 0.2, 1 - d, 0)
+        return np.where(d >= 0.2, 0, 1 - d)  # in this order NaN stays NaN
 
 
 @dataclass(frozen=True)
@@ -246,7 +260,7 @@ class TurnedPointMass(Point):
         return np.pi * (2 * checkerboard(n, rng, split, 1) - 1)
 
     def goals(self, tasks):
-        goal = np.array([0.5, 0], tasks.dtype)
+        goal = np.array([0.5, 0], dtype_for(tasks))
         return np.broadcast_to(goal, (*tasks.shape[:-1], 2))
 
     def move(self, action, tasks):
@@ -286,7 +300,7 @@ class Arms:
 
     def reset(self, tasks, shape, rng):
         """The constant 1 (*shape, 1)."""
-        return np.ones((*shape, 1), tasks.dtype)
+        return np.ones((*shape, 1), dtype_for(tasks))
 
     def observe(self, state):
         """The constant 1."""
@@ -296,7 +310,7 @@ class Arms:
         """Pull the arm `action`."""
         means = np.broadcast_to(self.means(tasks), (*action.shape, self.arms))
         mean = np.take_along_axis(means, action[..., None], -1)[..., 0]
-        reward = self.pay(mean, rng).astype(tasks.dtype)
+        reward = self.pay(mean, rng).astype(dtype_for(tasks))
         return state, reward, np.zeros(action.shape, bool)
 
     def optimal_return(self, tasks):
@@ -319,10 +333,14 @@ class Bandit(Arms):
 
     def __post_init__(self):
         super().__post_init__()
-        right_number = len(self.prior) in (0, self.arms)
-        are_pairs = all(len(ab) == 2 and min(ab) > 0 for ab in self.prior)
         allowed = f"() or {self.arms} pairs of numbers above 0"
-        require(right_number and are_pairs, "prior", self.prior, allowed)
+        pairs = np.array(self.prior, object)  # of lists or an array too
+        right_shape = pairs.shape in ((0,), (self.arms, 2))
+        require(right_shape, "prior", self.prior, allowed)
+        above_0 = all(is_number(x) and 0 < x < np.inf for x in pairs.flat)
+        require(above_0, "prior", self.prior, allowed)
+        # Nothing may be assigned in a frozen dataclass, but this one is still being made.
+        object.__setattr__(self, "prior", tuple((float(a), float(b)) for a, b in pairs))
 
     def sample_tasks(self, n, rng, split="train"):
         """Probabilities (n, arms): the inverse of Beta's cumulative distribution at the points.
@@ -363,7 +381,8 @@ class LinearBandit(Arms):
         super().__post_init__()
         require_whole("dims", self.dims, 1)
         require_whole("features", self.features, 0)
-        require(0 <= self.noise < np.inf, "noise", self.noise, "at least 0 and finite")
+        at_least_0 = is_number(self.noise) and 0 <= self.noise < np.inf
+        require(at_least_0, "noise", self.noise, "at least 0 and finite")
 
     def sample_tasks(self, n, rng, split="train"):
         """Weights (n, dims): the inverse of the normal distribution at the points."""
@@ -374,7 +393,7 @@ class LinearBandit(Arms):
     def means(self, tasks):
         """The mean reward of each arm (..., arms)."""
         x = np.random.default_rng(self.features).standard_normal((self.arms, self.dims))
-        return tasks @ x.T.astype(tasks.dtype)
+        return tasks @ x.T.astype(dtype_for(tasks))
 
     def pay(self, mean, rng):
         """The reward of a pull of an arm with this mean."""
