@@ -524,7 +524,8 @@ def sampling_term(c, path, episodes):
             R = discounted_returns(D)
             K = R.shape[1]
             baseline = (R.sum(1, keepdims=True) - R) / max(K - 1, 1)
-        log_pi_of_episode = ad.sum(D.kept(log_pi_of(c, theta, D)), 2)
+        log_pi = log_pi_of(c, theta, D)
+        log_pi_of_episode = ad.sum(D.kept(log_pi), 2)
         loss = loss - ad.sum(log_pi_of_episode * (J - baseline), 1)
     return loss
 

@@ -67,7 +67,8 @@ def loss(theta, D, gamma):
     discounts = ad.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0)
     A = ad.matmul(D.rewards, discounts)
     A = A - ad.mean(A, 1, keepdims=True)
-    A = A / (ad.sqrt(ad.mean(A * A, (1, 2), keepdims=True)) + 1e-8)
+    variance = ad.mean(A * A, (1, 2), keepdims=True)
+    A = A / ad.sqrt(ad.where(ad.value(variance) > 0, variance, 1.0))  # where all are equal, A is 0
     return -ad.mean(NETWORK.log_prob(theta, D.obs, D.actions) * A, (1, 2))
 
 

@@ -359,8 +359,8 @@ def without_the_others(source, x):
 
 
 def after_the_end(source, x):
-    if isinstance(x, ast.BinOp) and type(x.op) is ast.Mult and source.code(x.right) == "D.mask":
-        return source.code(x.left)
+    if isinstance(x, ast.Call) and source.code(x) == "D.kept(log_pi)":
+        return "log_pi"
 
 
 FALSE_SOLUTIONS = {  # what a check must not take for right: from a faulty text to another one
