@@ -552,7 +552,8 @@ def trpo(c, x, g, tasks, address, in_chunks):
     operator = LinearOperator((x.size, x.size), F, dtype=x.dtype)
     direction, _ = cg(operator, g, rtol=1e-10, maxiter=10)
     # For small steps the divergence is 1/2 step^T F step: this one would reach the bound.
-    step = np.sqrt(2 * DELTA / (direction @ F(direction))) * direction
+    curvature = direction @ F(direction)
+    step = np.sqrt(2 * DELTA / curvature) * direction
     if not np.isfinite(step).all():
         return x + step  # what is not finite is found, and said, after the iteration
     for i in range(15):

@@ -46,11 +46,12 @@ ALGORITHMS = [
     "tests/test_runs.py",
     "tests/test_outer.py",
     "tests/test_estimators.py",
+    "tests/test_numbers.py",
 ]
 COMMANDS = ["tests/test_settings.py", "tests/test_cli.py", "tests/test_fuzz.py", "test_metarl.py"]
 TESTS = {  # of each module, in the order in which they are tried, as far as they exist
     "autodiff.py": ["tests/test_autodiff.py"],
-    "envs.py": ["tests/test_envs.py"],
+    "envs.py": ["tests/test_envs.py", "tests/test_numbers.py"],
     "policies.py": ["tests/test_policies.py", "tests/test_envs.py", *ALGORITHMS],
     "metarl.py": ALGORITHMS,
     "es.py": ["tests/test_es.py"],

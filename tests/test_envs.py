@@ -182,7 +182,7 @@ def test_make_takes_any_class(monkeypatch):
         ("bandit", {"arms": 1}, "arms 1: must be a whole number of at least 2"),
         ("bandit", {"horizon": 0}, "horizon 0: must be a whole number of at least 1"),
         ("bandit", {"prior": ((1, 2),)}, "prior"),
-        ("bandit", {"prior": 3}, "prior 3: must be () or 5 pairs"),
+        ("bandit", {"prior": 3}, "prior 3: must be .. or 5 pairs"),
         ("linear-bandit", {"dims": 0}, "dims 0"),
         ("linear-bandit", {"noise": -1}, "noise -1"),
         ("linear-bandit", {"features": -1}, "features -1"),
