@@ -338,6 +338,7 @@ def linear_baseline(D, returns):
 # A baseline is a function of the Trajectories and their returns-to-go (T, K, H) to values that
 # broadcast to (T, K, H), each of its own task alone.
 BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
+WITH_THE_EPISODE = ("time", "linear")  # of one episode alone they are the episode itself
 
 
 def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
