@@ -639,8 +639,9 @@ def test_words_of_an_object_are_the_same_in_another_process():
         reward: object
         walls: int = 3
 
-    one, other = checkpoints.in_words(Maze(lambda x: x)), checkpoints.in_words(Maze(lambda x: x))
-    assert one == other != checkpoints.in_words(Maze(lambda x: x, walls=4))
+    mazes = [Maze(lambda x: x), Maze(lambda x: x), Maze(lambda x: x, walls=4)]
+    one, other, with_more_walls = map(checkpoints.in_words, mazes)
+    assert one == other != with_more_walls
     assert one["object"].endswith(", walls=3)")
 
 

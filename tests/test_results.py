@@ -103,6 +103,14 @@ def test_finite_returns_whose_interval_is_not_stop_the_run(size, what, monkeypat
     assert stop.value.status == 3 and "not finite" in str(stop.value)
 
 
+def test_a_mean_of_one_task_that_is_not_finite_stops_the_run(monkeypatch):
+    """Where there is no interval that could tell."""
+    same = np.zeros((3, 1)), np.full((3, 3), 1e308)
+    monkeypatch.setattr(metarl, "meta_test", lambda c, theta, in_chunks: same)
+    with np.errstate(all="ignore"), pytest.raises(Stop, match="not finite"):
+        result_of(Setting(**SMALL))
+
+
 @pytest.mark.parametrize("which", ["the test of the untrained parameters", "the test of joint"])
 def test_a_baseline_whose_interval_is_not_finite_stops_the_run(which, monkeypatch):
     c = Setting(**SMALL | {"compare": "joint"})
