@@ -481,21 +481,27 @@ def values(c):
 
 def defaults_for(algo, env):
     """{option: its default}, all of them, for an algorithm and a family (None: the usual ones)."""
-    defaults = {f.name: f.metadata["default"] for f in fields(Setting)}
-    algo = algo or defaults["algo"]
-    env = env or defaults["env"]
-    if not isinstance(env, str):
-        env = ""  # an object, of which DEFAULTS knows nothing
-    family = env.partition(":")[0]
+    special = layers(algo, env)
+    return {f.name: special.get(f.name, f.metadata["default"]) for f in fields(Setting)}
+
+
+def layers(algo, env):
+    """{option: value}: what DEFAULTS says of an algorithm and a family (None: the usual ones)."""
+    algo = algo or "maml"
+    family = env or "pointmass"
+    if not isinstance(family, str):
+        family = ""  # an object, of which DEFAULTS knows nothing
+    family = family.partition(":")[0]
+    special = {}
     for layer in (family, algo, f"{algo} {family}"):  # the later wins
-        defaults.update(DEFAULTS.get(layer, {}))
-    return defaults
+        special.update(DEFAULTS.get(layer, {}))
+    return special
 
 
 def joint_beside(c):
     """The setting of the baseline that --compare joint trains beside c: the same but for that."""
-    without_inner_loop = {"inner_steps": 0, "sampling_term": False, "learn_alpha": False}
-    return Setting(**values(c) | without_inner_loop | {"algo": "joint", "compare": "none"})
+    no_inner_loop = dict(inner_steps=0, sampling_term=False, learn_alpha=False)
+    return Setting(**values(c) | no_inner_loop | dict(algo="joint", compare="none"))
 
 
 def ignored(c):
