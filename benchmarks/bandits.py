@@ -143,7 +143,7 @@ def play(agent, tasks, pulls, rng):
 # --- The agent that steps along the policy gradient ---
 def setting(arms):
     """A pull is an episode of one step."""
-    return Setting(env=f"bandit:arms={arms},horizon=1", policy="linear")
+    return Setting(env=f"bandit:arms={arms},horizon=1", policy="linear", standardise=False)
 
 
 def lifetime(c, x, pulls, tasks, rng):

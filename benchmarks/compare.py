@@ -31,7 +31,7 @@ import json
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,7 +39,7 @@ import numpy as np
 
 import metarl
 from benchmarks.common import in_columns, interval, parser
-from harness.checkpoints import replacing
+from harness.checkpoints import described, replacing
 from harness.settings import BLACK_BOXES, Setting
 from harness.workers import workers
 
@@ -93,12 +93,12 @@ def run(c, budget):
 
 
 def plain(x):
-    """x with lists in place of arrays and tuples, as JSON gives it back."""
-    return json.loads(json.dumps(x, default=lambda array: array.tolist()))
+    """x with lists in place of arrays and tuples, as JSON gives it back; ValueError for NaN."""
+    return json.loads(json.dumps(x, default=lambda array: array.tolist(), allow_nan=False))
 
 
 def key(c, budget):
-    return plain({"schema": SCHEMA, "budget": budget, "setting": asdict(c)})
+    return plain({"schema": SCHEMA, "budget": budget, "setting": described(c)})
 
 
 def update(c, state):
@@ -132,6 +132,8 @@ def agreement(u):
     """The mean inner product of two different rows of u (n, P), over the mean square of one."""
     n = len(u)
     squares = (u * u).sum()
+    if squares == 0:
+        return 0.0  # no update moves anything: there is nothing that could agree
     products = (u.sum(0) ** 2).sum() - squares  # of all pairs, n (n - 1) of them
     return products / (n - 1) / squares
 
@@ -166,7 +168,7 @@ def once(path, c, budget):
     if result is None:
         result = run(c, budget)
         with replacing(path) as new:
-            new.write(json.dumps(result).encode())
+            new.write(json.dumps(result, allow_nan=False).encode())
         spent = f"{result['env_steps'][-1]:,.0f} steps, {result['seconds'][-1]:.0f} s"
         print(f"{path.name}: {spent}", file=sys.stderr)
     return result

@@ -13,6 +13,8 @@ takes about a minute.
     >>> env = TaskEnv(family, family.sample_tasks(1, np.random.default_rng(0), "test")[0])
 """
 
+import contextlib
+
 import numpy as np
 
 import metarl
@@ -21,6 +23,8 @@ from harness.settings import Setting
 
 try:
     import gymnasium
+    from gymnasium import logger
+    from gymnasium.error import ResetNeeded, UnsupportedMode
     from gymnasium.spaces import Box, Discrete
 except ImportError:
     line = "benchmarks.gymnasium_env: needs gymnasium: pip install gymnasium"
@@ -32,42 +36,76 @@ LATER = 4  # times the steps of our adaptation that PPO is given in the end
 class TaskEnv(gymnasium.Env):
     """One task (D,) of a family of envs.py.
 
-    Observations (obs_dim,) have the task's dtype, rewards are floats.
+    Observations (obs_dim,) have the task's dtype (float64 for whole numbers), rewards are floats.
 
-    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which the families clip. What
-    ends an episode early terminates it, the horizon truncates it.
+    Actions: Discrete(action_dim), or a Box [-1, 1]^action_dim, to which they are clipped. What ends
+    an episode early terminates it, the horizon truncates it. `reset` knows no options.
+
+    Misuse ends as in the environments of gymnasium.make: AssertionError for an action that is none,
+    ResetNeeded for a step before the first `reset`, a warning for one after the end of an episode.
     """
 
-    def __init__(self, family, task):
-        self.family = family
-        self.task = np.asarray(task)
+    def __init__(self, family, task, render_mode=None):
+        if render_mode is not None:
+            raise UnsupportedMode(f"render_mode {render_mode!r}: must be None, as there are none")
+        task = np.array(task)
         wanted = (family.task_dim,)
-        if self.task.shape != wanted:
-            raise ValueError(f"task of shape {self.task.shape}: must be one task, {wanted}")
-        dtype = self.task.dtype
-        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), dtype)
+        if task.shape != wanted:
+            raise ValueError(f"task of shape {task.shape}: must be one task, {wanted}")
+        if not np.issubdtype(task.dtype, np.floating):
+            task = task.astype(np.float64, casting="same_kind")  # TypeError for text
+        self.family = family
+        self.task = task
+        self.state = None
+        self.ended = False
+        self.observation_space = Box(-np.inf, np.inf, (family.obs_dim,), task.dtype)
         if family.discrete:
             self.action_space = Discrete(family.action_dim)
         else:
-            self.action_space = Box(-1, 1, (family.action_dim,), dtype)
+            self.action_space = Box(-1, 1, (family.action_dim,), task.dtype)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.state = self.family.reset(self.task, (), self.np_random)
         self.t = 0
+        self.ended = False
         return self.observation(), {}
 
     def step(self, action):
-        action = np.asarray(action)
+        if self.state is None:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
+        if self.ended:
+            logger.warn("step() after the end of an episode, without reset(): undefined behaviour")
+        action = self.allowed(action)
         result = self.family.step(self.state, action, self.task, self.np_random)
         self.state, reward, done = result
         self.t += 1
+        terminated = bool(done)
         truncated = self.t >= self.family.horizon
-        return self.observation(), float(reward), bool(done), truncated, {}
+        self.ended = terminated or truncated
+        return self.observation(), float(reward), terminated, truncated, {}
+
+    def allowed(self, action):
+        """The action as an array; AssertionError, under python -O as well, if it is none."""
+        valid = False
+        array = action
+        with contextlib.suppress(TypeError, ValueError):  # text, None, lists of unequal lengths
+            if not self.family.discrete:
+                array = np.asarray(action).astype(self.task.dtype, casting="same_kind")
+                np.clip(array, -1, 1, out=array)
+            valid = self.action_space.contains(array)
+        if not valid:
+            raise AssertionError(f"{action!r} ({type(action)}) invalid")
+        if self.family.discrete:
+            return np.asarray(action, int)  # True is 1, as to gymnasium
+        return array
+
+    def render(self):
+        logger.warn("render() draws nothing: there are no render modes")
 
     def observation(self):
         # A copy: for bandits it is the state itself
-        return np.array(self.family.observe(self.state))
+        return np.array(self.family.observe(self.state), self.task.dtype)
 
 
 # --- An agent of another library ---

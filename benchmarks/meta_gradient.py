@@ -218,7 +218,8 @@ def main():
         for dtype in a.dtype:
             results, difference = race(names, dtype, a.reps, Path(directory))
             if a.json:
-                print(*map(json.dumps, results), sep="\n", flush=True)
+                for result in results:
+                    print(json.dumps(result, allow_nan=False), flush=True)
             else:
                 report(results, difference)
 

@@ -391,7 +391,8 @@ def main(name, inputs, gradient):
     np.save(gradient, meta_gradient())
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps([[measured(meta_gradient) for _ in range(int(line))], peak()]), flush=True)
+        measurements = [measured(meta_gradient) for _ in range(int(line))]
+        print(json.dumps([measurements, peak()], allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -70,17 +70,19 @@ def faulty(case, words, edit, inputs, right):
     }
     # Small ones are enough to tell
     wrong = dict(sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3])
-    assert wrong, f"{case.name}: nothing changes where {words}"
+    if not wrong:
+        raise AssertionError(f"{case.name}: nothing changes where {words}")
     return wrong
 
 
 def entry(stage, case):
     """A case as JSON, after its fields have been held against what else gives them."""
-    inputs = decode(json.loads(json.dumps(encode(case.inputs))))
+    inputs = decode(json.loads(json.dumps(encode(case.inputs), allow_nan=False)))
     fields = computed(stage, case, inputs)
     head = {name: getattr(case, name) for name in ("name", "function", "why", "checked_by")}
     if case.rejects:
-        assert fields is None, f"{case.name}: is not refused"
+        if fields is not None:
+            raise AssertionError(f"{case.name}: is not refused")
         return {**head, "rejects": True, "inputs": encode(case.inputs)}
     between = getattr(stage, "INTERMEDIATE", {}).get(case.function, ())
     between = {name: value for name, value in fields.items() if name in between}

@@ -46,9 +46,9 @@ def signed(V):
     V = V.copy()
     for j in range(V.shape[1]):
         *_, second, first = sorted(abs(V[:, j]))
-        assert first == second == 0 or first - second > (
-            1e-6 if isinstance(first, float) else MARGIN
-        )
+        margin = 1e-6 if isinstance(first, float) else MARGIN
+        if not (first == second == 0 or first - second > margin):
+            raise AssertionError(f"{first} and {second} are too close for a decision")
         V[:, j] *= 1 if max(V[:, j]) == first else -1
     return V
 

@@ -104,7 +104,8 @@ class Streams:
             if stage == 0
             else f"{rest[0]}/{what[rest[1]]}" + (f"/{rest[3]}" if len(rest) > 3 else "")
         )
-        assert rest[2:3] in ([], [0]), "more than one chunk of tasks"
+        if rest[2:3] not in ([], [0]):
+            raise AssertionError("more than one chunk of tasks")
         if name not in self.draws:
             recorder = noise(name)
             self.draws[name] = recorder.draws
@@ -142,7 +143,8 @@ def slip(oracle, *edits):
     scope = {"__name__": module.__name__, "__package__": module.__package__}
     for old, new in edits:
         source, n = spaced(old).subn(lambda _, new=new: new, source)
-        assert n == 1, f"{module.__name__} has {n} times {old!r}"
+        if n != 1:
+            raise AssertionError(f"{module.__name__} has {n} times {old!r}")
     exec(source, scope)  # noqa: S102 - the source is our own
     return lambda inputs: rounded(scope[oracle.__name__](**exact(inputs)))
 

@@ -8,13 +8,14 @@ there or the new one. `save` and `load` are for one checkpoint, `RunDirectory` f
 import contextlib
 import json
 import os
+import re
 import time
-from dataclasses import asdict
+from dataclasses import is_dataclass
 
 import numpy as np
 
 import metarl
-from harness.settings import Setting
+from harness.settings import OBJECTS, Setting, defaults_for, flag, label, plain, values
 
 SCHEMA = 1  # of checkpoint.npz and result.json
 SAVE_EVERY = 5.0  # seconds
@@ -51,13 +52,33 @@ def replacing(path):
 # --- One checkpoint ---
 def save(path, c, state, seconds=0.0):
     """Write a checkpoint: the state, and under `about` schema, setting and seconds as JSON."""
-    about = json.dumps({"schema": SCHEMA, "setting": asdict(c), "seconds": seconds})
+    about = {"schema": SCHEMA, "setting": described(c), "seconds": seconds}
+    about = json.dumps(about, allow_nan=False)
     with replacing(path) as file:
         np.savez(file, about=np.array(about), **state)
 
 
-def load(path):
-    """Read a checkpoint: setting, state, seconds so far. Stop if missing, damaged or foreign."""
+def described(c):
+    """{option: value} of a setting for a file, which has only the words of an object."""
+    options = values(c)
+    for name in OBJECTS:
+        if not isinstance(options[name], str):
+            options[name] = in_words(options[name])
+    return options
+
+
+def in_words(thing):
+    """What a file has of an object: of a dataclass its fields too, of others the class's name."""
+    if not is_dataclass(thing):
+        return {"object": label(thing)}
+    return {"object": re.sub(" at 0x[0-9a-f]+", "", repr(thing))}  # without places in memory
+
+
+def load(path, env=None, policy=None):
+    """Read a checkpoint: setting, state, seconds so far. Stop if missing, damaged or foreign.
+
+    env, policy: the same objects again, where the setting has objects in place of names.
+    """
     if not path.exists():
         raise Stop(2, f"{path}: no such file, so there is no run to resume")
     try:
@@ -67,7 +88,10 @@ def load(path):
     except Exception:  # noqa: BLE001 - damage makes zipfile, NumPy and json raise almost anything
         raise Stop(2, f"{path}: is damaged, or not a checkpoint") from None
     try:
-        c = setting_from_json(about["setting"])
+        options = dict(about["setting"])
+        for name, thing in {"env": env, "policy": policy}.items():
+            options[name] = in_place_of_words(path, name, options[name], thing)
+        c = setting_from_json(options)
         seconds = float(about["seconds"])
         schema = about["schema"]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -79,13 +103,25 @@ def load(path):
     return c, state, seconds
 
 
+def in_place_of_words(path, name, words, thing):
+    """The value of the option `name`, of which the file has the words: `thing`, if it is an object.
+
+    Stop if there is none, or another.
+    """
+    if isinstance(words, str) and thing is None:
+        return words
+    if thing is not None and in_words(thing) == words:
+        return thing
+    if isinstance(words, str):
+        raise Stop(2, f"{path}: {flag(name)} was {words}, and no object")
+    again = f"load(..., {name}=...) in Python takes it again, and no other"
+    raise Stop(2, f"{path}: {flag(name)} was an object, {words['object']}: {again}")
+
+
 def setting_from_json(options):
-    """The Setting of the options {name: value}, of which JSON has turned tuples into lists."""
-    given = {}
-    for name, value in options.items():
-        if isinstance(value, list):
-            value = tuple(value)
-        given[name] = value
+    """The Setting of the options {name: value}. What has its default counts as not given."""
+    defaults = defaults_for(options["algo"], options["env"])
+    given = {name: x for name, x in options.items() if plain(x) != defaults.get(name)}
     return Setting(**given)
 
 

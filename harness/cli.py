@@ -149,8 +149,6 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
     """
     if state is None:
         state = metarl.initial_state(c)
-    if out is not None:
-        require_names(c)
     with workers(spec) as map:
         in_chunks = partial(metarl.in_chunks, map=map)
         record = RunDirectory(out, c, state, seconds)
@@ -167,14 +165,6 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
     if plot:
         figures.write_plots(out, c, theta, record.lines, result["optimal"])
     return result
-
-
-def require_names(c):
-    """What is written has to say, in text, what it was."""
-    for name in ("env", "policy"):
-        if not isinstance(getattr(c, name), str):
-            table = "in envs.FAMILIES" if name == "env" else "linear or mlp"
-            raise Stop(2, f"--out: needs a name for {flag(name)}, one {table}, not an object")
 
 
 def headline(c, state):

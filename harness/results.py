@@ -4,13 +4,13 @@
 """
 
 import json
-from dataclasses import fields
+import math
 
 import numpy as np
 
 import metarl
 from harness.checkpoints import SCHEMA, Stop
-from harness.settings import Setting, joint_beside, label
+from harness.settings import joint_beside, label, values
 
 
 # --- Statistics ---
@@ -54,26 +54,24 @@ def evaluate(c, state, seconds, in_chunks, trained):
 
     trained: a function from a setting to its trained parameters. Stop where a return is not finite.
     """
-    tasks, returns = tested(c, state["theta"], in_chunks, "the meta-test")
+    tasks, returns, row = tested(c, state["theta"], in_chunks, "the meta-test")
     theta = metarl.initial_state(c)["theta"]
-    _, untrained = tested(c, theta, in_chunks, "the test of the untrained parameters")
-    baselines = {"random": interval(by_task(tasks, untrained))}
+    _, _, untrained = tested(c, theta, in_chunks, "the test of the untrained parameters")
+    baselines = {"random": untrained}
     if c.compare == "joint":
         joint = joint_beside(c)
-        _, others = tested(joint, trained(joint), in_chunks, "the test of joint")
-        baselines["joint"] = interval(by_task(tasks, others))
+        _, _, others = tested(joint, trained(joint), in_chunks, "the test of joint")
+        baselines["joint"] = others
     held_out = {
         "tasks": c.test_tasks,
         "distinct_tasks": len(by_task(tasks, tasks)),
         "splits_coincide": getattr(c.family, "splits_coincide", False),
         "episodes": c.test_episodes,
         "adapt_episodes": c.adapt_episodes,
-        **interval(by_task(tasks, returns)),
+        **row,
         "returns": returns,
     }
-    config = {f.name: getattr(c, f.name) for f in fields(Setting)}
-    config["env"] = label(c.env)
-    config["policy"] = label(c.policy)
+    config = values(c) | {"env": label(c.env), "policy": label(c.policy)}
     result = {
         "schema": SCHEMA,
         "numpy": np.__version__,
@@ -93,11 +91,20 @@ def evaluate(c, state, seconds, in_chunks, trained):
 
 
 def tested(c, theta, in_chunks, what):
-    """The tasks and returns of metarl.meta_test, all finite."""
+    """The tasks and returns of metarl.meta_test, and their `interval`. Stop if not finite.
+
+    The largest returns are finite, but not their mean or their deviation.
+    """
     tasks, returns = metarl.meta_test(c, theta, in_chunks)
-    if not np.isfinite(returns).all():
-        raise Stop(3, f"{what}: returns that are not finite; try a smaller --alpha")
-    return tasks, returns
+    rows = by_task(tasks, returns)
+    row = interval(rows)
+    reported = [returns, row["mean"]]
+    if len(rows) > 1:
+        reported.append(row["ci95"])
+    if not all(np.isfinite(numbers).all() for numbers in reported):
+        line = f"{what}: returns, or their mean or interval, that are not finite"
+        raise Stop(3, f"{line}; try a smaller --alpha")
+    return tasks, returns, row
 
 
 def optimum(family, tasks):
@@ -143,7 +150,7 @@ def table(result):
     untrained = baselines.pop("random")
     start = untrained["mean"][0]
     optimal = result["optimal"]
-    scored = optimal is not None and optimal > start
+    scored = optimal is not None and 0 < optimal - start < math.inf
 
     rows = [[str(k) for k in range(len(test["mean"]))]]
     names = ["k"]
@@ -152,7 +159,7 @@ def table(result):
         rows.append([cell(*pair) for pair in zip(row["mean"], row["ci95"], strict=True)])
         if scored:
             names.append("  score")
-            rows.append([f"{round(score)} %" for score in scores(row["mean"], start, optimal)])
+            rows.append([percent(score) for score in scores(row["mean"], start, optimal)])
     lines = heading(result)
     first = max(10, *(len(name) for name in names))
     others = max(15, *(len(text) for row in rows for text in row)) + 2
@@ -195,3 +202,9 @@ def cell(mean, half):
     if half is None:
         return f"{mean:.2f}"
     return f"{mean:.2f} ± {half:.2f}"
+
+
+def percent(score):
+    if not math.isfinite(score):
+        return ""  # too far for a number
+    return f"{round(score)} %"

@@ -12,14 +12,17 @@ checked, so that what is added there, or to those tables by a program, is an opt
 import ast
 import inspect
 import math
-from dataclasses import dataclass, field, fields, replace
+import sys
+from dataclasses import InitVar, dataclass, field, fields
 from functools import cached_property
+
+import numpy as np
 
 import envs
 import metarl
 import policies
 from metarl import BLACK_BOXES, GRADIENTS
-from policies import WITHOUT_SCORES
+from policies import WITH_THE_EPISODE, WITHOUT_SCORES
 
 BANDITS = {
     "policy": "linear",
@@ -148,11 +151,19 @@ class Such:
         return self.words
 
 
-def whole(least):
+def whole(least, most=math.inf):
     def is_whole(n):
-        return type(n) is int and n >= least  # not a bool, which is an int to Python
+        return type(n) is int and least <= n <= most  # not a bool, which is an int to Python
 
-    return Such(f"a whole number of at least {least}", is_whole)
+    words = f"a whole number of at least {least}"
+    if most < math.inf:
+        words += f" and at most {most:,}"
+    return Such(words, is_whole)
+
+
+def count(least):
+    """A number of rows. Beyond a billion NumPy no longer says in words that memory is lacking."""
+    return whole(least, 10**9)
 
 
 def is_number(x):
@@ -160,7 +171,7 @@ def is_number(x):
 
 
 def is_positive(x):
-    return is_number(x) and 0 < x < math.inf
+    return is_number(x) and 0 < x <= sys.float_info.max  # above it there are whole numbers
 
 
 def is_fraction(x):
@@ -180,6 +191,25 @@ FRACTION = Such("a number from 0 to 1", is_fraction)
 WIDTHS = Such("whole numbers above 0", are_widths)
 TRUTH = Such("True or False", is_truth)
 
+# In place of a name, an object. What it has tells at once that a number, a class or a dict is none.
+OF_FAMILIES = ("obs_dim", "action_dim", "discrete", "horizon")
+
+
+def is_family(thing):
+    has_all = all(hasattr(thing, name) for name in OF_FAMILIES)
+    return has_all and not isinstance(thing, type)
+
+
+def is_policy(thing):
+    has_any = hasattr(thing, "actor") or hasattr(thing, "log_prob")
+    return has_any and not isinstance(thing, type)
+
+
+OBJECTS = {
+    "env": Such(f"a name, or an object with {', '.join(OF_FAMILIES)}", is_family),
+    "policy": Such("a name, or an object with actor or log_prob", is_policy),
+}
+
 
 def option(default, allowed, help):
     """A field of Setting. Its value is None at first, so that `Setting` sees what is not given."""
@@ -190,12 +220,18 @@ def option(default, allowed, help):
 class Setting:
     """All options of a run, each a plain value; ValueError for one that is not allowed.
 
-    What is None takes its default, from DEFAULTS or from here. In Python `env` and `policy` may
-    also be objects that behave like a family of envs.py and like Policy.
+    What is None takes its default, from DEFAULTS or from here. NumPy's scalars count as numbers, a
+    list as a tuple: so the config of a result.json is a Setting again. In Python `env` and `policy`
+    may also be objects that behave like a family of envs.py and like Policy.
 
-    A setting may hold options that its algorithm ignores: one is often made from another, by
-    dataclasses.replace, which keeps all values, also those that were defaults of another algorithm.
-    On the command line such options are refused, by `refuse_ignored`.
+    To make one setting from another:
+
+        c.changed(algo="maml")      what was not given takes the defaults that suit maml
+        replace(c, iterations=300)  (of dataclasses) keeps every value; refused where that would
+                                    keep a default that no longer suits the algorithm or the family
+
+    A setting may hold options that its algorithm ignores: it is often made from that of another
+    algorithm. On the command line such options are refused, by `refuse_ignored`.
     """
 
     algo: str = option("maml", OneOf(metarl.ALGORITHMS), "the algorithm of the outer loop")
@@ -262,7 +298,7 @@ class Setting:
         1.0, POSITIVE, "outer step size: the fraction of the way to the adapted parameters"
     )
 
-    population: int = option(24, whole(2), "n, points in a generation")
+    population: int = option(24, count(2), "n, points in a generation")
     sigma: float = option(0.1, POSITIVE, "standard deviation of a generation at first")
     fitness: str = option(
         "ranks", OneOf(("raw", "standardised", "ranks")), "how returns become weights of directions"
@@ -270,43 +306,89 @@ class Setting:
     nes: str = option("snes", OneOf(metarl.NES), "the strategy of nes")
 
     iterations: int = option(100, whole(1), "outer steps")
-    tasks: int = option(20, whole(1), "tasks in an iteration (es-maml: half the population)")
+    tasks: int = option(20, count(1), "tasks in an iteration (es-maml: half the population)")
     episodes: int = option(
-        20, whole(1), "K, episodes of a task for one inner step: for a gradient, or as queries"
+        20, count(1), "K, episodes of a task for one inner step: for a gradient, or as queries"
     )
     seed: int = option(0, whole(0), "seed of all noise")
     dtype: str = option("float64", OneOf(("float32", "float64")), "type of all numbers")
 
-    test_tasks: int = option(40, whole(2), "held-out tasks")
+    test_tasks: int = option(40, count(2), "held-out tasks")
     test_steps: int = option(3, whole(0), "adaptation steps on a held-out task")
-    adapt_episodes: int = option(40, whole(1), "K, episodes for one of these steps")
-    test_episodes: int = option(40, whole(1), "episodes that measure the return after each step")
+    adapt_episodes: int = option(40, count(1), "K, episodes for one of these steps")
+    test_episodes: int = option(40, count(1), "episodes that measure the return after each step")
     compare: str = option(
         "none", OneOf(("none", "joint")), "another algorithm to train and test beside it"
     )
 
-    def __post_init__(self):
-        special = layers(self.algo, self.env)
+    # Not an option, but what `replace` hands on: the names of the options that were not given, and
+    # the algorithm and the family whose defaults they have.
+    by_default: InitVar[tuple] = None
+
+    def __post_init__(self, by_default):
         for f in fields(self):
-            if getattr(self, f.name) is None:
-                value = special.get(f.name, f.metadata["default"])
-                # Nothing may be assigned in a frozen dataclass, so that a run cannot change its
-                # setting. But this one is still being made:
-                object.__setattr__(self, f.name, value)
+            self.store(f.name, plain(getattr(self, f.name)))
+        names = self.fill()
+        for f in fields(self):
             self.check(f)
+        env = self.env
+        if by_default is not None:
+            if not isinstance(env, str):
+                env = by_default[2]  # DEFAULTS knows nothing of an object: it takes what is there
+            names += self.handed_on(env, *by_default)
+        self.store("by_default", (names, self.algo, env))
         if isinstance(self.policy, str) and self.pi.size > 10**7:
             self.refuse("hidden", "at most ten million parameters")
         self.check_inner_loop()
+        self.check_episodes()
         self.check_outer_loop()
         self.check_black_boxes()
+
+    def store(self, name, value):
+        # Nothing may be assigned in a frozen dataclass, so that a run cannot change its setting.
+        # But this one is still being made:
+        object.__setattr__(self, name, value)
+
+    def fill(self):
+        """Give each option that is None its default; returns their names."""
+        defaults = defaults_for(self.algo, self.env)
+        names = [name for name in defaults if getattr(self, name) is None]
+        for name in names:
+            self.store(name, defaults[name])
+        return names
+
+    def handed_on(self, env, names, former_algo, former_env):
+        """Which of the options `names` still have the defaults of a former algorithm and family.
+
+        ValueError if one of these defaults is not that of this algorithm and the family env.
+        """
+        before = defaults_for(former_algo, former_env)
+        after = defaults_for(self.algo, env)
+        kept = [name for name in names if getattr(self, name) == before[name]]
+        wrong = [as_given(name, before[name]) for name in kept if before[name] != after[name]]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: by default for {former_algo} on {label(former_env)}; "
+                "dataclasses.replace keeps it, c.changed(...) takes the defaults that suit"
+            )
+        return kept
+
+    def changed(self, **options):
+        """A setting with these options, those that were given here, and defaults that suit them."""
+        names, _, _ = self.by_default
+        given = {name: value for name, value in values(self).items() if name not in names}
+        return Setting(**given | options)
 
     def check(self, f):
         """What is allowed for an option by itself."""
         value = getattr(self, f.name)
-        if f.name in ("env", "policy") and not isinstance(value, str):
-            return  # an object
-        if value not in f.metadata["allowed"]:
-            self.refuse(f.name, f.metadata["allowed"])
+        allowed = f.metadata["allowed"]
+        if f.name in OBJECTS and not isinstance(value, str):
+            allowed = OBJECTS[f.name]
+        if value not in allowed:
+            self.refuse(f.name, allowed)
+        if f.type is float:
+            self.store(f.name, float(value))  # 1 and 1.0 are the same run, also in its files
 
     def check_inner_loop(self):
         if self.algo == "joint" and self.inner_steps != 0:
@@ -319,9 +401,19 @@ class Setting:
             self.refuse("inner", f"pg for {self.algo}")
         if self.inner == "pg" and self.deterministic:
             self.refuse("deterministic", "off for policy gradients")
+
+    def check_episodes(self):
+        """Whether a gradient has enough of them to learn anything."""
         for name in ("episodes", "adapt_episodes"):
-            if self.inner == "es" and getattr(self, name) < 2:
+            if getattr(self, name) > 1:
+                continue
+            if self.inner == "es":
                 self.refuse(name, "at least 2, a pair, for the inner loop es")
+            if self.inner == "pg" and self.baseline in WITH_THE_EPISODE:
+                with_it = f"--baseline {self.baseline}, which contains the episode itself"
+                self.refuse(name, f"at least 2 with {with_it}")
+            if self.inner == "pg" and self.standardise and self.family.horizon == 1:
+                self.refuse(name, "at least 2 with --standardise, as an episode is one step")
 
     def check_outer_loop(self):
         differentiates = self.algo in GRADIENTS and self.algo != "joint"  # through inner steps
@@ -371,6 +463,28 @@ class Setting:
         )
 
 
+def plain(value):
+    """NumPy's scalars as Python's, lists and arrays as tuples, anything else as it is."""
+    if isinstance(value, np.floating):
+        value = float(value)  # also a long one, of which `tolist` makes none of Python's
+    elif isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if type(value) in (list, tuple):  # not a named tuple, which may be a family
+        value = tuple(plain(each) for each in value)
+    return value
+
+
+def values(c):
+    """{option: value} of a setting, all of them."""
+    return {f.name: getattr(c, f.name) for f in fields(Setting)}
+
+
+def defaults_for(algo, env):
+    """{option: its default}, all of them, for an algorithm and a family (None: the usual ones)."""
+    special = layers(algo, env)
+    return {f.name: special.get(f.name, f.metadata["default"]) for f in fields(Setting)}
+
+
 def layers(algo, env):
     """{option: value}: what DEFAULTS says of an algorithm and a family (None: the usual ones)."""
     algo = algo or "maml"
@@ -385,10 +499,9 @@ def layers(algo, env):
 
 
 def joint_beside(c):
-    """The setting of the baseline that --compare joint trains beside c."""
-    return replace(
-        c, algo="joint", inner_steps=0, sampling_term=False, learn_alpha=False, compare="none"
-    )
+    """The setting of the baseline that --compare joint trains beside c: the same but for that."""
+    no_inner_loop = dict(inner_steps=0, sampling_term=False, learn_alpha=False)
+    return Setting(**values(c) | no_inner_loop | dict(algo="joint", compare="none"))
 
 
 def ignored(c):

@@ -39,6 +39,12 @@ def start_anew(algo, directory):
     return start(*arguments(algo=algo, **SMALL), "--out", directory)
 
 
+def must(holds, words):
+    """`assert`, which python -O leaves out."""
+    if not holds:
+        raise AssertionError(words)
+
+
 def contents(directory):
     """All that a run leaves behind, without its seconds."""
     c, state, _ = cli.load(directory / "checkpoint.npz")
@@ -51,7 +57,7 @@ def contents(directory):
 def undisturbed(algo, directory):
     """The contents of a run that nothing happens to, and the seconds that it takes."""
     began = time.perf_counter()
-    assert start_anew(algo, directory).wait() == 0
+    must(start_anew(algo, directory).wait() == 0, f"a run of {algo} fails")
     return contents(directory), time.perf_counter() - began
 
 
@@ -80,8 +86,8 @@ def trial(algo, expected, seconds, directory, seed):
         finally:
             complaint = process.communicate()[1]
         over = b"has done" in complaint  # it was killed after its result was written
-        assert process.returncode == (2 if over else 0), complaint
-        assert contents(directory) == expected, f"seed {seed}"
+        must(process.returncode == (2 if over else 0), complaint)
+        must(contents(directory) == expected, f"seed {seed}: other contents")
         return kills
 
 

@@ -4,7 +4,7 @@ What a run's files hold, that none is ever half-written, what is said, and what 
 """
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import islice
 
@@ -594,11 +594,71 @@ def test_such_a_family_by_its_name_is_kept_and_resumed(tmp_path, monkeypatch, ca
     assert "\n  pendulum" in help_text(capsys, monkeypatch)
 
 
-def test_an_object_cannot_be_written_to_a_directory(tmp_path):
-    for name, thing in (("env", Pendulum()), ("policy", Setting().pi)):
-        with pytest.raises(Stop, match=f"--out: needs a name for --{name}") as stop:
-            cli.run(Setting(**SMALL | {name: thing}), out=tmp_path / "run")
-        assert stop.value.status == 2 and not (tmp_path / "run").exists()
+def test_a_run_with_an_object_is_kept_and_resumed_with_it(tmp_path, capsys):
+    """From Python, to the same bits; the command line says what is missing."""
+    c = Setting(**SMALL | {"env": Pendulum(), "policy": Setting(env=Pendulum()).pi})
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    cli.run(c, out=whole, quiet=True)
+    cli.run(replace(c, iterations=1), out=parts, quiet=True)
+    capsys.readouterr()
+    assert cli.main(["--resume", str(parts), "--iterations", "3"]) == 2
+    err = capsys.readouterr().err
+    assert "--env was an object, Pendulum: load(..., env=...)" in err and err.count("\n") == 1
+    path = parts / "checkpoint.npz"
+    for objects, words in (
+        ({"policy": c.policy}, "--env was an object, Pendulum: load"),
+        ({"env": c.env}, r"--policy was an object, Policy\(obs_dim=3, .*: load\(..., policy=...\)"),
+        ({"env": envs.PointMass(), "policy": c.policy}, "--env was an object, Pendulum"),
+        ({"env": c.env, "policy": Setting().pi}, "--policy was an object, Policy"),
+    ):
+        with pytest.raises(Stop, match=words):
+            load(path, **objects)
+    short, state, seconds = load(path, env=c.env, policy=c.policy)
+    assert short == replace(c, iterations=1)
+    cli.run(replace(short, iterations=3), state, seconds, out=parts, quiet=True)
+    (_, state, _), (_, state2, _) = (
+        load(out / "checkpoint.npz", env=c.env, policy=c.policy) for out in (whole, parts)
+    )
+    assert all(np.array_equal(state[name], state2[name]) for name in state)
+    results = [json.loads((out / "result.json").read_text()) for out in (whole, parts)]
+    assert results[0]["held_out"] == results[1]["held_out"]
+
+
+def test_no_object_takes_the_place_of_a_name(run):
+    with pytest.raises(Stop, match="--env was pointmass, and no object"):
+        load(run / "checkpoint.npz", env=envs.PointMass())
+    with pytest.raises(Stop, match="--policy was mlp, and no object"):
+        load(run / "checkpoint.npz", policy=Setting().pi)
+
+
+def test_words_of_an_object_are_the_same_in_another_process():
+    """Those of a dataclass with its fields, but not where in memory something is."""
+
+    @dataclass
+    class Maze:
+        reward: object
+        walls: int = 3
+
+    mazes = [Maze(lambda x: x), Maze(lambda x: x), Maze(lambda x: x, walls=4)]
+    one, other, with_more_walls = map(checkpoints.in_words, mazes)
+    assert one == other != with_more_walls
+    assert one["object"].endswith(", walls=3)")
+
+
+def test_what_a_checkpoint_did_not_need_to_be_given_follows_the_algorithm(tmp_path):
+    c = Setting("fomaml", alpha=0.3)
+    save(tmp_path / "x.npz", c, metarl.initial_state(c))
+    loaded, _, _ = load(tmp_path / "x.npz")
+    assert loaded == c and loaded.changed(algo="maml") == Setting("maml", alpha=0.3)
+    with pytest.raises(ValueError, match="--estimator first-order"):
+        replace(loaded, algo="maml")
+
+
+def test_a_checkpoint_is_json_without_nan(tmp_path):
+    c = Setting(**SMALL)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save(tmp_path / "x.npz", c, metarl.initial_state(c), float("nan"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["the meta-test", "the test of the untrained parameters"])

@@ -101,6 +101,7 @@ def test_agreement_is_the_mean_cosine_of_pairs():
     )
     assert compare.agreement(np.ones((3, 5))) == pytest.approx(1)
     assert compare.agreement(np.eye(3)) == pytest.approx(0)
+    assert compare.agreement(np.zeros((3, 5))) == 0  # nothing moves
 
 
 def test_signal_to_noise_of_updates_with_known_signal_and_noise():

@@ -196,4 +196,4 @@ if __name__ == "__main__":
     SCHEMA["properties"] |= {
         x: described_options()["properties"][x] for x in ("algo", "env", "policy", "seed")
     }
-    PATH.write_text(json.dumps(SCHEMA, indent=1) + "\n")
+    PATH.write_text(json.dumps(SCHEMA, indent=1, allow_nan=False) + "\n")

@@ -6,6 +6,8 @@ import ast
 import json
 import math
 import re
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -208,6 +210,51 @@ def test_the_command_line(capsys, monkeypatch):
     assert main(["--check"]) == 1 and capsys.readouterr().out == "one\ntwo\n"
     with pytest.raises(SystemExit):
         main([])
+
+
+UNDER_O = """
+from decimal import Decimal
+from pathlib import Path
+import numpy as np
+from golden import exact, kit, loops_es, vectors
+from golden.__main__ import main
+from golden.vectors import Case
+
+def refuses(what, f, *inputs):
+    try:
+        f(*inputs)
+    except AssertionError:
+        return
+    print("not refused:", what)
+
+assert False, "which tells that this is not python -O"
+stage = kit.STAGES[1]
+kit.check = lambda: kit.check_stage(stage, Path({folder!r}))
+if main(["--check"]) != 1:
+    print("not refused: a changed number")
+half = Decimal("0.5")
+refuses("a close decision", exact.below, half, half)
+refuses("a close sign", loops_es.signed, np.array([[half], [half]]))
+refuses("two chunks", vectors.Streams(), 0, 1, 0, 1, 5, 0)
+refuses("a fault without a place", vectors.slip, loops_es.signed, ("nothing like it", ""))
+case = Case("name", "step", "", "", {{}})
+refuses("a fault that changes nothing", kit.faulty, case, "", dict, {{}}, {{}})
+stage.FUNCTIONS["accepts"] = (dict, None)
+refuses("no refusal", kit.entry, stage, Case("name", "accepts", "", "", {{}}, rejects=True))
+"""
+
+
+def test_what_is_wrong_is_found_under_python_O_too(tmp_path):
+    stage = kit.STAGES[1]
+    text = json.loads(json.dumps(FILES[stage.STAGE]))
+    text["cases"][0]["outputs"]["rewards"]["data"][0] += 1e-7
+    kit.path(stage, tmp_path).write_text(json.dumps(text))
+    command = [sys.executable, "-O", "-c", UNDER_O.format(folder=str(tmp_path))]
+    done = subprocess.run(
+        command, cwd=GOLDEN.parent, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "off by more than" in done.stdout and "not refused" not in done.stdout, done.stdout
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_written_can_be_checked(tmp_path, monkeypatch):

@@ -62,6 +62,7 @@ CASES = pytest.mark.parametrize(
             "alpha": 0.3,
             "tasks": 3,
             "episodes": 4,
+            "adapt_episodes": 4,
             "baseline": "time",
             "gamma": 0.9,
         },

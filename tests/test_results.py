@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import envs
 import metarl
 from harness import results
+from harness.checkpoints import Stop
 from harness.results import adaptation, by_task, evaluate, interval, optimum, scores, table
 from harness.settings import Setting
 from test_metarl import SMALL
@@ -82,6 +83,47 @@ def test_one_task_has_a_mean_and_no_interval():
     text = table(result)
     assert "OneGoal: mean return on 1 held-out task, tested 3 times in all," in text
     assert "±" not in text and "nan" not in text and "None" not in text
+
+
+@pytest.mark.parametrize(
+    "size, what",
+    [(2e306, "deviation"), (1e200, "deviation"), (1e308, "mean")],
+    ids=["near the largest", "square", "sum"],
+)
+def test_finite_returns_whose_interval_is_not_stop_the_run(size, what, monkeypatch):
+    c = Setting(**SMALL)
+
+    def huge(c, theta, in_chunks):
+        signs = 1.0 if what == "mean" else np.array([[1.0], [-1.0], [1.0]])
+        return np.arange(3.0)[:, None], np.full((3, 3), size) * signs
+
+    monkeypatch.setattr(metarl, "meta_test", huge)
+    with np.errstate(all="ignore"), pytest.raises(Stop, match="the meta-test: returns, or") as stop:
+        result_of(c)
+    assert stop.value.status == 3 and "not finite" in str(stop.value)
+
+
+def test_a_mean_of_one_task_that_is_not_finite_stops_the_run(monkeypatch):
+    """Where there is no interval that could tell."""
+    same = np.zeros((3, 1)), np.full((3, 3), 1e308)
+    monkeypatch.setattr(metarl, "meta_test", lambda c, theta, in_chunks: same)
+    with np.errstate(all="ignore"), pytest.raises(Stop, match="not finite"):
+        result_of(Setting(**SMALL))
+
+
+@pytest.mark.parametrize("which", ["the test of the untrained parameters", "the test of joint"])
+def test_a_baseline_whose_interval_is_not_finite_stops_the_run(which, monkeypatch):
+    c = Setting(**SMALL | {"compare": "joint"})
+    tests = []
+
+    def tested(c, theta, in_chunks):
+        tests.append(c)
+        last = len(tests) == (2 if "untrained" in which else 3)
+        return np.arange(3.0)[:, None], np.array([[1.0], [-1.0], [1.0]]) * (1e300 if last else 1)
+
+    monkeypatch.setattr(metarl, "meta_test", tested)
+    with np.errstate(all="ignore"), pytest.raises(Stop, match=which):
+        evaluate(c, metarl.initial_state(c), 1.0, None, lambda joint: None)
 
 
 def test_an_optimum_that_is_not_a_number_is_null():
@@ -167,6 +209,13 @@ def test_without_an_optimum_there_is_no_score():
     for optimal in (-9.0, -9.5):  # the untrained policy is as good, by chance better
         text = " ".join(lines(optimal=optimal))
         assert f"optimum: {optimal:.2f}" in text and "score" not in text
+
+
+def test_a_way_too_long_for_a_number_has_no_score():
+    text = " ".join(lines(optimal=1e308, baselines={"random": row(-1e308)}))
+    assert "score" not in text and "optimum: 1" in text
+    far = {"mean": [-1e308, -1.0], "ci95": [0.25, 0.125]}
+    assert "score 100 %" in lines(held_out=far)
 
 
 def test_tasks_that_are_tested_again_are_said_to_be():

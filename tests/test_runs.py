@@ -63,7 +63,7 @@ def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
         assert_array_equal(column, other)
 
     same = np.repeat(tasks[:1], n, 0)
-    reptile = replace(c, algo="reptile")
+    reptile = c.changed(algo="reptile")
     _, log = in_chunks(metarl.reptile_adapt, reptile, theta, same, ADDRESS)
     assert len(np.unique(log[:, 0])) == n
 

@@ -1,7 +1,10 @@
 """The options of a run: which default wins, what is allowed, and what an algorithm really reads."""
 
+import json
+import pickle
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import metarl
 import policies
 from harness import cli, settings
 from harness.settings import Setting, ignored, joint_beside, make_family
+from metarl import noise_at
 
 
 # --- Which default wins ---
@@ -62,6 +66,9 @@ def test_fomaml_is_maml_but_for_its_estimator(env):
 
 
 # --- What is allowed ---
+CONTAINS = "which contains the episode itself"
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -70,8 +77,20 @@ def test_fomaml_is_maml_but_for_its_estimator(env):
         ({"lam": -0.1}, "--lam -0.1: must be a number from 0 to 1"),
         ({"seed": True}, "--seed True: must be a whole number of at least 0"),
         ({"test_tasks": 1}, "--test-tasks 1: must be a whole number of at least 2"),
-        ({"hidden": [8]}, r"--hidden \[8\]: must be whole numbers above 0"),
+        ({"hidden": 8}, "--hidden 8: must be whole numbers above 0"),
+        ({"hidden": "88"}, "--hidden 88: must be whole numbers above 0"),
         ({"hidden": (8, True)}, "--hidden"),
+        ({"hidden": (8.0,)}, "--hidden"),
+        ({"alpha": 10**309}, "--alpha 1000.*: must be a finite number above 0"),
+        ({"alpha": "0.5"}, "--alpha 0.5: must be a finite number above 0"),
+        ({"gamma": True}, "--gamma True: must be a number from 0 to 1"),
+        ({"tasks": 10**10}, "--tasks 10000000000: must be .* at most 1,000,000,000"),
+        ({"tasks": 20.0}, "--tasks 20.0: must be a whole number"),
+        ({"env": 5}, "--env 5: must be a name, or an object with obs_dim, action_dim, discrete"),
+        ({"env": envs.PointMass}, "--env <class 'envs.PointMass'>: must be a name, or an object"),
+        ({"env": {"horizon": 3}}, "--env {'horizon': 3}: must be a name, or an object"),
+        ({"policy": ()}, "--policy .*: must be a name, or an object with actor or log_prob"),
+        ({"policy": policies.Policy}, "--policy <class .*: must be a name, or an object"),
         ({"hidden": (10_000, 10_000)}, "must be at most ten million parameters"),
         ({"standardise": 1}, "--standardise 1: must be True or False"),
         ({"algo": "bandit"}, "--algo bandit: must be maml, fomaml, emaml, joint, reptile, es-maml"),
@@ -84,6 +103,17 @@ def test_fomaml_is_maml_but_for_its_estimator(env):
         ({"algo": "reptile", "inner": "es"}, "--inner es: must be pg for reptile"),
         ({"algo": "nes", "inner": "pg"}, "--deterministic True: must be off for policy gradients"),
         ({"algo": "nes", "inner": "es", "episodes": 1}, "--episodes 1: must be at least 2"),
+        ({"algo": "nes", "inner": "es", "adapt_episodes": 1}, "--adapt-episodes 1: must be at lea"),
+        ({"episodes": 1}, f"--episodes 1: must be at least 2 with --baseline time, {CONTAINS}"),
+        (
+            {"algo": "joint", "adapt_episodes": 1, "baseline": "linear"},
+            f"--adapt-episodes 1: must be at least 2 with --baseline linear, {CONTAINS}",
+        ),
+        (
+            {"algo": "nes", "inner": "pg", "deterministic": False, "episodes": 1},
+            f"--episodes 1: must be at least 2 with --baseline time, {CONTAINS}",
+        ),
+        ({"env": "bandit:horizon=1"}, "--episodes 1: must be at least 2 with --standardise, as"),
         ({"algo": "reptile", "outer": "trpo"}, "--outer trpo: must be sgd or adam for reptile"),
         ({"algo": "nes", "outer": "trpo"}, "--outer trpo: must be sgd or adam for nes"),
         ({"algo": "es-maml", "population": 5}, "--population 5: must be even for es-maml"),
@@ -105,6 +135,131 @@ def test_what_is_allowed_at_the_edge():
     Setting(algo="nes", inner="pg", deterministic=False)
     Setting(algo="reptile", inner_optimizer="adam")
     Setting(algo="joint", outer="trpo")
+    Setting(alpha=1.7976931348623157e308, beta=5e-324, tasks=10**9, seed=10**30)
+
+
+def test_one_episode_is_enough_where_no_baseline_contains_it():
+    Setting(episodes=1, adapt_episodes=1, baseline="none")
+    Setting(test_episodes=1)
+    Setting(algo="nes", episodes=1, adapt_episodes=1)  # hill climbing, which has no baseline
+    Setting(env="bandit:horizon=1", standardise=False)
+    Setting(env="bandit:horizon=1", episodes=2, adapt_episodes=2)
+
+
+@pytest.mark.parametrize("name", policies.BASELINES)
+def test_a_baseline_that_contains_the_episode_moves_with_it_and_is_known(name):
+    noise = noise_at(0)
+    obs, returns = noise.standard_normal((1, 2, 6, 1)), noise.standard_normal((1, 2, 6))
+    D = policies.Trajectories(obs, None, returns, np.ones((1, 2, 6), bool))
+    changed = returns.copy()
+    changed[0, 0] += 1  # the first of two episodes
+    moved = policies.BASELINES[name](D, changed) - policies.BASELINES[name](D, returns)
+    assert (moved[0, 0] != 0).any() == (name in policies.WITH_THE_EPISODE)
+
+
+# --- Values as others have them ---
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, np.array])
+def test_numbers_of_numpy_become_those_of_python(kind):
+    c = Setting(alpha=kind(0.5), gamma=kind(1))
+    assert (c.alpha, c.gamma) == (0.5, 1) and type(c.alpha) is type(c.gamma) is float
+    assert c == Setting(alpha=0.5, gamma=1.0) and hash(c) == hash(Setting(alpha=0.5, gamma=1.0))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64, np.uint64, np.array])
+def test_whole_numbers_of_numpy_become_those_of_python(kind):
+    c = Setting(seed=kind(5), hidden=(kind(8), kind(9)), beta=kind(1))
+    assert (c.seed, c.hidden, c.beta) == (5, (8, 9), 1.0)
+    assert [type(x) for x in (c.seed, *c.hidden, c.beta)] == [int, int, int, float]
+
+
+def test_other_values_of_numpy_become_those_of_python():
+    c = Setting(learn_alpha=np.bool_(False), algo=np.str_("maml"), hidden=np.array([8, 9]))
+    assert c.learn_alpha is False and c.hidden == (8, 9)
+    assert type(c.algo) is str
+    for name in ("alpha", "gamma", "seed", "tasks"):
+        with pytest.raises(ValueError, match="True: must be a"):
+            Setting(**{name: np.bool_(True)})
+    with pytest.raises(ValueError, match="--standardise 1: must be True or False"):
+        Setting(standardise=np.int64(1))
+
+
+@pytest.mark.parametrize("algo", metarl.ALGORITHMS)
+def test_the_config_of_a_result_is_a_setting(algo):
+    """Through JSON, which has lists for tuples, and no numbers of NumPy."""
+    c = Setting(algo=algo, env="fourcorners", alpha=np.float32(0.3), seed=np.int64(3))
+    text = json.dumps(settings.values(c), allow_nan=False)
+    assert Setting(**json.loads(text)) == c
+
+
+def test_a_whole_number_for_a_fraction_is_written_as_one():
+    assert json.dumps(Setting(alpha=1).alpha) == "1.0"
+
+
+def test_a_named_tuple_may_be_a_family():
+    class Point(NamedTuple):
+        obs_dim: int = 2
+        action_dim: int = 2
+        discrete: bool = False
+        horizon: int = 3
+
+    assert Setting(env=Point()).env == Point() and type(Setting(env=Point()).family) is Point
+
+
+# --- One setting made from another ---
+def test_what_was_not_given_follows_the_algorithm_and_the_family():
+    assert Setting("fomaml").changed(algo="maml") == Setting("maml")
+    c = Setting("maml", alpha=0.5, tasks=7)
+    assert c.changed(env="bandit") == Setting("maml", env="bandit", alpha=0.5, tasks=7)
+    assert c.changed(algo="es-maml", tasks=9) == Setting("es-maml", alpha=0.5, tasks=9)
+    there_and_back = c.changed(algo="reptile", env="fourcorners").changed(algo="maml")
+    assert there_and_back.changed(env="pointmass") == c
+    assert c.changed() == c and c.changed(alpha=None) == Setting("maml", tasks=7)
+
+
+def test_what_is_replaced_counts_as_given():
+    c = replace(Setting("fomaml"), alpha=0.2, std=0.4)  # 0.4 is the default of fomaml on pointmass
+    assert c.changed(algo="maml", env="fourcorners") == Setting(env="fourcorners", alpha=0.2)
+    assert replace(c, alpha=None).alpha == 0.5
+
+
+@pytest.mark.parametrize(
+    "former, change, words",
+    [
+        ({"algo": "fomaml"}, {"algo": "maml"}, "--estimator first-order: by default for fomaml on"),
+        ({"algo": "fomaml"}, {"algo": "maml", "alpha": 1.0}, "--estimator first-order"),
+        ({"algo": "emaml"}, {"algo": "maml"}, "--sampling-term, .* by default for emaml"),
+        ({"algo": "reptile", "std": 0.4}, {"algo": "maml"}, "--inner-steps 3"),
+        ({"algo": "nes"}, {"algo": "es-maml"}, "--population 24, --sigma 0.1"),
+        ({"env": "bandit"}, {"env": "pointmass"}, "--policy linear, .* for maml on bandit"),
+        ({"env": "fourcorners:horizon=3"}, {"env": "pointmass"}, "--hidden 32"),
+        ({"algo": "fomaml", "env": envs.Bandit()}, {"algo": "maml"}, "for fomaml on Bandit"),
+        ({"algo": "maml"}, {"algo": "ppo"}, "--algo ppo: must be"),
+    ],
+)
+def test_a_default_that_no_longer_suits_is_not_kept_in_silence(former, change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(Setting(**former), **change)
+    with pytest.raises(ValueError, match=words):  # nor after something else was replaced
+        replace(replace(Setting(**former), seed=3), **change)
+
+
+def test_replace_keeps_what_suits_or_was_given():
+    given = Setting("fomaml", estimator="first-order", std=0.4, learn_alpha=True)
+    assert replace(given, algo="maml").estimator == "first-order"
+    maml = Setting("maml")
+    assert replace(maml, algo="fomaml", estimator="first-order") == Setting("fomaml")
+    assert replace(maml, env="pointmass:horizon=9").std == 0.4
+    family = envs.PointMass(horizon=9)  # of an object there are no defaults
+    assert replace(maml, env=family).std == 0.4 and maml.changed(env=family).std == 1.0
+    assert replace(replace(maml, env=family), env="pointmass:horizon=9").std == 0.4
+    with pytest.raises(ValueError, match="--estimator first-order"):
+        replace(replace(Setting("fomaml"), env=family), algo="maml")
+
+
+def test_a_setting_survives_pickling_with_what_was_given():
+    c = pickle.loads(pickle.dumps(Setting("fomaml", alpha=0.3)))
+    assert c == Setting("fomaml", alpha=0.3)
+    assert c.changed(algo="maml") == Setting("maml", alpha=0.3)
 
 
 def test_a_setting_cannot_be_changed_but_replaced():
