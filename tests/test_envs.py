@@ -1,7 +1,7 @@
 """The task families, against transitions worked out from their definitions."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -191,6 +191,19 @@ def test_make_takes_any_class(monkeypatch):
 def test_make_refuses(name, options, words):
     with pytest.raises(ValueError, match=words):
         envs.make(name, **options)
+
+
+def test_a_value_of_another_type_is_refused_for_a_family_of_one_s_own_too(monkeypatch):
+    @dataclass(frozen=True)
+    class Maze(PointMass):
+        size: int = 3
+
+        def __post_init__(self):
+            assert self.size > 0
+
+    monkeypatch.setitem(envs.FAMILIES, "maze", Maze)
+    with pytest.raises(ValueError, match="options of environment maze .*: must be like .*size=3"):
+        envs.make("maze", size="large")
 
 
 # --- The checkerboard ---

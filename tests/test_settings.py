@@ -520,7 +520,7 @@ def test_a_family_as_text():
         ("bandit:arms='x'", "arms 'x': must be a whole number"),
         ("bandit:arms=2.5", "arms 2.5: must be a whole number of at least 2"),
         ("bandit:arms=1", "arms 1: must be a whole number of at least 2"),
-        ("bandit:prior=3", "must be like"),
+        ("bandit:prior=3", "prior 3: must be"),
         ("linear-bandit:noise=-1", "noise -1"),
     ],
 )
