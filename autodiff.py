@@ -2,14 +2,16 @@
 
 How to read it, from top to bottom:
 
-1. `Tensor` holds an array and remembers the NumPy function and the inputs that made it: the graph.
-2. `apply`, through which all operations go, calls a NumPy function, and records the call if an
+1. `Tensor` holds an array and remembers the function and the inputs that made it: the graph.
+2. `apply`, through which all operations go, calls a function of arrays, and records the call if an
    input is a Tensor. Plain arrays are constants: arrays in, array out, no graph.
 3. The operations: what this module offers, a line or two each.
 4. `VJPS` is the whole of calculus here: one line per function and argument.
 5. `grad` walks the graph backwards and looks each step up in the table.
 6. `hvp`, a Hessian times a vector, and `check_grads`, which holds derivatives against differences.
-7. What only makes it faster; at its end a setting of the memory allocator, made at import.
+
+What it calls on arrays is NumPy's or, where NumPy has none, from arrays.py: read that after this
+file, or not at all.
 
 The table is written in the operations of this module: given arrays it computes, given Tensors it
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
@@ -22,9 +24,9 @@ Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum
 `max` share the adjoint equally among ties; `clip` has slope 1 at its bounds.
 """
 
-import math
-
 import numpy as np
+
+import arrays
 
 
 class Tensor:
@@ -55,7 +57,7 @@ class Tensor:
 
     # fmt: off
     def __repr__(self): return f"Tensor({self.data!r})"
-    def __getitem__(self, index): return apply(_getitem, self, index=index)
+    def __getitem__(self, index): return apply(arrays.getitem, self, index=index)
     def reshape(self, *shape): return reshape(self, shape)
     def __neg__(self): return apply(np.negative, self)
     def __add__(self, other): return apply(np.add, self, other)
@@ -106,19 +108,19 @@ def exp(x): return apply(np.exp, x)
 def log(x): return apply(np.log, x)
 def sqrt(x): return apply(np.sqrt, x)
 def tanh(x): return apply(np.tanh, x)
-def relu(x): return apply(_relu, x)  # max(x, 0)
-def sigmoid(x): return apply(_sigmoid, x)  # 1 / (1 + exp(-x))
-def softplus(x): return apply(_softplus, x)  # log(1 + exp(x))
+def relu(x): return apply(arrays.relu, x)  # max(x, 0)
+def sigmoid(x): return apply(arrays.sigmoid, x)  # 1 / (1 + exp(-x))
+def softplus(x): return apply(arrays.softplus, x)  # log(1 + exp(x))
 def maximum(a, b): return apply(np.maximum, a, b)
 def minimum(a, b): return apply(np.minimum, a, b)
 def clip(x, low=-np.inf, high=np.inf): return apply(np.clip, x, a_min=low, a_max=high)
-def sum(x, axis=None, keepdims=False): return apply(_sum, x, axis=axis, keepdims=keepdims)
+def sum(x, axis=None, keepdims=False): return apply(arrays.sum, x, axis=axis, keepdims=keepdims)
 def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
-def reshape(x, shape): return apply(_reshape, x, shape=shape)
+def reshape(x, shape): return apply(arrays.reshape, x, shape=shape)
 def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
 def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
-def concatenate(xs, axis=0): return apply(_concatenate, *xs, axis=axis)
-def stack(xs, axis=0): return apply(_stack, *xs, axis=axis)
+def concatenate(xs, axis=0): return apply(arrays.concatenate, *xs, axis=axis)
+def stack(xs, axis=0): return apply(arrays.stack, *xs, axis=axis)
 def take_along_axis(x, indices, axis):
     return apply(np.take_along_axis, x, indices=indices, axis=axis)
 # fmt: on
@@ -134,12 +136,12 @@ def mean(x, axis=None, keepdims=False):
 
 def logsumexp(x, axis=None, keepdims=False):
     """log sum exp(x), without overflow."""
-    return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
+    return apply(arrays.logsumexp, x, axis=axis, keepdims=keepdims)
 
 
 def log_softmax(x, axis=-1):
     """x - logsumexp(x): the logarithms of the probabilities whose logits are x."""
-    return apply(_log_softmax, x, axis=axis)
+    return apply(arrays.log_softmax, x, axis=axis)
 
 
 def where(condition, a, b):
@@ -149,7 +151,7 @@ def where(condition, a, b):
     there never crosses. Its own derivative can still be one (0 * inf in the chain rule), so guard
     the argument too: `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
     """
-    return apply(_where, a, b, condition=value(condition))
+    return apply(arrays.where, a, b, condition=value(condition))
 
 
 def stop_gradient(x):
@@ -185,61 +187,28 @@ def affine(x, w, b):
 
     b has no wider dtype than x @ w.
     """
-    return apply(_affine, x, w, b)
+    return apply(arrays.affine, x, w, b)
 
 
-# --- The functions behind them that NumPy does not have, or not with these arguments ---
+def tanh_(x):
+    """tanh in the memory of x, whose value is lost: faster.
+
+    Only for an x that no derivative needs, such as the output of `affine`: of the rows of the table
+    for `affine` none uses `out`.
+    """
+    return apply(arrays.tanh_, x)
+
+
+def relu_(x):
+    """relu in the memory of x, as `tanh_`."""
+    return apply(arrays.relu_, x)
+
+
+# --- What they need ---
 
 
 def _array_or_tensor(x):
     return x if isinstance(x, Tensor) else np.asarray(x)
-
-
-# fmt: off
-def _getitem(x, index): return x[index]
-def _where(a, b, condition): return np.where(condition, a, b)
-def _reshape(x, shape): return np.reshape(x, shape)
-def _concatenate(*xs, axis): return np.concatenate(xs, axis)
-def _stack(*xs, axis): return np.stack(xs, axis)
-def _relu(x): return np.maximum(x, 0)
-def _softplus(x): return np.logaddexp(x, 0)
-def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
-def _transposed_matmul(x, y): return np.matmul(np.swapaxes(x, -1, -2), y)  # x.T @ y
-# fmt: on
-
-
-def _affine(x, w, b):
-    out = np.matmul(x, w)
-    out += b  # in place: no second array
-    return out
-
-
-def _tanh_slope(g, y):
-    """g * (1 - y * y) in one new array: the adjoint of x where y = tanh(x)."""
-    slope = np.empty_like(y)
-    np.multiply(y, y, out=slope)
-    np.subtract(1, slope, out=slope)
-    return np.multiply(g, slope, out=slope)
-
-
-def _sum(x, axis, keepdims):
-    if _blas_can_sum(x, axis):
-        return _sum_by_blas(x, axis, keepdims)
-    return np.sum(x, axis=axis, keepdims=keepdims)
-
-
-def _logsumexp(x, axis, keepdims):
-    top = np.max(x, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)  # inf - inf would be NaN
-    out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
-    if keepdims:
-        return out
-    return np.squeeze(out, axis)
-
-
-def _log_softmax(x, axis):
-    x = x - np.max(x, axis=axis, keepdims=True)
-    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
 
 
 # --- What the rows of the table are made of ---
@@ -287,17 +256,6 @@ def _exponent_vjp(g, out, x):
     return g * out * log(where(value(x) > 0, x, one))
 
 
-def _scatter(g, index, shape):
-    """The adjoint of x[index]: zeros of x's shape with g added at `index`."""
-    out = np.zeros(shape, g.dtype)
-    keys = index if isinstance(index, tuple) else (index,)
-    if all(k is None or k is Ellipsis or isinstance(k, (slice, int)) for k in keys):
-        out[index] = g
-    else:  # index arrays may name an element more than once
-        np.add.at(out, index, g)
-    return out
-
-
 def _along(x, index, axis):
     """x[:, :, ..., index, ...], with the index at `axis`."""
     before = (slice(None),) * (axis % x.ndim)
@@ -315,7 +273,7 @@ def _take_vjp(g, out, x, indices, axis):
     """Of take_along_axis, written as an index array for each axis: x[i, indices, k]."""
     index = list(np.ogrid[tuple(slice(n) for n in x.shape)])
     index[axis] = indices
-    return apply(_scatter, g, index=tuple(index), shape=x.shape)
+    return apply(arrays.scatter, g, index=tuple(index), shape=x.shape)
 
 
 # --- The table ---
@@ -327,60 +285,63 @@ def _take_vjp(g, out, x, indices, axis):
 
 # fmt: off
 VJPS = {
-    np.negative:    (lambda g, out, x: -g,),
-    np.add:         (lambda g, out, a, b: g,
-                     lambda g, out, a, b: g),
-    np.subtract:    (lambda g, out, a, b: g,
-                     lambda g, out, a, b: -g),
-    np.multiply:    (lambda g, out, a, b: g * b,
-                     lambda g, out, a, b: g * a),
-    np.divide:      (lambda g, out, a, b: g / b,
-                     lambda g, out, a, b: -g * out / b),
-    np.power:       (lambda g, out, x, y: _base_vjp(g, x, y),
-                     lambda g, out, x, y: _exponent_vjp(g, out, x)),
-    np.exp:         (lambda g, out, x: g * out,),
-    np.log:         (lambda g, out, x: g / x,),
-    np.sqrt:        (lambda g, out, x: 0.5 * g / out,),
-    # tanh' = 1 - tanh^2. `_tanh_slope` is (h, y) -> h (1 - y^2): its slopes are 1 - y^2 and -2 h y.
-    np.tanh:        (lambda g, out, x: apply(_tanh_slope, g, out),),
-    _tanh_slope:    (lambda g, out, h, y: apply(_tanh_slope, g, y),
-                     lambda g, out, h, y: g * h * y * -2),
-    _relu:          (lambda g, out, x: where(value(x) > 0, g, 0),),
-    _sigmoid:       (lambda g, out, x: g * out * sigmoid(-x),),
-    _softplus:      (lambda g, out, x: g * sigmoid(x),),
-    np.maximum:     (lambda g, out, a, b: _larger_vjp(g, a, b),
-                     lambda g, out, a, b: _larger_vjp(g, b, a)),
-    np.minimum:     (lambda g, out, a, b: _larger_vjp(g, b, a),
-                     lambda g, out, a, b: _larger_vjp(g, a, b)),
-    np.clip:        (lambda g, out, x, a_min, a_max: where(value(out) == value(x), g, 0),),
-    _where:         (lambda g, out, a, b, condition: where(condition, g, 0),
-                     lambda g, out, a, b, condition: where(condition, 0, g)),
+    np.negative:     (lambda g, out, x: -g,),
+    np.add:          (lambda g, out, a, b: g,
+                      lambda g, out, a, b: g),
+    np.subtract:     (lambda g, out, a, b: g,
+                      lambda g, out, a, b: -g),
+    np.multiply:     (lambda g, out, a, b: g * b,
+                      lambda g, out, a, b: g * a),
+    np.divide:       (lambda g, out, a, b: g / b,
+                      lambda g, out, a, b: -g * out / b),
+    np.power:        (lambda g, out, x, y: _base_vjp(g, x, y),
+                      lambda g, out, x, y: _exponent_vjp(g, out, x)),
+    np.exp:          (lambda g, out, x: g * out,),
+    np.log:          (lambda g, out, x: g / x,),
+    np.sqrt:         (lambda g, out, x: 0.5 * g / out,),
+    # tanh' = 1 - tanh^2. `tanh_slope` is (h, y) -> h (1 - y^2): its slopes are 1 - y^2 and -2 h y.
+    np.tanh:         (lambda g, out, x: apply(arrays.tanh_slope, g, out),),
+    arrays.tanh_:    (lambda g, out, x: apply(arrays.tanh_slope, g, out),),
+    arrays.tanh_slope: (lambda g, out, h, y: apply(arrays.tanh_slope, g, y),
+                      lambda g, out, h, y: g * h * y * -2),
+    arrays.relu:     (lambda g, out, x: where(value(x) > 0, g, 0),),
+    arrays.relu_:    (lambda g, out, x: where(value(out) > 0, g, 0),),
+    arrays.sigmoid:  (lambda g, out, x: g * out * sigmoid(-x),),
+    arrays.softplus: (lambda g, out, x: g * sigmoid(x),),
+    np.maximum:      (lambda g, out, a, b: _larger_vjp(g, a, b),
+                      lambda g, out, a, b: _larger_vjp(g, b, a)),
+    np.minimum:      (lambda g, out, a, b: _larger_vjp(g, b, a),
+                      lambda g, out, a, b: _larger_vjp(g, a, b)),
+    np.clip:         (lambda g, out, x, a_min, a_max: where(value(out) == value(x), g, 0),),
+    arrays.where:    (lambda g, out, a, b, condition: where(condition, g, 0),
+                      lambda g, out, a, b, condition: where(condition, 0, g)),
     # Matrix products: where out = a b, the adjoint of a is g b^T and that of b is a^T g.
-    np.matmul:      (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
-                     lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
-    _affine:        (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
-                     lambda g, out, x, w, b: apply(_transposed_matmul, x, g),
-                     lambda g, out, x, w, b: g),
+    np.matmul:       (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
+                      lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
+    arrays.affine:   (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
+                      lambda g, out, x, w, b: apply(arrays.transposed_matmul, x, g),
+                      lambda g, out, x, w, b: g),
     # x^T g as one function: no transpose is recorded, nor its adjoint.
-    _transposed_matmul: (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
-                         lambda g, out, x, y: matmul(x, g)),
+    arrays.transposed_matmul: (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
+                        lambda g, out, x, y: matmul(x, g)),
     # Reductions: every element that went into a sum gets its adjoint.
-    _sum:           (lambda g, out, x, axis, keepdims:
+    arrays.sum:      (lambda g, out, x, axis, keepdims:
                         broadcast_to(_with_kept_axes(g, x, axis), x.shape),),
-    np.max:         (_max_vjp,),
-    _logsumexp:     (lambda g, out, x, axis, keepdims:
+    np.max:          (_max_vjp,),
+    arrays.logsumexp: (lambda g, out, x, axis, keepdims:
                         _with_kept_axes(g, x, axis) * exp(log_softmax(x, axis)),),
-    _log_softmax:   (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
+    arrays.log_softmax: (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
     # Other shapes and other types: the elements go back to where they came from.
-    _reshape:       (lambda g, out, x, shape: reshape(g, x.shape),),
-    np.swapaxes:    (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),
+    arrays.reshape:  (lambda g, out, x, shape: reshape(g, x.shape),),
+    np.swapaxes:     (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),
     np.broadcast_to: (lambda g, out, x, shape: g,),
-    np.asarray:     (lambda g, out, x, dtype: g,),
-    _getitem:       (lambda g, out, x, index: apply(_scatter, g, index=index, shape=x.shape),),
-    _scatter:       (lambda g, out, x, index, shape: g[index],),
+    np.asarray:      (lambda g, out, x, dtype: g,),
+    arrays.getitem:  (lambda g, out, x, index:
+                        apply(arrays.scatter, g, index=index, shape=x.shape),),
+    arrays.scatter:  (lambda g, out, x, index, shape: g[index],),
     np.take_along_axis: (_take_vjp,),
-    _concatenate:   lambda i: lambda g, out, *xs, axis: _piece_vjp(g, xs, i, axis),
-    _stack:         lambda i: lambda g, out, *xs, axis: _along(g, i, axis),
+    arrays.concatenate: lambda i: lambda g, out, *xs, axis: _piece_vjp(g, xs, i, axis),
+    arrays.stack:    lambda i: lambda g, out, *xs, axis: _along(g, i, axis),
 }
 # fmt: on
 
@@ -525,8 +486,8 @@ def check_grads(f, x, order=2, rng=None):
     are taken in float64 also for float32 arguments. Raises AssertionError if they disagree.
     """
     rng = rng or np.random.default_rng(0)
-    arrays = x if isinstance(x, tuple) else (x,)
-    leaves = [Tensor(a) for a in arrays]
+    arguments = x if isinstance(x, tuple) else (x,)
+    leaves = [Tensor(a) for a in arguments]
     out = f(*leaves)
     w = rng.standard_normal(out.shape)
     v = [rng.standard_normal(a.shape) for a in leaves]
@@ -552,75 +513,3 @@ def check_grads(f, x, order=2, rng=None):
             raise AssertionError(f"{terms.sum()} by grad, {other} by {name}")
     if order > 1:
         check_grads(slope, tuple(leaves), order - 1, rng)
-
-
-# --- What only makes it faster ---
-
-
-def tanh_(x):
-    """tanh in the memory of x, whose value is lost.
-
-    Only for an x that no derivative needs, such as the output of `affine`: of the rows of the table
-    for `_affine` none uses `out`.
-    """
-    return apply(_tanh_, x)
-
-
-def relu_(x):
-    """relu in the memory of x, as `tanh_`."""
-    return apply(_relu_, x)
-
-
-# fmt: off
-def _tanh_(x): return np.tanh(x, out=x)
-def _relu_(x): return np.maximum(x, 0, out=x)
-# fmt: on
-
-
-# Their derivatives are read off the output, as x is gone.
-VJPS[_tanh_] = VJPS[np.tanh]
-VJPS[_relu_] = (lambda g, out, x: where(value(out) > 0, g, 0),)
-
-
-def _blas_can_sum(x, axis):
-    """Whether the axes are neighbours, others follow them, and x is of a type that BLAS knows."""
-    if not isinstance(axis, tuple) or not axis:
-        return False
-    first = axis[0]
-    stop = axis[-1] + 1
-    neighbours = axis == tuple(range(first, stop))
-    return neighbours and 0 <= first < stop < np.ndim(x) and x.dtype.char in "fd"
-
-
-def _sum_by_blas(x, axis, keepdims):
-    """The sum over neighbouring axes as a product with a row of ones.
-
-    NumPy's own loop is slow where few numbers follow the axes, as wherever broadcasting is undone.
-    """
-    first = axis[0]
-    stop = axis[-1] + 1
-    before = x.shape[:first]
-    summed = x.shape[first:stop]
-    after = x.shape[stop:]
-    matrices = x.reshape(math.prod(before), math.prod(summed), math.prod(after))
-    out = np.ones(math.prod(summed), x.dtype) @ matrices
-    kept = (1,) * len(axis) if keepdims else ()
-    return out.reshape(*before, *kept, *after)
-
-
-def _keep_freed_memory():
-    """Make glibc keep freed arrays for the next ones; a third of the time of a meta-gradient.
-
-    By default glibc gives large arrays back to the system, and to get them again costs more than to
-    compute them. Once 32 MB were freed in one piece (mallopt(3)), it keeps what is freed, except at
-    the end of its heap. So a small array is left there as a lid, and returned to be kept. None of
-    this memory is ever touched, so that it costs nothing.
-    """
-    np.empty(4_000_000)
-    room = [np.empty(2_000_000) for _ in range(16)]
-    lid = np.empty(200_000)
-    del room
-    return lid
-
-
-_LID = _keep_freed_memory()
