@@ -9,6 +9,17 @@ import math
 
 import numpy as np
 
+
+def floating(x):
+    """x as an array of floating-point numbers: integers and booleans become float64."""
+    x = np.asarray(x)
+    if x.dtype.kind in "biu":  # booleans, integers, unsigned integers
+        x = x.astype(float)
+    if x.dtype.kind != "f":
+        raise TypeError(f"real floating-point numbers are needed, not {x.dtype}")
+    return x
+
+
 # --- Functions of each element, and what only moves elements ---
 
 

@@ -17,7 +17,8 @@ The table is written in the operations of this module: given arrays it computes,
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
 MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph has no cycles of references and nothing is stored on the inputs: it is freed as soon as it
-is let go.
+is let go. Arrays, but for indices and masks, are recorded as they are and not copied: one that is
+changed in place before `grad` has used it makes the gradient wrong in silence.
 
 In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
@@ -29,24 +30,31 @@ import numpy as np
 import arrays
 
 
+def _refused(what, instead):
+    """A method that raises TypeError: what would go wrong in silence, and what to write instead."""
+
+    def method(self, *_, **__):
+        raise TypeError(f"{what}: write {instead}")
+
+    return method
+
+
 class Tensor:
     """An array whose history is recorded.
 
-    data: array of floating-point numbers (not copied; integers and booleans become float64).
+    data: array of floating-point numbers (integers and booleans become float64). It is not copied:
+    changed in place after it was used, it makes the gradients wrong in silence.
     function, inputs, options: what made it, data = function(*inputs, **options); None for a leaf.
     Supports + - * / ** @ [] among Tensors, arrays and numbers; shapes and dtypes go as in NumPy.
     """
 
     __slots__ = ("data", "function", "inputs", "options")
-    __array_ufunc__ = None  # array + Tensor asks Tensor.__radd__, builds no array of objects
+    __array_priority__ = 1  # above that of arrays: array + Tensor asks Tensor.__radd__
 
     def __init__(self, data, function=None, inputs=(), options=None):
-        data = np.asarray(value(data))
-        if data.dtype.kind in "biu":  # booleans, integers, unsigned integers
-            data = data.astype(float)
-        if data.dtype.kind != "f":
-            raise TypeError(f"a Tensor holds real floating-point numbers, not {data.dtype}")
-        self.data = data
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor(x) would forget how x was made: write x, or stop_gradient(x)")
+        self.data = arrays.floating(data)
         self.function = function
         self.inputs = inputs
         self.options = options
@@ -57,8 +65,9 @@ class Tensor:
 
     # fmt: off
     def __repr__(self): return f"Tensor({self.data!r})"
-    def __getitem__(self, index): return apply(arrays.getitem, self, index=index)
-    def reshape(self, *shape): return reshape(self, shape)
+    def __len__(self): return len(self.data)
+    def __iter__(self): return (self[i] for i in range(len(self)))
+    def __getitem__(self, index): return apply(arrays.getitem, self, index=_copied(index))
     def __neg__(self): return apply(np.negative, self)
     def __add__(self, other): return apply(np.add, self, other)
     def __radd__(self, other): return apply(np.add, other, self)
@@ -73,6 +82,29 @@ class Tensor:
     def __matmul__(self, other): return matmul(self, other)
     def __rmatmul__(self, other): return matmul(other, self)
     # fmt: on
+
+    def reshape(self, *shape):
+        """x.reshape(2, 3) or x.reshape((2, 3))."""
+        if len(shape) == 1:
+            shape = shape[0]
+        return reshape(self, shape)
+
+    # As a key of a dictionary or in a set, each Tensor equals itself alone.
+    __hash__ = object.__hash__
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused(
+        "comparisons have no derivative",
+        "x.data > 0 for x > 0, x.data == y for x == y, x is y for the same Tensor",
+    )
+    __bool__ = _refused("a Tensor is neither true nor false", "bool(x.data)")
+    __float__ = __int__ = _refused(
+        "a Python number would forget how the Tensor was made",
+        "exp(x) of this module for math.exp(x), or float(x.data)",
+    )
+    # NumPy's functions, given a Tensor, ask it for an array: np.exp(x), np.array([x, y]).
+    __array__ = _refused(
+        "NumPy would forget how the Tensor was made",
+        "exp(x) of this module for np.exp(x), stack([x, y]) for np.array([x, y]), or x.data",
+    )
 
 
 def value(x):
@@ -113,7 +145,6 @@ def sigmoid(x): return apply(arrays.sigmoid, x)  # 1 / (1 + exp(-x))
 def softplus(x): return apply(arrays.softplus, x)  # log(1 + exp(x))
 def maximum(a, b): return apply(np.maximum, a, b)
 def minimum(a, b): return apply(np.minimum, a, b)
-def clip(x, low=-np.inf, high=np.inf): return apply(np.clip, x, a_min=low, a_max=high)
 def sum(x, axis=None, keepdims=False): return apply(arrays.sum, x, axis=axis, keepdims=keepdims)
 def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
 def reshape(x, shape): return apply(arrays.reshape, x, shape=shape)
@@ -121,9 +152,20 @@ def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=a
 def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
 def concatenate(xs, axis=0): return apply(arrays.concatenate, *xs, axis=axis)
 def stack(xs, axis=0): return apply(arrays.stack, *xs, axis=axis)
-def take_along_axis(x, indices, axis):
-    return apply(np.take_along_axis, x, indices=indices, axis=axis)
 # fmt: on
+
+
+def clip(x, low=-np.inf, high=np.inf):
+    """x, where it is between the bounds, else the nearer one. The bounds are constants."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip takes constant bounds: write minimum(maximum(x, low), high)")
+    return apply(np.clip, x, a_min=low, a_max=high)
+
+
+def take_along_axis(x, indices, axis):
+    """The elements that `indices` name in each row of x."""
+    indices = np.array(indices)  # a copy, as in `_copied`
+    return apply(np.take_along_axis, x, indices=indices, axis=axis)
 
 
 def mean(x, axis=None, keepdims=False):
@@ -149,9 +191,10 @@ def where(condition, a, b):
 
     The branch not taken gets an exact zero, selected and not multiplied: an infinite or NaN value
     there never crosses. Its own derivative can still be one (0 * inf in the chain rule), so guard
-    the argument too: `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
+    the argument too: `where(x.data > 0, sqrt(where(x.data > 0, x, 1)), 0)`.
     """
-    return apply(arrays.where, a, b, condition=value(condition))
+    condition = np.array(value(condition), bool)  # a copy, as in `_copied`
+    return apply(arrays.where, a, b, condition=condition)
 
 
 def stop_gradient(x):
@@ -209,6 +252,15 @@ def relu_(x):
 
 def _array_or_tensor(x):
     return x if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _copied(index):
+    """A copy of an index to be recorded: the caller may change his own before `grad` needs it."""
+    if isinstance(index, (tuple, list)):
+        return type(index)(map(_copied, index))
+    if isinstance(index, np.ndarray):
+        return index.copy()
+    return index
 
 
 # --- What the rows of the table are made of ---
@@ -487,7 +539,7 @@ def check_grads(f, x, order=2, rng=None):
     """
     rng = rng or np.random.default_rng(0)
     arguments = x if isinstance(x, tuple) else (x,)
-    leaves = [Tensor(a) for a in arguments]
+    leaves = [Tensor(value(a)) for a in arguments]
     out = f(*leaves)
     w = rng.standard_normal(out.shape)
     v = [rng.standard_normal(a.shape) for a in leaves]
