@@ -22,7 +22,8 @@ changed in place before `grad` has used it makes the gradient wrong in silence.
 
 In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
-`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds.
+`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds. The
+derivative of x**y by y is 0 at x = 0 and NaN for x < 0.
 """
 
 import numpy as np
@@ -294,18 +295,20 @@ def _larger_vjp(g, a, b):
 def _base_vjp(g, x, y):
     """g * y * x**(y - 1).
 
-    At x = 0 and a constant y = 0 that would be 0 * 0**-1 = NaN: there the exponent is 0, not -1.
+    At x = y = 0 that would be 0 * 0**-1 = NaN: there the exponent is 0, not -1.
     """
-    exponent = y - 1
-    if not isinstance(y, Tensor):
-        exponent = exponent + (y == 0)
-    return g * y * x**exponent
+    if isinstance(y, (list, tuple)):
+        y = np.array(y)
+    zero = value(y) == 0
+    if isinstance(y, Tensor):  # where x is not 0, its derivative needs the exponent as it is
+        zero = zero & (value(x) == 0)
+    return g * y * x ** (y - 1 + zero)
 
 
 def _exponent_vjp(g, out, x):
-    """g * x**y * log(x); 0 for x <= 0, where there is no logarithm."""
+    """g * x**y * log(x): at x = 0 its limit for y > 0, which is 0; NaN for x < 0."""
     one = np.ones((), out.dtype)
-    return g * out * log(where(value(x) > 0, x, one))
+    return g * out * log(where(np.equal(value(x), 0), one, x))
 
 
 def _along(x, index, axis):

@@ -529,6 +529,33 @@ def test_what_is_added_in_place_to_an_array_is_recorded():
     assert_array_equal(before, np.zeros(3))
 
 
+OPERANDS = {
+    **OPERATORS,
+    "maximum": ad.maximum,
+    "minimum": ad.minimum,
+    "where": lambda a, b: ad.where([True, False, True], a, b),
+    "matmul": ad.matmul,
+    "concatenate": lambda a, b: ad.concatenate([a, b]),
+    "stack": lambda a, b: ad.stack([a, b]),
+}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", OPERANDS)
+def test_a_list_beside_a_tensor_counts_as_an_array(name, create_graph):
+    f = OPERANDS[name]
+    numbers = [1, 0, 3]
+    for ask in (lambda x, other: f(x, other), lambda x, other: f(other, x)):
+        results = []
+        for other in (numbers, tuple(numbers), np.array(numbers)):
+            x = Tensor(np.array([0.5, 1, 2]))
+            with np.errstate(divide="ignore"):
+                slope = grad(ad.sum(ask(x, other)), x, create_graph=create_graph)
+            results.append(slope.data)
+        assert_array_equal(results[0], results[2])
+        assert_array_equal(results[1], results[2])
+
+
 # --- Edges: large arguments, ties, kinks, values that are not finite ---
 
 
@@ -605,19 +632,40 @@ def test_conventions_where_there_is_no_derivative(name):
         assert_array_equal(second, np.zeros((len(x), len(x))))
 
 
-@pytest.mark.parametrize("x", [0.0, -1.5])
-def test_powers_to_third_order_at_and_below_zero(x):
+@pytest.mark.parametrize("kind", [int, float, np.array, Tensor, lambda n: Tensor(float(n))])
+@pytest.mark.parametrize("x", [0.0, -0.0, -1.5])
+def test_powers_to_fifth_order_at_and_below_zero(x, kind):
     for n, derivatives in {
-        2: (2 * x, 2, 0),
-        3: (3 * x**2, 6 * x, 6),
-        1: (1, 0, 0),
-        0: (0, 0, 0),
+        0: (0, 0, 0, 0, 0),
+        1: (1, 0, 0, 0, 0),
+        2: (2 * x, 2, 0, 0, 0),
+        3: (3 * x**2, 6 * x, 6, 0, 0),
     }.items():
         point = Tensor(x)
-        y = point**n
+        y = point ** kind(n)
         for expected in derivatives:
             y = grad(y, point, create_graph=True)
             assert y.data == expected
+
+
+def test_the_derivatives_of_a_power_where_the_exponent_is_0():
+    """By x 0, by y log x, and by both 1 / x; the exponent is a Tensor, at some places 0."""
+    x = Tensor(np.array([2.5, 1, 0.5]))
+    y = Tensor(np.zeros(3))
+    of_x, of_y = grad(ad.sum(x**y), [x, y], create_graph=True)
+    assert_array_equal(of_x.data, np.zeros(3))
+    assert_allclose(of_y.data, np.log(x.data), atol=0)
+    assert_allclose(grad(ad.sum(of_x), y).data, 1 / x.data)
+    assert_allclose(grad(ad.sum(of_y), x).data, 1 / x.data)
+
+
+def test_the_derivative_of_a_power_by_its_exponent():
+    """x**y log x; its limit 0 at x = 0, and NaN where x has no logarithm, as in torch and JAX."""
+    y = Tensor(np.array([2.0, 2, 2, 3, 0.5, 2]))
+    for x in (np.array([0.0, -0.0, -1, -2, 4, np.nan]), [0.0, -0.0, -1, -2, 4, math.nan]):
+        with np.errstate(invalid="ignore"):
+            slope = grad(ad.sum(x**y), y).data
+        assert_allclose(slope, [0, 0, np.nan, np.nan, 2 * math.log(4), np.nan])
 
 
 def test_where_never_lets_the_branch_not_taken_cross():
