@@ -76,21 +76,36 @@ def affine(x, w, b):
 
 
 def logsumexp(x, axis, keepdims):
-    top = np.max(x, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)  # inf - inf would be NaN
-    out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    x = floating(x)
+    top = _finite_max(x, axis)
+    with np.errstate(divide="ignore"):  # log 0 is -inf
+        out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     if keepdims:
         return out
     return np.squeeze(out, axis)
 
 
+def softmax(x, axis):
+    out = np.exp(x - _finite_max(x, axis))
+    return out / np.sum(out, axis=axis, keepdims=True)
+
+
+def _finite_max(x, axis):
+    """The maximum: exp(x - it) does not overflow. Finite, also of nothing: inf - inf is NaN."""
+    limits = np.finfo(x.dtype)
+    top = np.max(x, axis=axis, keepdims=True, initial=limits.min)
+    return np.minimum(top, limits.max)
+
+
 def log_softmax(x, axis):
-    x = x - np.max(x, axis=axis, keepdims=True)
+    x = floating(x)
+    x = x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
 
 
 def sum(x, axis, keepdims):
     """np.sum, which is slow where few numbers follow the axes, as where broadcasting is undone."""
+    x = np.asarray(x)
     if _blas_can_sum(x, axis):
         return _sum_by_blas(x, axis, keepdims)
     return np.sum(x, axis=axis, keepdims=keepdims)
@@ -103,7 +118,7 @@ def _blas_can_sum(x, axis):
     first = axis[0]
     stop = axis[-1] + 1
     neighbours = axis == tuple(range(first, stop))
-    return neighbours and 0 <= first < stop < np.ndim(x) and x.dtype.char in "fd"
+    return neighbours and 0 <= first < stop < x.ndim and x.dtype.char in "fd"
 
 
 def _sum_by_blas(x, axis, keepdims):

@@ -22,8 +22,9 @@ changed in place before `grad` has used it makes the gradient wrong in silence.
 
 In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
-`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds. The
-derivative of x**y by y is 0 at x = 0 and NaN for x < 0.
+`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds. Where one of these is
+NaN, its derivative is NaN too. The derivative of x**y by y is 0 at x = 0 and NaN for x < 0.
+`logsumexp` of -inf everywhere is -inf, with derivative NaN.
 """
 
 import numpy as np
@@ -151,7 +152,6 @@ def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdi
 def reshape(x, shape): return apply(arrays.reshape, x, shape=shape)
 def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
 def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
-def concatenate(xs, axis=0): return apply(arrays.concatenate, *xs, axis=axis)
 def stack(xs, axis=0): return apply(arrays.stack, *xs, axis=axis)
 # fmt: on
 
@@ -163,8 +163,17 @@ def clip(x, low=-np.inf, high=np.inf):
     return apply(np.clip, x, a_min=low, a_max=high)
 
 
+def concatenate(xs, axis=0):
+    """The xs one after the other along an axis; where it is None, each of them as a vector."""
+    if axis is None:
+        return concatenate([reshape(x, -1) for x in xs])
+    return apply(arrays.concatenate, *xs, axis=axis)
+
+
 def take_along_axis(x, indices, axis):
-    """The elements that `indices` name in each row of x."""
+    """The elements that `indices` name in each row of x; where axis is None, x is one row."""
+    if axis is None:
+        return take_along_axis(reshape(x, -1), indices, 0)
     indices = np.array(indices)  # a copy, as in `_copied`
     return apply(np.take_along_axis, x, indices=indices, axis=axis)
 
@@ -178,7 +187,7 @@ def mean(x, axis=None, keepdims=False):
 
 
 def logsumexp(x, axis=None, keepdims=False):
-    """log sum exp(x), without overflow."""
+    """log sum exp(x), without overflow; of nothing -inf."""
     return apply(arrays.logsumexp, x, axis=axis, keepdims=keepdims)
 
 
@@ -279,17 +288,27 @@ def _with_kept_axes(g, x, axis):
     return reshape(g, tuple(shape))
 
 
+def _select(chosen, g, out):
+    """g where it was chosen, else 0; but NaN where `out` is NaN, which must not vanish.
+
+    Selected and not multiplied, so that an infinite g never crosses where it was not chosen.
+    """
+    zero_or_nan = np.where(np.isnan(value(out)), value(out), 0)
+    return where(chosen, g, zero_or_nan)
+
+
 def _max_vjp(g, out, x, axis, keepdims):
     """The adjoint goes to the largest element; equal ones share it."""
-    ties = value(x) == value(_with_kept_axes(out, x, axis))
+    out = _with_kept_axes(out, x, axis)
+    ties = value(x) == value(out)
     count = np.sum(ties, axis=axis, keepdims=True, dtype=x.dtype)
-    return where(ties, _with_kept_axes(g, x, axis) / count, 0)
+    return _select(ties, _with_kept_axes(g, x, axis) / count, out)
 
 
-def _larger_vjp(g, a, b):
+def _larger_vjp(g, out, a, b):
     """The part of g, the adjoint of max(a, b), that belongs to a: all, half (a tie) or nothing."""
     tie = value(a) == value(b)
-    return where(value(a) > value(b), g, where(tie, 0.5 * g, 0))
+    return where(value(a) > value(b), g, _select(tie, 0.5 * g, out))
 
 
 def _base_vjp(g, x, y):
@@ -359,15 +378,17 @@ VJPS = {
     arrays.tanh_:    (lambda g, out, x: apply(arrays.tanh_slope, g, out),),
     arrays.tanh_slope: (lambda g, out, h, y: apply(arrays.tanh_slope, g, y),
                       lambda g, out, h, y: g * h * y * -2),
-    arrays.relu:     (lambda g, out, x: where(value(x) > 0, g, 0),),
-    arrays.relu_:    (lambda g, out, x: where(value(out) > 0, g, 0),),
+    # Where relu is not above 0 it is 0, or NaN: so is its adjoint.
+    arrays.relu:     (lambda g, out, x: where(value(out) > 0, g, value(out)),),
+    arrays.relu_:    (lambda g, out, x: where(value(out) > 0, g, value(out)),),
     arrays.sigmoid:  (lambda g, out, x: g * out * sigmoid(-x),),
     arrays.softplus: (lambda g, out, x: g * sigmoid(x),),
-    np.maximum:      (lambda g, out, a, b: _larger_vjp(g, a, b),
-                      lambda g, out, a, b: _larger_vjp(g, b, a)),
-    np.minimum:      (lambda g, out, a, b: _larger_vjp(g, b, a),
-                      lambda g, out, a, b: _larger_vjp(g, a, b)),
-    np.clip:         (lambda g, out, x, a_min, a_max: where(value(out) == value(x), g, 0),),
+    np.maximum:      (lambda g, out, a, b: _larger_vjp(g, out, a, b),
+                      lambda g, out, a, b: _larger_vjp(g, out, b, a)),
+    np.minimum:      (lambda g, out, a, b: _larger_vjp(g, out, b, a),
+                      lambda g, out, a, b: _larger_vjp(g, out, a, b)),
+    np.clip:         (lambda g, out, x, a_min, a_max:
+                        _select(value(out) == value(x), g, out),),
     arrays.where:    (lambda g, out, a, b, condition: where(condition, g, 0),
                       lambda g, out, a, b, condition: where(condition, 0, g)),
     # Matrix products: where out = a b, the adjoint of a is g b^T and that of b is a^T g.
@@ -377,15 +398,19 @@ VJPS = {
                       lambda g, out, x, w, b: apply(arrays.transposed_matmul, x, g),
                       lambda g, out, x, w, b: g),
     # x^T g as one function: no transpose is recorded, nor its adjoint.
-    arrays.transposed_matmul: (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
-                        lambda g, out, x, y: matmul(x, g)),
+    arrays.transposed_matmul: (
+        lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
+        lambda g, out, x, y: matmul(x, g)),
     # Reductions: every element that went into a sum gets its adjoint.
     arrays.sum:      (lambda g, out, x, axis, keepdims:
                         broadcast_to(_with_kept_axes(g, x, axis), x.shape),),
     np.max:          (_max_vjp,),
     arrays.logsumexp: (lambda g, out, x, axis, keepdims:
-                        _with_kept_axes(g, x, axis) * exp(log_softmax(x, axis)),),
-    arrays.log_softmax: (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
+                        _with_kept_axes(g, x, axis) * apply(arrays.softmax, x, axis=axis),),
+    arrays.softmax:  (lambda g, out, x, axis:
+                        out * (g - sum(g * out, axis, keepdims=True)),),
+    arrays.log_softmax: (lambda g, out, x, axis:
+                        g - exp(out) * sum(g, axis, keepdims=True),),
     # Other shapes and other types: the elements go back to where they came from.
     arrays.reshape:  (lambda g, out, x, shape: reshape(g, x.shape),),
     np.swapaxes:     (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),

@@ -2,7 +2,7 @@
 
 How to read it: `CASES` lists every operation with arguments it is differentiable at, and most of
 the work is done by the few tests that run over that list. What one list cannot say follows, by
-theme: values, edges and ties, `grad` itself, memory, threads, errors, what is
+theme: values, edges and ties, what is not finite, `grad` itself, memory, threads, errors, what is
 refused, what changes after it was recorded, and `check_grads` on derivatives that are wrong.
 """
 
@@ -165,12 +165,15 @@ SHAPED = {
     "log_softmax of a number": (ad.log_softmax, normal, ()),
     "log_softmax last": (ad.log_softmax, normal, (2, 3)),
     "log_softmax first": (lambda x: ad.log_softmax(x, 0), normal, (2, 3)),
+    "log_softmax of all": (lambda x: ad.log_softmax(x, None), normal, (2, 3)),
+    "log_softmax of two axes": (lambda x: ad.log_softmax(x, (-1, 0)), normal, (2, 3, 2)),
     "reshape": (lambda x: ad.reshape(x, (3, -1)), normal, (2, 3)),
     "reshape to a number": (lambda x: ad.reshape(x, ()), normal, (1, 1)),
     "swapaxes": (lambda x: ad.swapaxes(x, 0, -1), normal, (2, 3, 4)),
     "broadcast_to": (lambda x: ad.broadcast_to(x, (2, 4, 3)), normal, (4, 1)),
     "concatenate": (lambda *xs: ad.concatenate(xs), normal, (2, 3), (1, 3), (3, 3)),
     "concatenate last": (lambda *xs: ad.concatenate(xs, -1), normal, (2, 3), (2, 1), (2, 2)),
+    "concatenate all elements": (lambda *xs: ad.concatenate(xs, None), normal, (2, 3), (2,), ()),
     "concatenate constants": (lambda x: ad.concatenate([like(x, 1, 2), x, x]), normal, (3,)),
     "stack": (lambda *xs: ad.stack(xs), normal, (2, 3), (2, 3)),
     "stack middle": (lambda *xs: ad.stack(xs, 1), normal, (2, 3), (2, 3)),
@@ -183,6 +186,11 @@ SHAPED = {
     ),
     "take_along_axis first": (
         lambda x: ad.take_along_axis(x, np.array([[1, 1, 0]]), 0),
+        normal,
+        (2, 3),
+    ),
+    "take_along_axis of all elements": (
+        lambda x: ad.take_along_axis(x, np.array([5, 0, 5, -2]), None),
         normal,
         (2, 3),
     ),
@@ -529,6 +537,39 @@ def test_what_is_added_in_place_to_an_array_is_recorded():
     assert_array_equal(before, np.zeros(3))
 
 
+LISTS = {
+    "exp": lambda x: ad.exp(x),
+    "relu": lambda x: ad.relu(x),
+    "sigmoid": lambda x: ad.sigmoid(x),
+    "softplus": lambda x: ad.softplus(x),
+    "maximum": lambda x: ad.maximum(x, [2, 1]),
+    "clip": lambda x: ad.clip(x, 2, [3, 4]),
+    "sum of neighbouring axes": lambda x: ad.sum(x, (0,)),
+    "sum": lambda x: ad.sum(x, 1),
+    "mean of neighbouring axes": lambda x: ad.mean(x, (0,)),
+    "mean": lambda x: ad.mean(x),
+    "max": lambda x: ad.max(x, (0, 1)),
+    "logsumexp": lambda x: ad.logsumexp(x, 1),
+    "log_softmax": lambda x: ad.log_softmax(x),
+    "reshape": lambda x: ad.reshape(x, [4]),
+    "swapaxes": lambda x: ad.swapaxes(x, 0, 1),
+    "concatenate": lambda x: ad.concatenate(x),
+    "concatenate all": lambda x: ad.concatenate([x, x], None),
+    "stack": lambda x: ad.stack(x, 1),
+    "where": lambda x: ad.where([True, False], x, 0),
+    "matmul": lambda x: ad.matmul(x, x),
+    "affine": lambda x: ad.affine(x, x, x),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_counts_as_an_array(name):
+    rows = [[1, 2], [4, 3]]
+    found, expected = LISTS[name](rows), LISTS[name](np.array(rows))
+    assert found.dtype == expected.dtype
+    assert_array_equal(found, expected)
+
+
 OPERANDS = {
     **OPERATORS,
     "maximum": ad.maximum,
@@ -594,6 +635,27 @@ def test_large_arguments_of_logsumexp_and_log_softmax(dtype):
         results = *first_and_second(ad.logsumexp, x), *first_and_second(ad.log_softmax, x)
     for result, expected in zip(results, (p, covariance, 1 - 4 * p, -4 * covariance), strict=True):
         assert_allclose(result, expected, atol=1e-7)
+
+
+EMPTY = [((0,), None), ((0,), -1), ((2, 0), 1), ((2, 0), 0), ((0, 3), (0,)), ((2, 0, 3), (0, 1))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), EMPTY)
+def test_logsumexp_and_log_softmax_of_nothing(shape, axis, keepdims, dtype):
+    """log 0 = -inf for each sum that has no terms, as in SciPy; no probabilities of nothing."""
+    x = Tensor(np.zeros(shape, dtype))
+    with np.errstate(all="raise"):
+        total = ad.logsumexp(x, axis, keepdims)
+    with np.errstate(divide="ignore"):
+        probabilities = ad.log_softmax(x, axis)
+    gradients = [grad(ad.sum(f), x, create_graph=True) for f in (total, probabilities)]
+    expected = np.full(np.sum(x.data, axis, keepdims=keepdims).shape, -np.inf)
+    assert_array_equal(total.data, expected)
+    assert total.shape == expected.shape
+    assert {y.dtype for y in (total, probabilities, *gradients)} == {np.dtype(dtype)}
+    assert {y.shape for y in (probabilities, *gradients)} == {shape}
 
 
 def test_impossible_entries_leave_the_derivatives_of_the_others_alone():
@@ -677,6 +739,117 @@ def test_where_never_lets_the_branch_not_taken_cross():
     # Adjoints that are not finite do not cross either
     weights = np.array([np.nan, np.inf, np.nan, 3.0])
     assert_array_equal(grad(ad.where(taken, x, 0), x, grad_output=weights).data, [0, 0, 0, 3])
+
+
+NAN, INF = np.nan, np.inf
+NOT_FINITE = {  # function, x, its value, the gradient of its sum
+    "relu": (ad.relu, [NAN, -INF, INF, 1], [NAN, 0, INF, 1], [NAN, 0, 1, 1]),
+    "relu in place": (
+        lambda x: ad.relu_(x * 1),
+        [NAN, -INF, INF, 1],
+        [NAN, 0, INF, 1],
+        [NAN, 0, 1, 1],
+    ),
+    "clip": (
+        lambda x: ad.clip(x, -1, 2),
+        [NAN, -INF, INF, 1],
+        [NAN, -1, 2, 1],
+        [NAN, 0, 0, 1],
+    ),
+    "clip, infinite bounds": (
+        lambda x: ad.clip(x, like(x, -INF, INF, -INF), like(x, INF, INF, -INF)),
+        [1, 1, 1],
+        [1, INF, -INF],
+        [1, 0, 0],
+    ),
+    "clip, a bound is NaN": (lambda x: ad.clip(x, like(x, NAN, 0)), [1, 1], [NAN, 1], [NAN, 1]),
+    "maximum": (
+        lambda x: ad.maximum(x, like(x, 1, NAN, 1, 1, -INF)),
+        [NAN, 1, INF, -INF, -INF],
+        [NAN, NAN, INF, 1, -INF],
+        [NAN, NAN, 1, 0, 0.5],
+    ),
+    "maximum, second": (
+        lambda x: ad.maximum(like(x, 1, NAN, 1), x),
+        [NAN, 1, INF],
+        [NAN, NAN, INF],
+        [NAN, NAN, 1],
+    ),
+    "minimum": (
+        lambda x: ad.minimum(x, like(x, 1, NAN, 1, 1, INF)),
+        [NAN, 1, INF, -INF, INF],
+        [NAN, NAN, 1, -INF, INF],
+        [NAN, NAN, 0, 1, 0.5],
+    ),
+    "max": (lambda x: ad.max(x, keepdims=True), [1, NAN, 2], [NAN], [NAN, NAN, NAN]),
+    "max, rows": (
+        lambda x: ad.max(ad.reshape(x, (3, 2)), 1),
+        [1, NAN, -INF, -INF, INF, 1],
+        [NAN, -INF, INF],
+        [NAN, NAN, 0.5, 0.5, 1, 0],
+    ),
+    "logsumexp": (lambda x: ad.logsumexp(x, keepdims=True), [INF, 1, -INF], [INF], [NAN, 0, 0]),
+    "logsumexp, ties": (lambda x: ad.logsumexp(x, 0, True), [INF, INF, 1], [INF], [NAN, NAN, 0]),
+    "logsumexp, impossible": (lambda x: ad.logsumexp(x, 0, True), [-INF, 1], [1], [0, 1]),
+    "logsumexp, all impossible": (ad.logsumexp, [-INF, -INF], -INF, [NAN, NAN]),
+    "logsumexp, NaN": (ad.logsumexp, [-INF, NAN, INF], NAN, [NAN, NAN, NAN]),
+    "log_softmax": (ad.log_softmax, [INF, 1], [NAN, NAN], [NAN, NAN]),
+    "log_softmax, impossible": (ad.log_softmax, [-INF, 1], [-INF, 0], [1, -1]),
+    "log_softmax, all impossible": (ad.log_softmax, [-INF, -INF], [NAN, NAN], [NAN, NAN]),
+    "log_softmax, NaN": (ad.log_softmax, [NAN, 1], [NAN, NAN], [NAN, NAN]),
+    "sigmoid": (ad.sigmoid, [-INF, INF, NAN], [0, 1, NAN], [0, 0, NAN]),
+    "softplus": (ad.softplus, [-INF, INF, NAN], [0, INF, NAN], [0, 1, NAN]),
+    "tanh": (ad.tanh, [-INF, INF, NAN], [-1, 1, NAN], [0, 0, NAN]),
+    "exp": (ad.exp, [-INF, INF, NAN], [0, INF, NAN], [0, INF, NAN]),
+    "log": (ad.log, [0, INF, NAN], [-INF, INF, NAN], [INF, 0, NAN]),
+    "sqrt": (ad.sqrt, [0, INF, NAN], [0, INF, NAN], [INF, 0, NAN]),
+    "where": (
+        lambda x: ad.where([True, True, False], x, 0),
+        [NAN, INF, NAN],
+        [NAN, INF, 0],
+        [1, 1, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_what_is_not_finite(name, dtype):
+    """Beside torch and JAX, which agree but for the NaN of relu, clip, maximum and minimum."""
+    f, x, expected, slope = NOT_FINITE[name]
+    leaf = Tensor(np.array(x, dtype))
+    with np.errstate(all="ignore"):
+        out = f(leaf)
+        gradient = grad(ad.sum(out), leaf)
+        recorded = grad(ad.sum(out), leaf, create_graph=True)
+    assert out.dtype == gradient.dtype == dtype
+    assert_allclose(out.data, expected, rtol=1e-6)
+    assert_array_equal(gradient.data, slope)
+    assert_array_equal(recorded.data, slope)
+
+
+def test_a_maximum_that_is_nan_is_no_slope_of_0_for_the_other():
+    a, b = Tensor(np.array([NAN, 1])), Tensor(np.array([1, NAN]))
+    for f in (ad.maximum, ad.minimum):
+        for slope in grad(ad.sum(f(a, b)), [a, b]):
+            assert np.isnan(slope.data).all()
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "tanh"])
+def test_curves_are_flat_at_infinity(name):
+    first, second = first_and_second(NOT_FINITE[name][0], np.array([-INF, INF]))
+    assert np.isfinite(first).all()
+    assert_array_equal(second, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_logsumexp_of_impossible_entries_is_impossible_without_a_warning(keepdims):
+    x = np.array([[-INF, -INF], [-INF, 3], [INF, 1000], [1000, INF]])
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        total = ad.logsumexp(x, 1, keepdims)
+        assert_array_equal(np.ravel(total), [-INF, 3, INF, INF])
+        assert ad.logsumexp(x[0]) == -INF
+        assert ad.logsumexp(np.full((2, 3), -INF), (0, 1)) == -INF
 
 
 SELECTIONS = {
@@ -1098,6 +1271,9 @@ OTHER_ERRORS = {
     "a length of time": (lambda: Tensor(np.ones(1, "m8[s]")), TypeError, "timedelta64[s]"),
     "objects": (lambda: Tensor([None]), TypeError, "object"),
     "text": (lambda: Tensor("1"), TypeError, "<U1"),
+    "an axis twice": (lambda: ad.sum(M, (0, -2)), ValueError, "sum of (2, 3): duplicate"),
+    "an axis twice, logsumexp": (lambda: ad.logsumexp(M, (1, 1)), ValueError, "duplicate"),
+    "an axis twice, log_softmax": (lambda: ad.log_softmax(M, (0, 0)), ValueError, "duplicate"),
 }
 
 
@@ -1229,6 +1405,7 @@ KEPT = {  # a function of x and of what is changed later
     "index of two axes": (lambda x, i: x[:, None][i], lambda: (np.array([2, 1]), [0, 0])),
     "take_along_axis": (lambda x, i: ad.take_along_axis(x, i, 0), lambda: np.array([2, 2, 1])),
     "take_along_axis, list": (lambda x, i: ad.take_along_axis(x, i, 0), lambda: [2, 2, 1]),
+    "take_along_axis, all": (lambda x, i: ad.take_along_axis(x, i, None), lambda: np.array([2, 1])),
     "where": (lambda x, m: ad.where(m, x, 7), lambda: np.array([False, True, True])),
     "where, list": (lambda x, m: ad.where(m, x, 7), lambda: [False, True, True]),
     "where, numbers": (lambda x, m: ad.where(m, 7, x), lambda: np.array([0.0, 2, -1])),
