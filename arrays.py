@@ -1,8 +1,9 @@
 """The functions of arrays that NumPy does not have, or not as fast: what autodiff.py is made of.
 
 Arrays in, array out; nothing here knows of derivatives, which stand in the table of autodiff.py.
-Names and arguments are those of NumPy's functions. Read it after autodiff.py, if at all. The end is
-a setting of the memory allocator, made at import.
+Names are those of NumPy's functions; of the arguments, those that can be differentiated by come
+first, and the options after them. Read it after autodiff.py, if at all. The end is a setting of the
+memory allocator, made at import.
 """
 
 import math

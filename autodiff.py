@@ -100,12 +100,12 @@ class Tensor:
     __bool__ = _refused("a Tensor is neither true nor false", "bool(x.data)")
     __float__ = __int__ = _refused(
         "a Python number would forget how the Tensor was made",
-        "exp(x) of this module for math.exp(x), or float(x.data)",
+        "this module's exp(x) for math.exp(x), or float(x.data)",
     )
     # NumPy's functions, given a Tensor, ask it for an array: np.exp(x), np.array([x, y]).
     __array__ = _refused(
         "NumPy would forget how the Tensor was made",
-        "exp(x) of this module for np.exp(x), stack([x, y]) for np.array([x, y]), or x.data",
+        "this module's exp(x) for np.exp(x) etc., stack([x, y]) for np.array([x, y]), or x.data",
     )
 
 

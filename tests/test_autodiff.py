@@ -1288,7 +1288,7 @@ def test_errors_say_what_was_wrong(name):
 # --- What would go wrong in silence is refused, with what to write instead ---
 
 BARE = "x.data"
-HERE = "exp(x) of this module"
+HERE = "this module's exp(x) for np.exp(x)"
 REFUSED = {  # of a vector and a number
     "x == 0": (lambda x, n: ad.where(x == 0, 5.0, x), "x.data == y"),
     "0 == x": (lambda x, n: operator.eq(0, x), "x.data == y"),
@@ -1308,7 +1308,7 @@ REFUSED = {  # of a vector and a number
     "and": (lambda x, n: x and n, "bool(x.data)"),
     "float": (lambda x, n: float(n), "float(x.data)"),
     "int": (lambda x, n: int(n), "float(x.data)"),
-    "math": (lambda x, n: math.exp(n), "exp(x) of this module for math.exp(x)"),
+    "math": (lambda x, n: math.exp(n), "this module's exp(x) for math.exp(x)"),
     "a copy": (lambda x, n: Tensor(x * 2), "stop_gradient(x)"),
     "a copy of a leaf": (lambda x, n: Tensor(n), "stop_gradient(x)"),
     "Tensor of Tensors": (lambda x, n: Tensor([n, n]), "stack([x, y])"),
@@ -1319,7 +1319,7 @@ REFUSED = {  # of a vector and a number
     "np.where": (lambda x, n: np.where([True, False, True], x, 0), HERE),
     "np.stack": (lambda x, n: np.stack([x]), HERE),
     "np.concatenate": (lambda x, n: np.concatenate([x, x]), HERE),
-    "np.exp": (lambda x, n: np.exp(n), "exp(x) of this module for np.exp(x)"),
+    "np.exp": (lambda x, n: np.exp(n), HERE),
     "np.add": (lambda x, n: np.add(np.ones(3), x), HERE),
     "np.maximum": (lambda x, n: np.maximum(x, 0), HERE),
     "np.sum": (lambda x, n: np.sum(x), HERE),
