@@ -2,49 +2,61 @@
 
 How to read it, from top to bottom:
 
-1. `Tensor` holds an array and remembers the NumPy function and the inputs that made it: the graph.
-2. `apply`, through which all operations go, calls a NumPy function, and records the call if an
+1. `Tensor` holds an array and remembers the function and the inputs that made it: the graph.
+2. `apply`, through which all operations go, calls a function of arrays, and records the call if an
    input is a Tensor. Plain arrays are constants: arrays in, array out, no graph.
 3. The operations: what this module offers, a line or two each.
 4. `VJPS` is the whole of calculus here: one line per function and argument.
 5. `grad` walks the graph backwards and looks each step up in the table.
 6. `hvp`, a Hessian times a vector, and `check_grads`, which holds derivatives against differences.
-7. What only makes it faster; at its end a setting of the memory allocator, made at import.
+
+What it calls on arrays is NumPy's or, where NumPy has none, from arrays.py: read that after this
+file, or not at all.
 
 The table is written in the operations of this module: given arrays it computes, given Tensors it
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
 MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph has no cycles of references and nothing is stored on the inputs: it is freed as soon as it
-is let go.
+is let go. Arrays, but for indices and masks, are recorded as they are and not copied: one that is
+changed in place before `grad` has used it makes the gradient wrong in silence.
 
 In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
-`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds.
+`max` share the adjoint equally among ties; `clip` has slope 1 at its bounds. Where one of these is
+NaN, its derivative is NaN too. The derivative of x**y by y is 0 at x = 0 and NaN for x < 0.
+`logsumexp` of -inf everywhere is -inf, with derivative NaN.
 """
 
-import math
-
 import numpy as np
+
+import arrays
+
+
+def _refused(what, instead):
+    """A method that raises TypeError: what would go wrong in silence, and what to write instead."""
+
+    def method(self, *_, **__):
+        raise TypeError(f"{what}: write {instead}")
+
+    return method
 
 
 class Tensor:
     """An array whose history is recorded.
 
-    data: array of floating-point numbers (not copied; integers and booleans become float64).
+    data: array of floating-point numbers (integers and booleans become float64). It is not copied:
+    changed in place after it was used, it makes the gradients wrong in silence.
     function, inputs, options: what made it, data = function(*inputs, **options); None for a leaf.
     Supports + - * / ** @ [] among Tensors, arrays and numbers; shapes and dtypes go as in NumPy.
     """
 
     __slots__ = ("data", "function", "inputs", "options")
-    __array_ufunc__ = None  # array + Tensor asks Tensor.__radd__, builds no array of objects
+    __array_priority__ = 1  # above that of arrays: array + Tensor asks Tensor.__radd__
 
     def __init__(self, data, function=None, inputs=(), options=None):
-        data = np.asarray(value(data))
-        if data.dtype.kind in "biu":  # booleans, integers, unsigned integers
-            data = data.astype(float)
-        if data.dtype.kind != "f":
-            raise TypeError(f"a Tensor holds real floating-point numbers, not {data.dtype}")
-        self.data = data
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor(x) would forget how x was made: write x, or stop_gradient(x)")
+        self.data = arrays.floating(data)
         self.function = function
         self.inputs = inputs
         self.options = options
@@ -55,8 +67,9 @@ class Tensor:
 
     # fmt: off
     def __repr__(self): return f"Tensor({self.data!r})"
-    def __getitem__(self, index): return apply(_getitem, self, index=index)
-    def reshape(self, *shape): return reshape(self, shape)
+    def __len__(self): return len(self.data)
+    def __iter__(self): return (self[i] for i in range(len(self)))
+    def __getitem__(self, index): return apply(arrays.getitem, self, index=_copied(index))
     def __neg__(self): return apply(np.negative, self)
     def __add__(self, other): return apply(np.add, self, other)
     def __radd__(self, other): return apply(np.add, other, self)
@@ -71,6 +84,29 @@ class Tensor:
     def __matmul__(self, other): return matmul(self, other)
     def __rmatmul__(self, other): return matmul(other, self)
     # fmt: on
+
+    def reshape(self, *shape):
+        """x.reshape(2, 3) or x.reshape((2, 3))."""
+        if len(shape) == 1:
+            shape = shape[0]
+        return reshape(self, shape)
+
+    # As a key of a dictionary or in a set, each Tensor equals itself alone.
+    __hash__ = object.__hash__
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused(
+        "comparisons have no derivative",
+        "x.data > 0 for x > 0, x.data == y for x == y, x is y for the same Tensor",
+    )
+    __bool__ = _refused("a Tensor is neither true nor false", "bool(x.data)")
+    __float__ = __int__ = _refused(
+        "a Python number would forget how the Tensor was made",
+        "this module's exp(x) for math.exp(x), or float(x.data)",
+    )
+    # NumPy's functions, given a Tensor, ask it for an array: np.exp(x), np.array([x, y]).
+    __array__ = _refused(
+        "NumPy would forget how the Tensor was made",
+        "this module's exp(x) for np.exp(x) etc., stack([x, y]) for np.array([x, y]), or x.data",
+    )
 
 
 def value(x):
@@ -106,22 +142,40 @@ def exp(x): return apply(np.exp, x)
 def log(x): return apply(np.log, x)
 def sqrt(x): return apply(np.sqrt, x)
 def tanh(x): return apply(np.tanh, x)
-def relu(x): return apply(_relu, x)  # max(x, 0)
-def sigmoid(x): return apply(_sigmoid, x)  # 1 / (1 + exp(-x))
-def softplus(x): return apply(_softplus, x)  # log(1 + exp(x))
+def relu(x): return apply(arrays.relu, x)  # max(x, 0)
+def sigmoid(x): return apply(arrays.sigmoid, x)  # 1 / (1 + exp(-x))
+def softplus(x): return apply(arrays.softplus, x)  # log(1 + exp(x))
 def maximum(a, b): return apply(np.maximum, a, b)
 def minimum(a, b): return apply(np.minimum, a, b)
-def clip(x, low=-np.inf, high=np.inf): return apply(np.clip, x, a_min=low, a_max=high)
-def sum(x, axis=None, keepdims=False): return apply(_sum, x, axis=axis, keepdims=keepdims)
+def sum(x, axis=None, keepdims=False): return apply(arrays.sum, x, axis=axis, keepdims=keepdims)
 def max(x, axis=None, keepdims=False): return apply(np.max, x, axis=axis, keepdims=keepdims)
-def reshape(x, shape): return apply(_reshape, x, shape=shape)
+def reshape(x, shape): return apply(arrays.reshape, x, shape=shape)
 def swapaxes(x, axis1, axis2): return apply(np.swapaxes, x, axis1=axis1, axis2=axis2)
 def broadcast_to(x, shape): return apply(np.broadcast_to, x, shape=shape)
-def concatenate(xs, axis=0): return apply(_concatenate, *xs, axis=axis)
-def stack(xs, axis=0): return apply(_stack, *xs, axis=axis)
-def take_along_axis(x, indices, axis):
-    return apply(np.take_along_axis, x, indices=indices, axis=axis)
+def stack(xs, axis=0): return apply(arrays.stack, *xs, axis=axis)
 # fmt: on
+
+
+def clip(x, low=-np.inf, high=np.inf):
+    """x, where it is between the bounds, else the nearer one. The bounds are constants."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip takes constant bounds: write minimum(maximum(x, low), high)")
+    return apply(np.clip, x, a_min=low, a_max=high)
+
+
+def concatenate(xs, axis=0):
+    """The xs one after the other along an axis; where it is None, each of them as a vector."""
+    if axis is None:
+        return concatenate([reshape(x, -1) for x in xs])
+    return apply(arrays.concatenate, *xs, axis=axis)
+
+
+def take_along_axis(x, indices, axis):
+    """The elements that `indices` name in each row of x; where axis is None, x is one row."""
+    if axis is None:
+        return take_along_axis(reshape(x, -1), indices, 0)
+    indices = np.array(indices)  # a copy, as in `_copied`
+    return apply(np.take_along_axis, x, indices=indices, axis=axis)
 
 
 def mean(x, axis=None, keepdims=False):
@@ -133,13 +187,13 @@ def mean(x, axis=None, keepdims=False):
 
 
 def logsumexp(x, axis=None, keepdims=False):
-    """log sum exp(x), without overflow."""
-    return apply(_logsumexp, x, axis=axis, keepdims=keepdims)
+    """log sum exp(x), without overflow; of nothing -inf."""
+    return apply(arrays.logsumexp, x, axis=axis, keepdims=keepdims)
 
 
 def log_softmax(x, axis=-1):
     """x - logsumexp(x): the logarithms of the probabilities whose logits are x."""
-    return apply(_log_softmax, x, axis=axis)
+    return apply(arrays.log_softmax, x, axis=axis)
 
 
 def where(condition, a, b):
@@ -147,9 +201,10 @@ def where(condition, a, b):
 
     The branch not taken gets an exact zero, selected and not multiplied: an infinite or NaN value
     there never crosses. Its own derivative can still be one (0 * inf in the chain rule), so guard
-    the argument too: `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
+    the argument too: `where(x.data > 0, sqrt(where(x.data > 0, x, 1)), 0)`.
     """
-    return apply(_where, a, b, condition=value(condition))
+    condition = np.array(value(condition), bool)  # a copy, as in `_copied`
+    return apply(arrays.where, a, b, condition=condition)
 
 
 def stop_gradient(x):
@@ -185,61 +240,37 @@ def affine(x, w, b):
 
     b has no wider dtype than x @ w.
     """
-    return apply(_affine, x, w, b)
+    return apply(arrays.affine, x, w, b)
 
 
-# --- The functions behind them that NumPy does not have, or not with these arguments ---
+def tanh_(x):
+    """tanh in the memory of x, whose value is lost: faster.
+
+    Only for an x that no derivative needs, such as the output of `affine`: of the rows of the table
+    for `affine` none uses `out`.
+    """
+    return apply(arrays.tanh_, x)
+
+
+def relu_(x):
+    """relu in the memory of x, as `tanh_`."""
+    return apply(arrays.relu_, x)
+
+
+# --- What they need ---
 
 
 def _array_or_tensor(x):
     return x if isinstance(x, Tensor) else np.asarray(x)
 
 
-# fmt: off
-def _getitem(x, index): return x[index]
-def _where(a, b, condition): return np.where(condition, a, b)
-def _reshape(x, shape): return np.reshape(x, shape)
-def _concatenate(*xs, axis): return np.concatenate(xs, axis)
-def _stack(*xs, axis): return np.stack(xs, axis)
-def _relu(x): return np.maximum(x, 0)
-def _softplus(x): return np.logaddexp(x, 0)
-def _sigmoid(x): return np.exp(-np.logaddexp(np.multiply(x, -1.0), 0))
-def _transposed_matmul(x, y): return np.matmul(np.swapaxes(x, -1, -2), y)  # x.T @ y
-# fmt: on
-
-
-def _affine(x, w, b):
-    out = np.matmul(x, w)
-    out += b  # in place: no second array
-    return out
-
-
-def _tanh_slope(g, y):
-    """g * (1 - y * y) in one new array: the adjoint of x where y = tanh(x)."""
-    slope = np.empty_like(y)
-    np.multiply(y, y, out=slope)
-    np.subtract(1, slope, out=slope)
-    return np.multiply(g, slope, out=slope)
-
-
-def _sum(x, axis, keepdims):
-    if _blas_can_sum(x, axis):
-        return _sum_by_blas(x, axis, keepdims)
-    return np.sum(x, axis=axis, keepdims=keepdims)
-
-
-def _logsumexp(x, axis, keepdims):
-    top = np.max(x, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)  # inf - inf would be NaN
-    out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
-    if keepdims:
-        return out
-    return np.squeeze(out, axis)
-
-
-def _log_softmax(x, axis):
-    x = x - np.max(x, axis=axis, keepdims=True)
-    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
+def _copied(index):
+    """A copy of an index to be recorded: the caller may change his own before `grad` needs it."""
+    if isinstance(index, (tuple, list)):
+        return type(index)(map(_copied, index))
+    if isinstance(index, np.ndarray):
+        return index.copy()
+    return index
 
 
 # --- What the rows of the table are made of ---
@@ -257,45 +288,46 @@ def _with_kept_axes(g, x, axis):
     return reshape(g, tuple(shape))
 
 
+def _select(chosen, g, out):
+    """g where it was chosen, else 0; but NaN where `out` is NaN, which must not vanish.
+
+    Selected and not multiplied, so that an infinite g never crosses where it was not chosen.
+    """
+    zero_or_nan = np.where(np.isnan(value(out)), value(out), 0)
+    return where(chosen, g, zero_or_nan)
+
+
 def _max_vjp(g, out, x, axis, keepdims):
     """The adjoint goes to the largest element; equal ones share it."""
-    ties = value(x) == value(_with_kept_axes(out, x, axis))
+    out = _with_kept_axes(out, x, axis)
+    ties = value(x) == value(out)
     count = np.sum(ties, axis=axis, keepdims=True, dtype=x.dtype)
-    return where(ties, _with_kept_axes(g, x, axis) / count, 0)
+    return _select(ties, _with_kept_axes(g, x, axis) / count, out)
 
 
-def _larger_vjp(g, a, b):
+def _larger_vjp(g, out, a, b):
     """The part of g, the adjoint of max(a, b), that belongs to a: all, half (a tie) or nothing."""
     tie = value(a) == value(b)
-    return where(value(a) > value(b), g, where(tie, 0.5 * g, 0))
+    return where(value(a) > value(b), g, _select(tie, 0.5 * g, out))
 
 
 def _base_vjp(g, x, y):
     """g * y * x**(y - 1).
 
-    At x = 0 and a constant y = 0 that would be 0 * 0**-1 = NaN: there the exponent is 0, not -1.
+    At x = y = 0 that would be 0 * 0**-1 = NaN: there the exponent is 0, not -1.
     """
-    exponent = y - 1
-    if not isinstance(y, Tensor):
-        exponent = exponent + (y == 0)
-    return g * y * x**exponent
+    if isinstance(y, (list, tuple)):
+        y = np.array(y)
+    zero = value(y) == 0
+    if isinstance(y, Tensor):  # where x is not 0, its derivative needs the exponent as it is
+        zero = zero & (value(x) == 0)
+    return g * y * x ** (y - 1 + zero)
 
 
 def _exponent_vjp(g, out, x):
-    """g * x**y * log(x); 0 for x <= 0, where there is no logarithm."""
+    """g * x**y * log(x): at x = 0 its limit for y > 0, which is 0; NaN for x < 0."""
     one = np.ones((), out.dtype)
-    return g * out * log(where(value(x) > 0, x, one))
-
-
-def _scatter(g, index, shape):
-    """The adjoint of x[index]: zeros of x's shape with g added at `index`."""
-    out = np.zeros(shape, g.dtype)
-    keys = index if isinstance(index, tuple) else (index,)
-    if all(k is None or k is Ellipsis or isinstance(k, (slice, int)) for k in keys):
-        out[index] = g
-    else:  # index arrays may name an element more than once
-        np.add.at(out, index, g)
-    return out
+    return g * out * log(where(np.equal(value(x), 0), one, x))
 
 
 def _along(x, index, axis):
@@ -315,7 +347,7 @@ def _take_vjp(g, out, x, indices, axis):
     """Of take_along_axis, written as an index array for each axis: x[i, indices, k]."""
     index = list(np.ogrid[tuple(slice(n) for n in x.shape)])
     index[axis] = indices
-    return apply(_scatter, g, index=tuple(index), shape=x.shape)
+    return apply(arrays.scatter, g, index=tuple(index), shape=x.shape)
 
 
 # --- The table ---
@@ -327,60 +359,69 @@ def _take_vjp(g, out, x, indices, axis):
 
 # fmt: off
 VJPS = {
-    np.negative:    (lambda g, out, x: -g,),
-    np.add:         (lambda g, out, a, b: g,
-                     lambda g, out, a, b: g),
-    np.subtract:    (lambda g, out, a, b: g,
-                     lambda g, out, a, b: -g),
-    np.multiply:    (lambda g, out, a, b: g * b,
-                     lambda g, out, a, b: g * a),
-    np.divide:      (lambda g, out, a, b: g / b,
-                     lambda g, out, a, b: -g * out / b),
-    np.power:       (lambda g, out, x, y: _base_vjp(g, x, y),
-                     lambda g, out, x, y: _exponent_vjp(g, out, x)),
-    np.exp:         (lambda g, out, x: g * out,),
-    np.log:         (lambda g, out, x: g / x,),
-    np.sqrt:        (lambda g, out, x: 0.5 * g / out,),
-    # tanh' = 1 - tanh^2. `_tanh_slope` is (h, y) -> h (1 - y^2): its slopes are 1 - y^2 and -2 h y.
-    np.tanh:        (lambda g, out, x: apply(_tanh_slope, g, out),),
-    _tanh_slope:    (lambda g, out, h, y: apply(_tanh_slope, g, y),
-                     lambda g, out, h, y: g * h * y * -2),
-    _relu:          (lambda g, out, x: where(value(x) > 0, g, 0),),
-    _sigmoid:       (lambda g, out, x: g * out * sigmoid(-x),),
-    _softplus:      (lambda g, out, x: g * sigmoid(x),),
-    np.maximum:     (lambda g, out, a, b: _larger_vjp(g, a, b),
-                     lambda g, out, a, b: _larger_vjp(g, b, a)),
-    np.minimum:     (lambda g, out, a, b: _larger_vjp(g, b, a),
-                     lambda g, out, a, b: _larger_vjp(g, a, b)),
-    np.clip:        (lambda g, out, x, a_min, a_max: where(value(out) == value(x), g, 0),),
-    _where:         (lambda g, out, a, b, condition: where(condition, g, 0),
-                     lambda g, out, a, b, condition: where(condition, 0, g)),
+    np.negative:     (lambda g, out, x: -g,),
+    np.add:          (lambda g, out, a, b: g,
+                      lambda g, out, a, b: g),
+    np.subtract:     (lambda g, out, a, b: g,
+                      lambda g, out, a, b: -g),
+    np.multiply:     (lambda g, out, a, b: g * b,
+                      lambda g, out, a, b: g * a),
+    np.divide:       (lambda g, out, a, b: g / b,
+                      lambda g, out, a, b: -g * out / b),
+    np.power:        (lambda g, out, x, y: _base_vjp(g, x, y),
+                      lambda g, out, x, y: _exponent_vjp(g, out, x)),
+    np.exp:          (lambda g, out, x: g * out,),
+    np.log:          (lambda g, out, x: g / x,),
+    np.sqrt:         (lambda g, out, x: 0.5 * g / out,),
+    # tanh' = 1 - tanh^2. `tanh_slope` is (h, y) -> h (1 - y^2): its slopes are 1 - y^2 and -2 h y.
+    np.tanh:         (lambda g, out, x: apply(arrays.tanh_slope, g, out),),
+    arrays.tanh_:    (lambda g, out, x: apply(arrays.tanh_slope, g, out),),
+    arrays.tanh_slope: (lambda g, out, h, y: apply(arrays.tanh_slope, g, y),
+                      lambda g, out, h, y: g * h * y * -2),
+    # Where relu is not above 0 it is 0, or NaN: so is its adjoint.
+    arrays.relu:     (lambda g, out, x: where(value(out) > 0, g, value(out)),),
+    arrays.relu_:    (lambda g, out, x: where(value(out) > 0, g, value(out)),),
+    arrays.sigmoid:  (lambda g, out, x: g * out * sigmoid(-x),),
+    arrays.softplus: (lambda g, out, x: g * sigmoid(x),),
+    np.maximum:      (lambda g, out, a, b: _larger_vjp(g, out, a, b),
+                      lambda g, out, a, b: _larger_vjp(g, out, b, a)),
+    np.minimum:      (lambda g, out, a, b: _larger_vjp(g, out, b, a),
+                      lambda g, out, a, b: _larger_vjp(g, out, a, b)),
+    np.clip:         (lambda g, out, x, a_min, a_max:
+                        _select(value(out) == value(x), g, out),),
+    arrays.where:    (lambda g, out, a, b, condition: where(condition, g, 0),
+                      lambda g, out, a, b, condition: where(condition, 0, g)),
     # Matrix products: where out = a b, the adjoint of a is g b^T and that of b is a^T g.
-    np.matmul:      (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
-                     lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
-    _affine:        (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
-                     lambda g, out, x, w, b: apply(_transposed_matmul, x, g),
-                     lambda g, out, x, w, b: g),
+    np.matmul:       (lambda g, out, a, b: matmul(g, swapaxes(b, -1, -2)),
+                      lambda g, out, a, b: matmul(swapaxes(a, -1, -2), g)),
+    arrays.affine:   (lambda g, out, x, w, b: matmul(g, swapaxes(w, -1, -2)),
+                      lambda g, out, x, w, b: apply(arrays.transposed_matmul, x, g),
+                      lambda g, out, x, w, b: g),
     # x^T g as one function: no transpose is recorded, nor its adjoint.
-    _transposed_matmul: (lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
-                         lambda g, out, x, y: matmul(x, g)),
+    arrays.transposed_matmul: (
+        lambda g, out, x, y: matmul(y, swapaxes(g, -1, -2)),
+        lambda g, out, x, y: matmul(x, g)),
     # Reductions: every element that went into a sum gets its adjoint.
-    _sum:           (lambda g, out, x, axis, keepdims:
+    arrays.sum:      (lambda g, out, x, axis, keepdims:
                         broadcast_to(_with_kept_axes(g, x, axis), x.shape),),
-    np.max:         (_max_vjp,),
-    _logsumexp:     (lambda g, out, x, axis, keepdims:
-                        _with_kept_axes(g, x, axis) * exp(log_softmax(x, axis)),),
-    _log_softmax:   (lambda g, out, x, axis: g - exp(out) * sum(g, axis, keepdims=True),),
+    np.max:          (_max_vjp,),
+    arrays.logsumexp: (lambda g, out, x, axis, keepdims:
+                        _with_kept_axes(g, x, axis) * apply(arrays.softmax, x, axis=axis),),
+    arrays.softmax:  (lambda g, out, x, axis:
+                        out * (g - sum(g * out, axis, keepdims=True)),),
+    arrays.log_softmax: (lambda g, out, x, axis:
+                        g - exp(out) * sum(g, axis, keepdims=True),),
     # Other shapes and other types: the elements go back to where they came from.
-    _reshape:       (lambda g, out, x, shape: reshape(g, x.shape),),
-    np.swapaxes:    (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),
+    arrays.reshape:  (lambda g, out, x, shape: reshape(g, x.shape),),
+    np.swapaxes:     (lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2),),
     np.broadcast_to: (lambda g, out, x, shape: g,),
-    np.asarray:     (lambda g, out, x, dtype: g,),
-    _getitem:       (lambda g, out, x, index: apply(_scatter, g, index=index, shape=x.shape),),
-    _scatter:       (lambda g, out, x, index, shape: g[index],),
+    np.asarray:      (lambda g, out, x, dtype: g,),
+    arrays.getitem:  (lambda g, out, x, index:
+                        apply(arrays.scatter, g, index=index, shape=x.shape),),
+    arrays.scatter:  (lambda g, out, x, index, shape: g[index],),
     np.take_along_axis: (_take_vjp,),
-    _concatenate:   lambda i: lambda g, out, *xs, axis: _piece_vjp(g, xs, i, axis),
-    _stack:         lambda i: lambda g, out, *xs, axis: _along(g, i, axis),
+    arrays.concatenate: lambda i: lambda g, out, *xs, axis: _piece_vjp(g, xs, i, axis),
+    arrays.stack:    lambda i: lambda g, out, *xs, axis: _along(g, i, axis),
 }
 # fmt: on
 
@@ -525,8 +566,8 @@ def check_grads(f, x, order=2, rng=None):
     are taken in float64 also for float32 arguments. Raises AssertionError if they disagree.
     """
     rng = rng or np.random.default_rng(0)
-    arrays = x if isinstance(x, tuple) else (x,)
-    leaves = [Tensor(a) for a in arrays]
+    arguments = x if isinstance(x, tuple) else (x,)
+    leaves = [Tensor(value(a)) for a in arguments]
     out = f(*leaves)
     w = rng.standard_normal(out.shape)
     v = [rng.standard_normal(a.shape) for a in leaves]
@@ -552,75 +593,3 @@ def check_grads(f, x, order=2, rng=None):
             raise AssertionError(f"{terms.sum()} by grad, {other} by {name}")
     if order > 1:
         check_grads(slope, tuple(leaves), order - 1, rng)
-
-
-# --- What only makes it faster ---
-
-
-def tanh_(x):
-    """tanh in the memory of x, whose value is lost.
-
-    Only for an x that no derivative needs, such as the output of `affine`: of the rows of the table
-    for `_affine` none uses `out`.
-    """
-    return apply(_tanh_, x)
-
-
-def relu_(x):
-    """relu in the memory of x, as `tanh_`."""
-    return apply(_relu_, x)
-
-
-# fmt: off
-def _tanh_(x): return np.tanh(x, out=x)
-def _relu_(x): return np.maximum(x, 0, out=x)
-# fmt: on
-
-
-# Their derivatives are read off the output, as x is gone.
-VJPS[_tanh_] = VJPS[np.tanh]
-VJPS[_relu_] = (lambda g, out, x: where(value(out) > 0, g, 0),)
-
-
-def _blas_can_sum(x, axis):
-    """Whether the axes are neighbours, others follow them, and x is of a type that BLAS knows."""
-    if not isinstance(axis, tuple) or not axis:
-        return False
-    first = axis[0]
-    stop = axis[-1] + 1
-    neighbours = axis == tuple(range(first, stop))
-    return neighbours and 0 <= first < stop < np.ndim(x) and x.dtype.char in "fd"
-
-
-def _sum_by_blas(x, axis, keepdims):
-    """The sum over neighbouring axes as a product with a row of ones.
-
-    NumPy's own loop is slow where few numbers follow the axes, as wherever broadcasting is undone.
-    """
-    first = axis[0]
-    stop = axis[-1] + 1
-    before = x.shape[:first]
-    summed = x.shape[first:stop]
-    after = x.shape[stop:]
-    matrices = x.reshape(math.prod(before), math.prod(summed), math.prod(after))
-    out = np.ones(math.prod(summed), x.dtype) @ matrices
-    kept = (1,) * len(axis) if keepdims else ()
-    return out.reshape(*before, *kept, *after)
-
-
-def _keep_freed_memory():
-    """Make glibc keep freed arrays for the next ones; a third of the time of a meta-gradient.
-
-    By default glibc gives large arrays back to the system, and to get them again costs more than to
-    compute them. Once 32 MB were freed in one piece (mallopt(3)), it keeps what is freed, except at
-    the end of its heap. So a small array is left there as a lid, and returned to be kept. None of
-    this memory is ever touched, so that it costs nothing.
-    """
-    np.empty(4_000_000)
-    room = [np.empty(2_000_000) for _ in range(16)]
-    lid = np.empty(200_000)
-    del room
-    return lid
-
-
-_LID = _keep_freed_memory()

@@ -50,6 +50,7 @@ ALGORITHMS = [
 ]
 COMMANDS = ["tests/test_settings.py", "tests/test_cli.py", "tests/test_fuzz.py", "test_metarl.py"]
 TESTS = {  # of each module, in the order in which they are tried, as far as they exist
+    "arrays.py": ["tests/test_autodiff.py"],
     "autodiff.py": ["tests/test_autodiff.py"],
     "envs.py": ["tests/test_envs.py", "tests/test_numbers.py"],
     "policies.py": ["tests/test_policies.py", "tests/test_envs.py", *ALGORITHMS],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import metarl
-from autodiff import Tensor
+from autodiff import Tensor, value
 from benchmarks import bandits, common, meta_gradient, sinusoid
 from envs import PointMass
 from harness.settings import Setting
@@ -180,7 +180,7 @@ def test_lifetime_follows_the_rule_pull_by_pull(kind):
     c, rng = bandits.setting(3), np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal((4, 6)), np.tile(X[-5:], (4, 1))], 1)
     log_pi, rewards, thetas = bandits.lifetime(c, kind(x), 6, rng.random((4, 3)), rng)
-    log_pi = Tensor(log_pi).data
+    log_pi = value(log_pi)
     for i in range(4):
         theta, v = x[i, :6], np.zeros(6)
         for t in range(6):

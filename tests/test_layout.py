@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-METHOD = ("autodiff", "envs", "policies", "es", "metarl")
+METHOD = ("arrays", "autodiff", "envs", "policies", "es", "metarl")
 HARNESS = [f"harness.{path.stem}" for path in (ROOT / "harness").glob("*.py")]
 
 
@@ -34,9 +34,13 @@ def test_the_method_never_imports_harness(name):
     assert imported(name) <= set(METHOD)
 
 
-@pytest.mark.parametrize("name", ["autodiff", "envs", "es"])
+@pytest.mark.parametrize("name", ["arrays", "envs", "es"])
 def test_what_stands_alone(name):
     assert imported(name) == set()
+
+
+def test_autodiff_needs_arrays_alone():
+    assert imported("autodiff") == {"arrays"}
 
 
 def test_no_circles():
