@@ -6,7 +6,6 @@ result.json. Whatever stops a run early raises `Stop`. `parser`, last, is the co
 """
 
 import argparse
-import contextlib
 import json
 import re
 import signal
@@ -50,8 +49,8 @@ def main(argv=None):
     130  Ctrl-C
     """
     try:
-        # What is not finite is found and named by `iterate`
-        with sigint_let_through(), np.errstate(all="ignore"):
+        let_sigint_through()
+        with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
             run(*prepare(argv))
         return 0
     except Stop as stop:
@@ -67,17 +66,10 @@ def main(argv=None):
     return status
 
 
-@contextlib.contextmanager
-def sigint_let_through():
+def let_sigint_through():
     """Unblock SIGINT, which metarl.py blocks while it imports: if one came, it is raised now."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 # --- What is asked for ---
