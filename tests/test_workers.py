@@ -294,6 +294,31 @@ def test_the_error_is_that_of_the_first_chunk_that_has_one():
         assert set(each_map(slowly_wrong, range(2, 20))) <= before
 
 
+def leave_a_trace(path, i):
+    (path / str(i)).touch()
+    if i == 1:
+        wrong(i)
+
+
+def test_no_chunk_begins_after_an_error(tmp_path):
+    with workers(1) as each_map, pytest.raises(ZeroDivisionError, match="in chunk 1"):
+        each_map(leave_a_trace, [tmp_path] * 9, range(9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def at_home(i):
+    """The process, and those in which its own default workers work."""
+    with workers(0) as each_map:
+        return os.getpid(), {pid for pid, *_ in each_map(who, range(i))}
+
+
+def test_a_worker_has_no_workers():
+    """The cores are busy already: by default it does all work itself."""
+    with workers(2) as each_map:
+        for pid, others in each_map(at_home, [3, 3]):
+            assert others == {pid} != {os.getpid()}
+
+
 class Unsendable(Exception):
     """Pickle makes it again from its message alone, which is not what it takes."""
 
@@ -511,9 +536,9 @@ def test_ctrl_c_with_workers(least, method, tmp_path):
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
-# Workers that stop for ever, with half of a result sent, in the third iteration
+# Workers that stop for ever, in the middle of a result, and do not care for SIGTERM
 STUCK = """
-import os, struct, sys, time
+import os, signal, struct, sys, time
 from multiprocessing.connection import Connection
 from harness import cli
 sent = []
@@ -523,6 +548,7 @@ def send_bytes(pipe, message):
     if len(sent) < 6:
         os.write(pipe.fileno(), message)
     else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.write(pipe.fileno(), message[:-1])
         time.sleep(1000)
 Connection.send_bytes = send_bytes
