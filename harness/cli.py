@@ -49,9 +49,10 @@ def main(argv=None):
     130  Ctrl-C
     """
     try:
-        let_sigint_through()
         with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
-            run(*prepare(argv))
+            asked_for = prepare(argv)
+            let_sigint_through()
+            run(*asked_for)
         return 0
     except Stop as stop:
         status = stop.status
@@ -67,7 +68,11 @@ def main(argv=None):
 
 
 def let_sigint_through():
-    """Unblock SIGINT, which metarl.py blocks while it imports: if one came, it is raised now."""
+    """Unblock SIGINT, which metarl.py blocks in its first lines: if one came, it is raised now.
+
+    Not before `prepare` is done: it is the first to use numpy.random, which NumPy then imports, and
+    an import of compiled modules may take a KeyboardInterrupt and tell nobody.
+    """
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 

@@ -112,9 +112,9 @@ class Processes:
 
     The pools of Python's library have one pipe for all results, and locks on it. A worker that dies
     with half of a result in the pipe, or with a lock, leaves the others and this process waiting
-    for ever. Here nothing is shared. A pipe has one end in this process and one in its worker: when
-    either dies, however it dies, the system tells the other that the pipe has ended. And nobody
-    waits here but the caller of `attempt`, whom Ctrl-C reaches.
+    for ever. Here nothing is shared, so that nothing can be left behind. The far end of a pipe is
+    open in its worker alone: when that dies, however it dies, the system closes the end and tells
+    this process. And here nobody waits but the caller of `attempt`, whom Ctrl-C reaches.
     """
 
     def __init__(self, n):
@@ -145,7 +145,7 @@ class Processes:
         process = context.Process(target=work, args=(theirs,), daemon=True)
         process.start()
         self.crew[ours] = process
-        theirs.close()  # so that it is open in the worker alone, and closed when that dies
+        theirs.close()  # the worker has it
 
     def attempt(self, f, chunks):
         """Do the chunks, {index: arguments of f}, until all are done or a worker is lost.
@@ -154,7 +154,7 @@ class Processes:
         """
         waiting = deque(chunks.items())
         idle = list(self.crew)
-        busy = {}  # {pipe: index of the chunk whose result it will bring}
+        busy = {}  # {pipe: index of the chunk whose result comes through it}
         results = {}
         errors = {}
         try:
@@ -173,11 +173,11 @@ class Processes:
                     else:
                         error.__cause__ = InWorker(trace)
                         errors[i] = error
-                        waiting.clear()  # chunks before i have begun: wait for these alone
+                        waiting.clear()  # the chunks before i are done or busy
         except (EOFError, OSError):
             return results, "a process ended in the middle of its work"
         except BaseException:
-            self.stop()  # or what is still to come would be taken for results of the next chunks
+            self.stop()  # or late results would be taken for those of other chunks
             raise
         if errors:
             raise errors[min(errors)]

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import cli
-from tests.command_line import ROOT, arguments, children, started
+from tests.command_line import ROOT, arguments, children, started, until
 
 # --- Runs that are killed ---
 SMALL = dict(hidden=(4,), tasks=2, episodes=2, iterations=60, test_tasks=2, test_episodes=2)
@@ -146,12 +146,19 @@ def interrupt_a_run(directory, seed):
     """Seconds from Ctrl-C to the end, and whether there was already a checkpoint."""
     noise = np.random.default_rng(seed)
     with started("metarl.py", "--algo", "maml", "--out", directory, "--quiet") as process:
-        # What comes before Python has read the first lines of the program, it cannot answer
-        seconds = interrupt(process, noise.uniform(0.1, 1), complaint="metarl: interrupted")
+        until(lambda: blocks_sigint(process.pid), process)
+        seconds = interrupt(process, noise.uniform(0, 1), complaint="metarl: interrupted")
     checkpoint = directory / "checkpoint.npz"
     if checkpoint.exists():
         cli.load(checkpoint)
     return seconds, checkpoint.exists()
+
+
+def blocks_sigint(pid):
+    """Whether the program has come to its first lines: before, Python alone answers."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    return blocked >> (signal.SIGINT - 1) & 1 == 1
 
 
 def interrupt(process, delay, complaint=""):

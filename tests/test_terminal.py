@@ -224,9 +224,10 @@ def full(record, state):
 # The program, to which SIGINT comes when it begins to import a module
 AT_AN_IMPORT = """
 import os, runpy, signal, sys
+module = sys.argv.pop()
 class Finder:
     def find_spec(name, path, target=None):
-        if name == sys.argv[1]:
+        if name == module:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder)
 runpy.run_path("metarl.py", run_name="__main__")
@@ -239,6 +240,26 @@ def test_ctrl_c_during_the_imports(module):
     with started("-c", AT_AN_IMPORT, module) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "metarl: interrupted\n")
+
+
+# A module by Cython registers its arrays when it is imported, and ignores all errors of that
+AT_A_REGISTRATION = """
+import abc, os, runpy, signal, sys
+real = abc.ABCMeta.register
+def register(cls, subclass):
+    if subclass.__module__ == "numpy.random._generator":
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(cls, subclass)
+abc.ABCMeta.register = register
+runpy.run_path("metarl.py", run_name="__main__")
+"""
+
+
+@posix
+def test_ctrl_c_where_an_import_would_lose_it():
+    with started("-c", AT_A_REGISTRATION) as process:
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and err.startswith("metarl: interrupted")
 
 
 @posix
