@@ -5,6 +5,7 @@ None in Python, a terminal that has gone away or a full disk raises OSError. Tha
 Results are more than a courtesy: that they cannot be shown is said, once they are safe.
 """
 
+import contextlib
 import errno
 import os
 import shlex
@@ -23,12 +24,9 @@ ERASE = "\033[K"  # what is right of the cursor
 
 def say(line):
     """Print a line on standard error, if there is anybody to read it."""
-    if sys.stderr is None:  # for which print would take standard output
-        return
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:
-        sys.stderr = None  # with what it still holds: Python would try again at its end
+    if sys.stderr is not None:  # for None print would take standard output
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def show(text):
@@ -42,7 +40,6 @@ def show(text):
     try:
         print(printable(text, sys.stdout.encoding), flush=True)
     except OSError as error:
-        sys.stdout = None
         if error.errno not in GONE:
             raise Stop(2, f"standard output: {error.strerror}") from None
 

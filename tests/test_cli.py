@@ -347,17 +347,23 @@ def test_joint_beside_an_algorithm_is_joint_alone(tmp_path):
         (["--algo", "es-maml", "--population", "7"], ["--population 7", "even"]),
         (["--iter", "5"], ["--iter"]),
         (["--seed"], ["--seed"]),
-        (["--out", ""], ["--out", "must name a directory"]),
-        (["--resume", ""], ["--resume", "must name a directory"]),
-        (["--resume="], ["--resume", "must name a directory"]),
     ],
 )
 def test_bad_input_ends_in_one_line(flags, words, tmp_path, capsys):
-    assert cli.main(["--out", str(tmp_path / "run"), *flags]) == 2
+    assert cli.main([*flags, "--out", str(tmp_path / "run")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert all(word in err for word in words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [["--out", ""], ["--out="], ["--resume", ""]])
+def test_an_empty_name_is_not_the_current_directory(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run", lambda *run: pytest.fail("it runs"))
+    assert cli.main(flags) == 2
+    option = flags[0].rstrip("=")
+    assert capsys.readouterr().err == f"metarl: argument {option}: must name a directory\n"
 
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch):

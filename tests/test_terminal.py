@@ -257,7 +257,7 @@ runpy.run_path("metarl.py", run_name="__main__")
 
 @posix
 def test_ctrl_c_where_an_import_would_lose_it():
-    with started("-c", AT_A_REGISTRATION) as process:
+    with started("-c", AT_A_REGISTRATION, *arguments(), "--quiet") as process:
         err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and err.startswith("metarl: interrupted")
 

@@ -538,7 +538,7 @@ def test_ctrl_c_with_workers(least, method, tmp_path):
 
 # Workers that stop for ever, in the middle of a result, and do not care for SIGTERM
 STUCK = """
-import os, signal, struct, sys, time
+import os, pathlib, signal, struct, sys, time
 from multiprocessing.connection import Connection
 from harness import cli
 sent = []
@@ -550,17 +550,18 @@ def send_bytes(pipe, message):
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.write(pipe.fileno(), message[:-1])
+        pathlib.Path(sys.argv[-1]).touch()
         time.sleep(1000)
 Connection.send_bytes = send_bytes
-sys.exit(cli.main())
+sys.exit(cli.main(sys.argv[1:-1]))
 """
 
 
 @linux
 def test_ctrl_c_while_a_worker_is_in_the_middle_of_a_result(tmp_path):
     flags = [*arguments(**SIZE | dict(iterations=10**6)), "--out", tmp_path, "--workers", "1"]
-    with started("-c", STUCK, *flags, "--quiet") as process:
-        until(lambda: rows(tmp_path) == 1, process)
+    with started("-c", STUCK, *flags, "--quiet", tmp_path / "stuck") as process:
+        until(lambda: (tmp_path / "stuck").exists(), process)
         os.killpg(process.pid, signal.SIGINT)
         err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and err.count("\n") == 1 and "after 1 iterations" in err
