@@ -204,7 +204,7 @@ def work(pipe):
 
 
 def end_with_the_main_process():
-    multiprocessing.parent_process().join()  # however it ends
+    multiprocessing.parent_process().join()  # until it ends, however: by a signal, too
     os._exit(1)
 
 
