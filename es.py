@@ -34,6 +34,10 @@ def check(holds, message):
         raise ValueError(message)
 
 
+class NotFinite(ValueError):
+    """What was told cannot move a distribution."""
+
+
 class Strategy:
     """What the four strategies share, whatever moves their distribution.
 
@@ -104,8 +108,10 @@ class Strategy:
         fits = x.shape == (popsize, n) and f.shape == (popsize,)
         wanted = f"{(popsize, n)} and {(popsize,)}"
         check(fits, f"x and f must have shapes {wanted}, not {x.shape} and {f.shape}")
-        check(np.isfinite(x).all(), "x must be finite")
-        check(not np.isnan(f).all(), "f is NaN at every point: there is nothing to rank")
+        if not np.isfinite(x).all():
+            raise NotFinite("x must be finite")
+        if np.isnan(f).all():
+            raise NotFinite("f is NaN at every point: there is nothing to rank")
         f[np.isnan(f)] = np.inf
 
         best = f.argmin()

@@ -27,6 +27,11 @@ Losses are minimised: L is minus the return.
 """
 
 import os
+import signal
+
+# The imports take a while. Ctrl-C waits until `main`, in the last lines, can answer it in a line.
+if __name__ == "__main__" and hasattr(signal, "pthread_sigmask"):  # not on Windows
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 # One thread for linear algebra, before NumPy is imported: our parallelism is over tasks.
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):

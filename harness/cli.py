@@ -8,9 +8,9 @@ result.json. Whatever stops a run early raises `Stop`. `parser`, last, is the co
 import argparse
 import json
 import re
+import signal
 import sys
 import textwrap
-import time
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import envs
+import es
 import metarl
 from harness import figures, results
 from harness.checkpoints import FILES, RunDirectory, Stop, load, replacing
@@ -35,14 +36,23 @@ from harness.settings import (
     options_of,
     refuse_ignored,
 )
+from harness.terminal import progress, quoted, say, show
 from harness.workers import workers
 
 
 def main(argv=None):
-    """Run the command line (sys.argv by default) and return the exit status."""
+    """Run the command line (sys.argv by default) and return the exit status.
+
+    0    all is done, whether anybody reads it to its end or not (`| head -1`)
+    2    bad input; files or workers that cannot be had; standard output that takes no results
+    3    numbers that are not finite
+    130  Ctrl-C
+    """
     try:
         with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
-            run(*prepare(argv))
+            asked_for = prepare(argv)
+            let_sigint_through()
+            run(*asked_for)
         return 0
     except Stop as stop:
         status = stop.status
@@ -53,8 +63,18 @@ def main(argv=None):
     except (OSError, MemoryError) as error:
         status = 2
         line = str(error) or "not enough memory for a run of this size"
-    print("metarl:", " ".join(line.split()), file=sys.stderr)
+    say("metarl: " + " ".join(line.split()))
     return status
+
+
+def let_sigint_through():
+    """Unblock SIGINT, which metarl.py blocks in its first lines: if one came, it is raised now.
+
+    Not before `prepare` is done: it is the first to use numpy.random, which NumPy then imports, and
+    an import of compiled modules may take a KeyboardInterrupt and tell nobody.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 # --- What is asked for ---
@@ -83,7 +103,8 @@ def prepare(argv):
     except ValueError as error:
         raise Stop(2, error) from None
     if out is not None and any((out / name).exists() for name in FILES):
-        raise Stop(2, f"--out {out}: holds a run; choose another directory, or --resume {out}")
+        resume = f"--resume {quoted(out)}"
+        raise Stop(2, f"--out {out}: holds a run; choose another directory, or {resume}")
     return c, metarl.initial_state(c), 0.0, out, quiet, plot, spec
 
 
@@ -153,17 +174,17 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
         in_chunks = partial(metarl.in_chunks, map=map)
         record = RunDirectory(out, c, state, seconds)
         if not quiet:
-            print(headline(c, state), file=sys.stderr)
+            say(headline(c, state))
         state, result = train_and_test(c, state, quiet, in_chunks, record)
     if out is not None:
         with replacing(out / "result.json") as file:
             file.write(json.dumps(result, indent=1, allow_nan=False).encode())
-    show(results.table(result))
     theta = state["theta"]
-    if not quiet:
-        show(figures.text(c, theta, record.lines))
     if plot:
         figures.write_plots(out, c, theta, record.lines, result["optimal"])
+    show(results.table(result))  # once all is safe
+    if not quiet:
+        show(figures.text(c, theta, record.lines))
     return result
 
 
@@ -195,14 +216,23 @@ def train_and_test(c, state, quiet, in_chunks, record):
         return state, results.evaluate(c, state, record.seconds, in_chunks, trained)
     except KeyboardInterrupt:
         record.checkpoint()
-        hint = "without --out nothing is kept"
-        if record.out:
-            hint = f"go on with: python metarl.py --resume {record.out}"
         t = record.state["t"]
-        raise Stop(130, f"interrupted after {t} iterations; {hint}") from None
+        raise Stop(130, f"interrupted after {t} iterations; {how_to_go_on(record)}") from None
     except (Stop, ConnectionError):
         record.checkpoint()
         raise
+    except OSError as error:  # the disk is full: there is no checkpoint but the last one
+        raise Stop(2, f"{error}; {how_to_go_on(record)}") from None
+
+
+def how_to_go_on(record):
+    """The command that resumes the run, to be pasted."""
+    if record.out is None:
+        return "without --out nothing is kept"
+    program = "metarl.py"
+    if sys.argv[0].endswith(program):
+        program = quoted(sys.argv[0])  # the way that it was called
+    return f"go on with: python {program} --resume {quoted(record.out)}"
 
 
 def iterate(c, state, quiet, in_chunks, keep=None):
@@ -213,7 +243,11 @@ def iterate(c, state, quiet, in_chunks, keep=None):
     report = progress(c, int(state["t"]), quiet)
     states = metarl.train(c, state, in_chunks)
     while state["t"] < c.iterations:
-        state = next(states)
+        try:
+            state = next(states)
+        except es.NotFinite as error:
+            t = state["t"] + 1
+            raise Stop(3, f"iteration {t}: {error}; try smaller step sizes") from None
         broken = [name for name, value in state.items() if not np.isfinite(value).all()]
         if broken:
             names = ", ".join(broken)
@@ -223,43 +257,6 @@ def iterate(c, state, quiet, in_chunks, keep=None):
             keep(state)
         report(state)
     return state
-
-
-def progress(c, first, quiet):
-    """A function of the state that reports on standard error.
-
-    On a terminal it is one line, rewritten; else there is one every few seconds.
-    """
-    live = sys.stderr.isatty()
-    pause = 0.1 if live else 5  # seconds
-    start = time.perf_counter()
-    shown = start
-
-    def report(state):
-        nonlocal shown
-        now = time.perf_counter()
-        t = int(state["t"])
-        last = t == c.iterations
-        if quiet or (now - shown < pause and not last):
-            return
-        shown = now
-        rate = (t - first) / (now - start)
-        left = (c.iterations - t) / rate
-        returns = f"{state['pre']:.2f} in the first episodes, {state['post']:.2f} in the last"
-        line = f"{c.algo} {t}/{c.iterations}: return {returns}, "
-        line += f"{rate:.1f} iterations/s, {left:.0f} s left"
-        end = "\n"
-        if live:
-            line = f"\r{line}\033[K"
-            if not last:
-                end = ""
-        print(line, end=end, file=sys.stderr, flush=True)
-
-    return report
-
-
-def show(text):
-    print(figures.printable(text, sys.stdout.encoding))
 
 
 # --- The command line ---
@@ -300,6 +297,9 @@ DESCRIPTIONS = {"algorithm": HELP_ON_ALGORITHMS, "inner loop": HELP_ON_INNER_LOO
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise ValueError(message)
+
+    def print_help(self, file=None):
+        show(self.format_help().rstrip())
 
 
 class Form(argparse.RawDescriptionHelpFormatter):
@@ -350,8 +350,8 @@ def add_option(group, f):
 
 def add_files_and_workers(group):
     files = ", ".join(FILES)
-    group.add_argument("--out", type=Path, metavar="DIR", help=f"write {files} there")
-    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    group.add_argument("--out", type=directory, metavar="DIR", help=f"write {files} there")
+    group.add_argument("--resume", type=directory, metavar="DIR", help="go on with the run in DIR")
     group.add_argument(
         "--workers",
         type=number(int),
@@ -369,6 +369,13 @@ def add_files_and_workers(group):
     group.add_argument(
         "--plot", action="store_true", help=f"draw {pictures} into DIR, with matplotlib"
     )
+
+
+def directory(text):
+    """A Path; but an empty one would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a directory")
+    return Path(text)
 
 
 def number(kind):

@@ -12,7 +12,6 @@ then how: as text, or as SVG.
 
 import contextlib
 import io
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,11 +20,11 @@ import numpy as np
 
 import metarl
 from harness.checkpoints import Stop, replacing
+from harness.terminal import say
 
 PLOTS = ("paths.svg", "learning.svg")
 ARMS = 10  # of a bandit; the others are not drawn
 BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = str.maketrans("▁▂▃▄▅▆▇█·┌┐└┘─│", "_.:-=+*#.++++-|")
 
 
 # --- What is drawn ---
@@ -264,15 +263,6 @@ def sparkline(values, width=72):
     return line
 
 
-def printable(text, encoding):
-    """The text, in ASCII if the encoding (None: any) does not have all its characters."""
-    try:
-        text.encode(encoding or "utf-8")
-        return text
-    except UnicodeEncodeError:
-        return text.replace(" ± ", "+/-").translate(ASCII)
-
-
 # --- As SVG ---
 # An algorithm looks the same in all pictures: a colour that the colour-blind tell apart (Okabe &
 # Ito 2008; emaml's is from Tol's muted scheme), and for black and white a line and a marker.
@@ -356,7 +346,7 @@ def write_plots(out, c, theta, lines, optimum):
     else:
         name = type(c.family).__name__
         why = f"{name} has neither goals in the plane nor means of arms"
-        print(f"metarl: --plot: no paths.svg: {why}", file=sys.stderr)
+        say(f"metarl: --plot: no paths.svg: {why}")
     for name, picture in drawn.items():
         with replacing(out / name) as file:
             file.write(picture)

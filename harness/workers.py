@@ -4,7 +4,7 @@
 whoever does the work and whatever happens to the workers: a chunk is a pure function of its
 arguments, the address of its noise among them, so one that is lost is simply done again.
 
-Read `workers`, then `PersistentMap`. Below them `processes` and `dask` start workers of each kind.
+Read `workers`, then `PersistentMap`. Below them are workers of each kind, `Processes` and `Dask`.
 """
 
 import asyncio
@@ -12,20 +12,22 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, wait
+import traceback
+from collections import deque
+from concurrent.futures import wait
 from functools import partial
-from typing import NamedTuple
+from multiprocessing import connection
 
 import numpy as np
 
 ATTEMPTS = 3  # in a row that finish no chunk, after which `workers` gives up
 PATIENCE = 10  # seconds for a Dask scheduler to answer
-MOST_PROCESSES = 61  # that Windows takes
+MOST_PROCESSES = 61 if sys.platform == "win32" else 1000  # Windows waits for no more at once
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def workers(spec):
     processes to give, 0 means this one. Raises ConnectionError, in words for the user, where there
     are no such workers, or where they are lost again and again.
     """
-    start = processes if isinstance(spec, int) else dask
+    start = Processes if isinstance(spec, int) else Dask
     try:
         persistent = PersistentMap(start, spec or cores())
     except ConnectionError:
@@ -51,14 +53,6 @@ def workers(spec):
         persistent.pool.stop()
 
 
-class Pool(NamedTuple):
-    """Workers that were started."""
-
-    executor: Executor
-    stop: Callable  # ends them at once; may be called again
-    lost: type  # the error of a chunk whose worker was lost
-
-
 class PersistentMap:
     """A `map` that survives its workers.
 
@@ -66,19 +60,22 @@ class PersistentMap:
     """
 
     def __init__(self, start, spec):
-        """start: from spec to a Pool. spec: a number of processes or the address of a cluster."""
+        """start: Processes or Dask. spec: a number of processes or the address of a cluster."""
         self.start = start
         self.spec = spec
         self.pool = start(spec)
 
     def __call__(self, f, *columns):
-        """[f(*chunk) for each chunk], where a chunk is an entry of each of the columns."""
+        """[f(*chunk) for each chunk], where a chunk is an entry of each of the columns.
+
+        An error of f is raised: that of the first chunk that has one.
+        """
         chunks = dict(enumerate(zip(*columns, strict=True)))
         results = {}
         failures = 0  # in a row
         while True:
             missing = {i: chunk for i, chunk in chunks.items() if i not in results}
-            done, problem = attempt(self.pool.executor, self.pool.lost, f, missing)
+            done, problem = self.pool.attempt(f, missing)
             results.update(done)
             if len(results) == len(chunks):
                 return [results[i] for i in chunks]
@@ -90,31 +87,6 @@ class PersistentMap:
                 raise ConnectionError(f"--workers {self.spec}: {why}")
             self.pool.stop()
             self.pool = self.start(self.spec)
-
-
-def attempt(executor, lost, f, chunks):
-    """Do the chunks, {index: arguments of f}. Returns {index: result} of those that were not lost,
-    and the last error of class `lost`, or None.
-
-    Any other error of a chunk is raised. (With Dask every error counts as a worker that was lost;
-    one of the chunk itself comes back in each attempt, and is reported in the end.)
-    """
-    futures = {}
-    problem = None
-    try:
-        with without_sigint():  # an executor starts processes when it is given work
-            for i, chunk in chunks.items():
-                futures[i] = executor.submit(quietly, f, *chunk)
-    except lost as error:  # the executor broke before it had all chunks
-        problem = error
-    wait(futures.values())
-    results = {}
-    for i, future in futures.items():
-        try:
-            results[i] = future.result()
-        except lost as error:
-            problem = error
-    return results, problem
 
 
 def quietly(f, *chunk):
@@ -135,46 +107,133 @@ def cores():
     return min(available, MOST_PROCESSES)
 
 
-def processes(n):
-    """A Pool of n processes. Raises ConnectionError where there cannot be so many.
+class Processes:
+    """n processes, and to each a pipe of its own.
 
-    On Linux they are copies of this one (fork), there in milliseconds; elsewhere they start from
-    nothing (spawn).
+    The pools of Python's library have one pipe for all results, and locks on it. A worker that dies
+    with half of a result in the pipe, or with a lock, leaves the others and this process waiting
+    for ever. Here nothing is shared, so that nothing can be left behind. The far end of a pipe is
+    open in its worker alone: when that dies, however it dies, the system closes the end and tells
+    this process. And here nobody waits but the caller of `attempt`, whom Ctrl-C reaches.
     """
-    method = "fork" if sys.platform == "linux" else "spawn"
-    context = multiprocessing.get_context(method)
-    # The lifeline is a pipe through which nothing is ever sent. Each worker waits at one end. The
-    # other end is open in this process alone: when that closes it, or dies, however it dies, the
-    # system tells the workers so, and they end too.
-    end, lifeline = context.Pipe(duplex=False)
-    try:
-        executor = ProcessPoolExecutor(n, context, begin, (end, lifeline))
-    except (OSError, OverflowError, ValueError) as error:  # each system has its own limit and error
-        raise ConnectionError(f"--workers {n}: cannot have so many: {error}") from None
 
-    def stop():
-        lifeline.close()
-        executor.shutdown()
+    def __init__(self, n):
+        """Start them. Raises ConnectionError where there cannot be so many.
 
-    return Pool(executor, stop, BrokenExecutor)
+        On Linux they are copies of this one (fork), there in milliseconds; elsewhere they start
+        from nothing (spawn).
+        """
+        method = "fork" if sys.platform == "linux" else "spawn"
+        context = multiprocessing.get_context(method)
+        self.crew = {}  # our end of a pipe: the process at the other
+        try:
+            if n > MOST_PROCESSES:
+                raise ValueError(f"at most {MOST_PROCESSES}")
+            with without_sigint():
+                for _ in range(n):
+                    self.add_one(context)
+        except Exception as error:  # noqa: BLE001 - each system has its own limit and error
+            self.stop()
+            why = f"cannot have so many: {error}"
+            raise ConnectionError(f"--workers {n}: {why}") from None
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    def add_one(self, context):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(theirs,), daemon=True)
+        process.start()
+        self.crew[ours] = process
+        theirs.close()  # the worker has it
+
+    def attempt(self, f, chunks):
+        """Do the chunks, {index: arguments of f}, until all are done or a worker is lost.
+
+        Returns {index: result}, and what was wrong, or None. An error of f is raised.
+        """
+        waiting = deque(chunks.items())
+        idle = list(self.crew)
+        busy = {}  # {pipe: index of the chunk whose result comes through it}
+        results = {}
+        errors = {}
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    i, chunk = waiting.popleft()
+                    pipe = idle.pop()
+                    busy[pipe] = i
+                    pipe.send((f, chunk))
+                for pipe in connection.wait(busy):
+                    result, error, trace = pipe.recv()
+                    i = busy.pop(pipe)
+                    idle.append(pipe)
+                    if error is None:
+                        results[i] = result
+                    else:
+                        error.__cause__ = InWorker(trace)
+                        errors[i] = error
+                        waiting.clear()  # the chunks before i are done or busy
+        except (EOFError, OSError):
+            return results, "a process ended in the middle of its work"
+        except BaseException:
+            self.stop()  # or late results would be taken for those of other chunks
+            raise
+        if errors:
+            raise errors[min(errors)]
+        return results, None
+
+    def stop(self):
+        """End them at once, whatever they do. May be called again."""
+        with without_sigint():
+            for process in self.crew.values():
+                process.kill()
+            for pipe, process in self.crew.items():
+                process.join()
+                pipe.close()
 
 
-def begin(end, lifeline):
-    """What a worker does first: leave Ctrl-C to the main process, and watch the lifeline."""
-    lifeline.close()  # its own copy, which would keep the line open
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end_with_the_main_process():
-        end.poll(None)  # returns when the line is closed
-        os._exit(1)
-
+def work(pipe):
+    """The life of a worker: a chunk comes through the pipe, its result goes back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the main process
     threading.Thread(target=end_with_the_main_process, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # the main process has ended
+        while True:
+            message = pipe.recv_bytes()
+            pipe.send_bytes(answer(message))
+
+
+def end_with_the_main_process():
+    multiprocessing.parent_process().join()  # until it ends, however: by a signal, too
+    os._exit(1)
+
+
+def answer(message):
+    """From (f, chunk) to (result, None, ""), or (None, error, its traceback); all pickled."""
+    try:
+        f, chunk = pickle.loads(message)
+        return pickle.dumps((quietly(f, *chunk), None, ""))
+    except Exception as error:  # noqa: BLE001 - it is raised again, in the main process
+        return pickle.dumps((None, sendable(error), traceback.format_exc()))
+
+
+def sendable(error):
+    """The error, or if it does not survive pickle, another that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # noqa: BLE001 - pickle calls code of the error, which may raise anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class InWorker(Exception):
+    """Where in a worker an error arose, as text: the cause of that error here."""
 
 
 @contextlib.contextmanager
 def without_sigint():
     """Block SIGINT. Processes that are started within inherit that: even before they come to
-    `begin`, Ctrl-C does not end them."""
+    `work`, Ctrl-C does not end them."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -188,30 +247,58 @@ def without_sigint():
 # --- Dask ---
 
 
-def dask(address):
-    """A Pool: the cluster whose scheduler is at tcp://HOST:PORT. Raises ConnectionError if none is.
+class Dask:
+    """The cluster whose scheduler is at tcp://HOST:PORT."""
 
-    Any error of a chunk counts as a lost worker, since Dask's own are of many classes.
+    def __init__(self, address):
+        """Connect to it. Raises ConnectionError if none is there."""
+        try:
+            from distributed import Client
+        except ImportError:
+            needed = 'needs Dask: pip install "dask[distributed]"'
+            raise ConnectionError(f"--workers {address}: {needed}") from None
+        logging.disable()  # of what goes wrong Dask logs pages
+        try:
+            greet(address)  # a Client itself would wait for ever if nobody answered
+            self.client = Client(address, timeout=PATIENCE, set_as_default=False)
+        except Exception as error:  # noqa: BLE001 - who listens there may answer anything
+            logging.disable(logging.NOTSET)
+            why = str(error) or "no answer"
+            raise ConnectionError(f"--workers {address}: no Dask scheduler there: {why}") from None
+
+    def attempt(self, f, chunks):
+        """As that of Processes, but an error of f counts as a worker that was lost: Dask's own
+        errors are of many classes. It comes back in each attempt, and is reported in the end.
+        """
+        executor = self.client.get_executor(pure=False)
+        return attempt(executor, f, chunks)
+
+    def stop(self):
+        """Leave it."""
+        self.client.close()
+        logging.disable(logging.NOTSET)
+
+
+def attempt(executor, f, chunks):
+    """Do the chunks by an executor.
+
+    Returns {index: result} of those that were not lost, and the last error, or None.
     """
+    futures = {}
+    problem = None
     try:
-        from distributed import Client
-    except ImportError:
-        needed = 'needs Dask: pip install "dask[distributed]"'
-        raise ConnectionError(f"--workers {address}: {needed}") from None
-    logging.disable()  # of what goes wrong Dask logs pages
-    try:
-        greet(address)  # a Client itself would wait for ever if nobody answered
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except Exception as error:  # noqa: BLE001 - who listens there may answer anything
-        logging.disable(logging.NOTSET)
-        why = str(error) or "no answer"
-        raise ConnectionError(f"--workers {address}: no Dask scheduler there: {why}") from None
-
-    def stop():
-        client.close()
-        logging.disable(logging.NOTSET)
-
-    return Pool(client.get_executor(pure=False), stop, Exception)
+        for i, chunk in chunks.items():
+            futures[i] = executor.submit(quietly, f, *chunk)
+    except Exception as error:  # noqa: BLE001 - the executor broke before it had all chunks
+        problem = error
+    wait(futures.values())
+    results = {}
+    for i, future in futures.items():
+        try:
+            results[i] = future.result()
+        except Exception as error:  # noqa: BLE001
+            problem = error
+    return results, problem
 
 
 def greet(address):

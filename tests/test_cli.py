@@ -239,24 +239,6 @@ def test_cma_es_says_when_it_takes_its_diagonal_form(capsys):
         assert ("the diagonal of the covariance only" in capsys.readouterr().err) == said
 
 
-def test_progress_is_one_line_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert cli.main(arguments()) == 0
-    what, progress, rest = capsys.readouterr().err.split("\n")
-    assert what.startswith("maml on pointmass: ") and progress.startswith("\rmaml ")
-    assert "3/3" in progress and "iterations/s" in progress and rest == ""
-
-
-def test_progress_of_a_resumed_run_is_that_since_it_goes_on(monkeypatch, capsys):
-    times = iter([100.0, 108.0])
-    with monkeypatch.context() as patch:
-        patch.setattr(cli.time, "perf_counter", lambda: next(times))
-        report = cli.progress(Setting(iterations=60), 50, quiet=False)
-        report({"t": 58, "pre": -2.0, "post": -1.0})
-    line = capsys.readouterr().err
-    assert line.startswith("maml 58/60: ") and line.endswith("1.0 iterations/s, 2 s left\n")
-
-
 def test_an_unwritable_directory_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main([*arguments(), "--out", str(tmp_path / "file" / "run")]) == 2
@@ -375,6 +357,15 @@ def test_bad_input_ends_in_one_line(flags, words, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flags", [["--out", ""], ["--out="], ["--resume", ""]])
+def test_an_empty_name_is_not_the_current_directory(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run", lambda *run: pytest.fail("it runs"))
+    assert cli.main(flags) == 2
+    option = flags[0].rstrip("=")
+    assert capsys.readouterr().err == f"metarl: argument {option}: must name a directory\n"
+
+
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch):
     """At once, by name, with exit status 3, and the checkpoint of the iteration before is kept."""
     real = ALGORITHMS["maml"]
@@ -388,6 +379,29 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys, monkeypatch)
     err = capsys.readouterr().err
     assert "iteration 2" in err and " v" in err and err.count("\n") == 1
     assert load(tmp_path / "run" / "checkpoint.npz")[1]["t"] == 1
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("nes --inner pg --no-deterministic --alpha 1e300 --inner-steps 2", "f is NaN"),
+        ("nes --sigma 1e308", "x must be finite"),
+        ("nes --nes xnes --sigma 1e308", "x must be finite"),
+        ("cma-es --sigma 1e308", "x must be finite"),
+        ("reptile --alpha 1e300", "not finite: "),
+        ("joint --iterations 1 --alpha 1e300", "the meta-test: "),
+    ],
+)
+def test_numbers_that_are_too_large(flags, words, tmp_path, capsys):
+    run = tmp_path / "run"
+    size = "--tasks 2 --episodes 2 --test-tasks 3 --adapt-episodes 2 --iterations 2".split()
+    assert cli.main([*size, "--algo", *flags.split(), "--out", str(run), "--quiet"]) == 3
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert words in err and "; try " in err
+    assert ("iteration 1: " in err) == ("meta-test" not in err)
+    assert not (run / "result.json").exists()
+    load(run / "checkpoint.npz")
 
 
 def test_interrupt_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -13,7 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import envs
 import metarl
 from harness import cli, figures
+from harness.checkpoints import Stop
 from harness.settings import Setting
+from harness.terminal import printable
 from test_metarl import SMALL
 from tests.command_line import arguments
 
@@ -299,13 +301,18 @@ def test_text_is_printed_in_any_encoding(encoding):
     whole = (
         "-1.00 ± 0.20\n" + figures.BLOCKS + figures.text(c, metarl.initial_state(c)["theta"], [])
     )
-    text = figures.printable(whole, encoding)
+    text = printable(whole, encoding)
     text.encode(encoding or "utf-8")
     assert [len(line) for line in text.split("\n")] == [len(line) for line in whole.split("\n")]
     if encoding in ("ascii", "cp1252"):
         assert text.startswith("-1.00+/-0.20\n_.:-=+*#\n") and "| " in text
     elif encoding in ("utf-8", None):
         assert text == whole
+
+
+def test_what_no_encoding_has_is_a_question_mark():
+    assert printable("Größe ± 1", "ascii") == "Gr??e+/-1"
+    assert printable("a\udc80 ± 1", None) == "a?+/-1"
 
 
 def test_text_shows_the_first_and_the_last_of_the_steps_and_the_log():
@@ -456,6 +463,17 @@ def test_plot_writes_two_pictures(env, tmp_path, capsys, figure):
     )  # of a finished run, to the same bytes
     assert first == {name: (run / name).read_bytes() for name in cli.PLOTS}
     assert cli.main(["--resume", str(run), "--quiet"]) == 2
+
+
+def test_plots_are_drawn_before_results_are_shown(tmp_path, capsys, monkeypatch, figure):
+    """So that they are there, too, where standard output takes nothing."""
+
+    def full(text):
+        raise Stop(2, "standard output: no space")
+
+    monkeypatch.setattr(cli, "show", full)
+    assert cli.main([*arguments(), "--out", str(tmp_path), "--plot", "--quiet"]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*cli.FILES, *cli.PLOTS])
 
 
 def test_plot_of_a_family_that_tells_nothing_is_the_curve(tmp_path, capsys, figure):

@@ -3,11 +3,7 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +14,7 @@ from harness.settings import Setting
 from metarl import ALGORITHMS
 from test_metarl import SMALL
 from tests import kills
-from tests.command_line import arguments
+from tests.command_line import arguments, rows, started, until
 
 WORDS = """
     -1 0 1 2 3.5 1e3 1e400 -0.0 nan inf -inf x '' ü 1_0 0x10 99999999999999999999 -- - --x -h= =
@@ -136,21 +132,14 @@ def test_a_killed_run_is_resumed_to_the_same_bits(algo, tmp_path):
 def test_ctrl_c_in_a_real_run(tmp_path):
     run = tmp_path / "run"
     flags = [*arguments(iterations=100_000), "--out", str(run), "--quiet"]
-    process = subprocess.Popen(
-        [sys.executable, "metarl.py", *flags],
-        cwd=Path(metarl.__file__).parent,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (run / "log.csv").exists() or len((run / "log.csv").read_text().splitlines()) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
+    with started("metarl.py", *flags) as process:
+        until(lambda: rows(run) >= 2, process)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert err.count("\n") == 1 and f"python metarl.py --resume {run}" in err
     state = checkpoints.load(run / "checkpoint.npz")[1]
-    assert len((run / "log.csv").read_text().splitlines()) == state["t"] + 1 > 2
+    assert rows(run) == state["t"] >= 2
 
 
 @pytest.mark.parametrize("name", ["theta", "m", "v", "env_steps", "pre", "post"])

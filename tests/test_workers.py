@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from itertools import islice
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,9 @@ import pytest
 import metarl
 from harness import cli
 from harness.settings import Setting
-from harness.workers import PersistentMap, Pool, attempt, cores, workers
-from tests.command_line import arguments
+from harness.workers import PersistentMap, Processes, attempt, cores, workers
+from tests.command_line import ROOT, arguments, children, rows, started, until
 
-ROOT = Path(metarl.__file__).parent
 SIZE = dict(tasks=12, test_tasks=7)  # three chunks, the last smaller; two
 ALGOS = ["maml", "reptile"]
 needs_dask = pytest.mark.skipif(
@@ -194,15 +195,14 @@ def test_by_default_there_are_as_many_processes_as_cores(tmp_path):
 
 
 def test_where_there_can_be_no_processes_the_default_is_this_one(tmp_path, monkeypatch):
-    class Without:
-        def __init__(self, *_):
-            raise OSError("no semaphores")
+    def refuse(self, context):
+        raise OSError("no more processes")
 
-    monkeypatch.setattr("harness.workers.ProcessPoolExecutor", Without)
+    monkeypatch.setattr(Processes, "add_one", refuse)
     with workers(0) as each_map:
         assert list(each_map(meet, [tmp_path], [0], [1])) == [(os.getpid(), "ignore")]
     with (
-        pytest.raises(ConnectionError, match="--workers 2: cannot have so many: no semaphores"),
+        pytest.raises(ConnectionError, match="--workers 2: cannot have so many: no more processes"),
         workers(2),
     ):
         pass
@@ -216,6 +216,7 @@ def test_cores_are_those_that_this_process_may_use():
 
 
 def test_no_more_cores_than_windows_takes_processes(monkeypatch):
+    monkeypatch.setattr("harness.workers.MOST_PROCESSES", 61)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(200), raising=False)
     assert cores() == 61
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -223,6 +224,21 @@ def test_no_more_cores_than_windows_takes_processes(monkeypatch):
     assert cores() == 3
     monkeypatch.setattr(os, "cpu_count", lambda: None)  # unknown
     assert cores() == 1
+
+
+def test_so_many_processes_as_nobody_has(monkeypatch):
+    """One after the other starts, until one does not; then those that did are ended."""
+    real = Processes.add_one
+
+    def add_three(self, context):
+        if len(self.crew) == 3:
+            raise OSError("no more processes")
+        real(self, context)
+
+    monkeypatch.setattr(Processes, "add_one", add_three)
+    with pytest.raises(ConnectionError, match="--workers 5: cannot have so many: no more"):
+        PersistentMap(Processes, 5)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(
@@ -253,9 +269,95 @@ def test_one_thread_for_blas_where_the_user_has_not_said_otherwise():
 
 
 def test_errors_of_a_chunk_are_its_own():
-    """Not those of lost workers: no repetition, and the error as it was."""
-    with workers(1) as each_map, pytest.raises(ZeroDivisionError, match="in chunk 0"):
+    """Not those of lost workers: no repetition, and the error as it was, with where it was."""
+    with workers(1) as each_map, pytest.raises(ZeroDivisionError, match="in chunk 0") as raised:
         each_map(wrong, range(3))
+    assert 'raise ZeroDivisionError(f"in chunk {i}")' in str(raised.value.__cause__)
+
+
+def slowly_wrong(i):
+    """The first chunk takes longest; chunk 1 comes to nothing as well."""
+    if i == 0:
+        time.sleep(0.2)
+    if i in (0, 1):
+        wrong(i)
+    return os.getpid()
+
+
+def test_the_error_is_that_of_the_first_chunk_that_has_one():
+    """As with the builtin. The workers go on, and what they did is not mixed up with later work."""
+    with workers(2) as each_map:
+        before = set(each_map(slowly_wrong, range(2, 20)))
+        with pytest.raises(ZeroDivisionError, match="in chunk 0"):
+            each_map(slowly_wrong, range(20))
+        assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
+        assert set(each_map(slowly_wrong, range(2, 20))) <= before
+
+
+def leave_a_trace(path, i):
+    (path / str(i)).touch()
+    if i == 1:
+        wrong(i)
+
+
+def test_no_chunk_begins_after_an_error(tmp_path):
+    with workers(1) as each_map, pytest.raises(ZeroDivisionError, match="in chunk 1"):
+        each_map(leave_a_trace, [tmp_path] * 9, range(9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def at_home(i):
+    """The process, and those in which its own default workers work."""
+    with workers(0) as each_map:
+        return os.getpid(), {pid for pid, *_ in each_map(who, range(i))}
+
+
+def test_a_worker_has_no_workers():
+    """The cores are busy already: by default it does all work itself."""
+    with workers(2) as each_map:
+        for pid, others in each_map(at_home, [3, 3]):
+            assert others == {pid} != {os.getpid()}
+
+
+class Unsendable(Exception):
+    """Pickle makes it again from its message alone, which is not what it takes."""
+
+    def __init__(self, i, j):
+        super().__init__(f"{i} and {j}")
+
+
+def unsendable(i):
+    if i == 0:
+        return lambda: i
+    if i == 1:
+        raise Unsendable(i, i)
+    raise Unsendable(lambda: i, i)
+
+
+@pytest.mark.parametrize("i, words", [(0, "lambda"), (1, "Unsendable: 1 and 1"), (2, "Unsendable")])
+def test_what_cannot_be_sent_back_is_an_error_of_its_chunk(i, words):
+    with workers(1) as each_map:
+        with pytest.raises(Exception, match=words):
+            each_map(unsendable, [i])
+        with pytest.raises(Exception, match="lambda"):
+            each_map(lambda i: i, [i])  # nor can that be sent there
+        assert each_map(add, [1], [2]) == [3]
+
+
+def test_an_interrupted_call_leaves_nothing_to_the_next(monkeypatch):
+    """Whoever catches the interruption may go on: late results are of no chunk of the next call."""
+    real = connection.wait
+
+    def interrupted(pipes):
+        monkeypatch.setattr(connection, "wait", real)
+        raise KeyboardInterrupt
+
+    with workers(2) as each_map:
+        monkeypatch.setattr(connection, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            each_map(add, [1, 2, 3], [1, 2, 3])
+        assert each_map(add, [4, 5, 6], [4, 5, 6]) == [8, 10, 12]
+    assert multiprocessing.active_children() == []
 
 
 # --- Workers that die ---
@@ -269,6 +371,25 @@ def test_a_killed_worker_costs_the_chunks_that_were_not_finished(tmp_path):
         )
         assert [len((tmp_path / str(i)).read_text()) for i in range(6)] == [1, 2, 1, 1, 1, 1]
         assert each_map(add, [1, 2], [3, 4]) == [4, 6]
+
+
+@linux
+def test_a_worker_that_dies_in_the_middle_of_a_result(tmp_path, monkeypatch):
+    """With half of it in the pipe: nobody waits for the other half, and the chunk is repeated."""
+    real = connection.Connection.send_bytes
+
+    def send_bytes(pipe, message):
+        with contextlib.suppress(FileExistsError):
+            (tmp_path / "died").touch(exist_ok=False)
+            os.write(pipe.fileno(), struct.pack("!i", len(message)) + message[: len(message) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(pipe, message)
+
+    monkeypatch.setattr(connection.Connection, "send_bytes", send_bytes)
+    with workers(2) as each_map:
+        assert each_map(add, range(20), range(20)) == list(range(0, 40, 2))
+        assert (tmp_path / "died").exists()
+    assert multiprocessing.active_children() == []
 
 
 @posix
@@ -294,7 +415,7 @@ def test_only_what_is_lost_is_done_again():
             return future
 
     chunks = {i: (i, 10) for i in range(3, 9)}
-    results, problem = attempt(Half(), BrokenPipeError, add, chunks)
+    results, problem = attempt(Half(), add, chunks)
     assert results == {3: 13, 5: 15} and str(problem) == "lost"
 
 
@@ -310,21 +431,21 @@ class Unreliable:
         if left is None:
             raise ConnectionError("gone")
         self.log.append("start")
-        return Pool(Fleeting(left), lambda: self.log.append("stop"), BrokenPipeError)
+        return Fleeting(left, self.log)
 
 
 class Fleeting:
-    def __init__(self, left):
+    def __init__(self, left, log):
         self.left = left
+        self.log = log
 
-    def submit(self, f, *arguments):
-        future = Future()
-        if self.left > 0:
-            self.left -= 1
-            future.set_result(f(*arguments))
-        else:
-            future.set_exception(BrokenPipeError("lost"))
-        return future
+    def attempt(self, f, chunks):
+        done = dict(islice(chunks.items(), self.left))
+        self.left -= len(done)
+        return {i: f(*chunk) for i, chunk in done.items()}, "lost"
+
+    def stop(self):
+        self.log.append("stop")
 
 
 def test_failures_count_in_a_row():
@@ -339,12 +460,12 @@ def test_failures_count_in_a_row():
 
 def test_workers_are_ended_also_if_no_others_can_be_started(monkeypatch):
     unreliable = Unreliable(1, None)
-    monkeypatch.setattr("harness.workers.processes", unreliable.start)
+    monkeypatch.setattr("harness.workers.Processes", unreliable.start)
     with pytest.raises(ConnectionError, match="gone"), workers(2) as each_map:
         each_map(add, [1, 2], [10, 20])
     assert unreliable.log[:2] == ["start", "stop"] and "start" not in unreliable.log[2:]
     unreliable = Unreliable(9)
-    monkeypatch.setattr("harness.workers.processes", unreliable.start)
+    monkeypatch.setattr("harness.workers.Processes", unreliable.start)
     with pytest.raises(ZeroDivisionError), workers(2) as each_map:
         raise ZeroDivisionError
     assert unreliable.log == ["start", "stop"]
@@ -369,17 +490,6 @@ def test_workers_that_only_die_are_given_up(tmp_path, capsys, monkeypatch):
     assert cli.load(tmp_path / "checkpoint.npz")[1]["t"] == 2
 
 
-def children(pid):
-    """The worker processes of a process: its children but for Python's resource tracker."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == str(pid) and b"resource_tracker" not in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-    return found
-
-
 # How Linux starts workers, and how other systems do
 SPAWN = "import multiprocessing as m, sys; from harness import cli; get = m.get_context\n"
 SPAWN += "m.get_context = lambda _: get('spawn'); sys.exit(cli.main())"
@@ -387,31 +497,8 @@ METHODS = {"fork": ["metarl.py"], "spawn": ["-c", SPAWN]}
 by_all_methods = pytest.mark.parametrize("method", METHODS)
 
 
-@contextlib.contextmanager
-def started(method, *flags):
-    """The program in a process group of its own that does not outlive the test."""
-    command = [sys.executable, *METHODS[method], *map(str, flags), "--quiet"]
-    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def until(condition, process=None):
-    """Wait until it holds; fail where the process has ended, or after a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def rows(run):
-    return len((run / "log.csv").read_text().splitlines()) - 1 if (run / "log.csv").exists() else 0
+def run_by(method, *flags):
+    return started(*METHODS[method], *flags, "--quiet")
 
 
 @linux
@@ -420,7 +507,7 @@ def test_workers_killed_in_a_real_run(method, tmp_path):
     """One after 2 iterations, both after 20: the run ends with the numbers of one left alone."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=60))
     assert cli.main([*flags, "--out", str(tmp_path / "plain"), "--quiet"]) == 0
-    with started(method, *flags, "--out", run, "--workers", "2") as process:
+    with run_by(method, *flags, "--out", run, "--workers", "2") as process:
         for least, number in ((2, 1), (20, 2)):
             until(
                 lambda least=least: rows(run) >= least and len(children(process.pid)) == 2, process
@@ -437,29 +524,70 @@ def test_workers_killed_in_a_real_run(method, tmp_path):
 def test_ctrl_c_with_workers(least, method, tmp_path):
     """To all processes at once, as a terminal sends it, while they work or are being started."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
-    with started(method, *flags, "--out", run, "--workers", "2") as process:
+    with run_by(method, *flags, "--out", run, "--workers", "2") as process:
         until(lambda: rows(run) >= least and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and err.count("\n") == 1 and f"--resume {run}" in err
-    assert cli.load(run / "checkpoint.npz")[1]["t"] == rows(run) >= least
+    assert process.returncode == 130 and err.count("\n") == 1
+    if least > 0:  # else it may have come before there was anything to go on with
+        assert f"--resume {run}" in err
+        assert cli.load(run / "checkpoint.npz")[1]["t"] == rows(run) >= least
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
+# Workers that stop for ever, in the middle of a result, and do not care for SIGTERM
+STUCK = """
+import os, pathlib, signal, struct, sys, time
+from multiprocessing.connection import Connection
+from harness import cli
+sent = []
+def send_bytes(pipe, message):
+    sent.append(message)
+    message = struct.pack("!i", len(message)) + message
+    if len(sent) < 6:
+        os.write(pipe.fileno(), message)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(pipe.fileno(), message[:-1])
+        pathlib.Path(sys.argv[-1]).touch()
+        time.sleep(1000)
+Connection.send_bytes = send_bytes
+sys.exit(cli.main(sys.argv[1:-1]))
+"""
+
+
 @linux
-@by_all_methods
-def test_workers_do_not_outlive_a_killed_run(method, tmp_path):
+def test_ctrl_c_while_a_worker_is_in_the_middle_of_a_result(tmp_path):
+    flags = [*arguments(**SIZE | dict(iterations=10**6)), "--out", tmp_path, "--workers", "1"]
+    with started("-c", STUCK, *flags, "--quiet", tmp_path / "stuck") as process:
+        until(lambda: (tmp_path / "stuck").exists(), process)
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and err.count("\n") == 1 and "after 1 iterations" in err
+    assert cli.load(tmp_path / "checkpoint.npz")[1]["t"] == 1
+
+
+@linux
+@pytest.mark.parametrize(
+    "method, name",
+    [("fork", "SIGKILL"), ("spawn", "SIGKILL"), ("fork", "SIGTERM"), ("fork", "SIGHUP")],
+)
+def test_workers_do_not_outlive_a_killed_run(method, name, tmp_path):
+    """Nor one that is terminated, or whose terminal is closed; and it can be resumed."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
-    with started(method, *flags, "--out", run, "--workers", "2") as process:
+    with run_by(method, *flags, "--out", run, "--workers", "2") as process:
         until(lambda: rows(run) >= 2 and len(children(process.pid)) == 2, process)
         workers = children(process.pid)
-        process.kill()
+        process.send_signal(getattr(signal, name))
         gone = lambda pid: (
             not Path(f"/proc/{pid}").exists()
             or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
         )
         until(lambda: all(map(gone, workers)))
+        assert process.wait(timeout=60) == -getattr(signal, name)
+        assert process.communicate()[1] == ""
+    assert cli.load(run / "checkpoint.npz")[1]["t"] <= rows(run)
 
 
 # --- The option ---
@@ -644,13 +772,13 @@ def test_ctrl_c_and_a_lost_scheduler(tmp_path):
     """Each is one line, with the checkpoint kept; and without Dask the run goes on from there."""
     run, flags = tmp_path / "run", arguments(**SIZE | dict(iterations=10**6))
     with scheduler_and_worker(tmp_path) as (scheduler, address):
-        with started("fork", *flags, "--out", run, "--workers", address) as process:
+        with run_by("fork", *flags, "--out", run, "--workers", address) as process:
             until(lambda: rows(run) >= 2, process)
             process.send_signal(signal.SIGINT)
             err = process.communicate(timeout=60)[1]
             assert process.returncode == 130 and err.count("\n") == 1 and f"--resume {run}" in err
         before = rows(run)
-        with started("fork", "--resume", run, "--workers", address) as process:
+        with run_by("fork", "--resume", run, "--workers", address) as process:
             until(lambda: rows(run) >= before + 2, process)
             scheduler.kill()
             err = process.communicate(timeout=60)[1]
