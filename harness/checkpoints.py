@@ -6,6 +6,7 @@ there or the new one. `save` and `load` are for one checkpoint, `RunDirectory` f
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -173,9 +174,17 @@ class RunDirectory:
         line = ",".join([*values, f"{self.seconds:.3f}\n"]).encode()
         self.lines.append(line)
         if self.out is not None:
-            self.log.write(line)
+            self.append(line)
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.checkpoint()
+
+    def append(self, line):
+        """A row of log.csv, the whole of it: of a full disk the system may take the part that fits,
+        and say so by a number alone.
+        """
+        written = self.log.write(line)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.log.name)
 
     def checkpoint(self):
         """Write the latest state."""

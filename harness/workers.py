@@ -21,7 +21,7 @@ import traceback
 from collections import deque
 from concurrent.futures import wait
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 
 import numpy as np
 
@@ -129,6 +129,10 @@ class Processes:
         try:
             if n > MOST_PROCESSES:
                 raise ValueError(f"at most {MOST_PROCESSES}")
+            if method == "spawn" and sys.platform != "win32":
+                # It comes with the first process, and to start it Python unblocks SIGINT: before
+                # SIGINT is blocked, then.
+                resource_tracker.ensure_running()
             with without_sigint():
                 for _ in range(n):
                     self.add_one(context)

@@ -30,6 +30,12 @@ def arguments(**options):
     return flags
 
 
+def must(holds, words):
+    """`assert`, which python -O leaves out."""
+    if not holds:
+        raise AssertionError(words)
+
+
 def default_signals():
     """A background job of a script ignores SIGINT, and so does what it starts, but for this."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -58,8 +64,9 @@ def until(condition, process=None):
     """Wait until it holds; fail where the process has ended, or after a minute."""
     deadline = time.monotonic() + 60
     while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"it has ended: {process.communicate()}")
+        must(time.monotonic() < deadline, "nothing happens")
         time.sleep(0.01)
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import cli
-from tests.command_line import ROOT, arguments, children, started, until
+from tests.command_line import ROOT, arguments, children, must, started, until
 
 # --- Runs that are killed ---
 SMALL = dict(hidden=(4,), tasks=2, episodes=2, iterations=60, test_tasks=2, test_episodes=2)
@@ -48,12 +48,6 @@ def start(*flags):
 
 def start_anew(algo, directory):
     return start(*arguments(algo=algo, **SMALL), "--out", directory)
-
-
-def must(holds, words):
-    """`assert`, which python -O leaves out."""
-    if not holds:
-        raise AssertionError(words)
 
 
 def contents(directory):
@@ -128,15 +122,15 @@ def kill_a_worker(digest, seed):
     """Kill one of two workers at a random moment; the results are still those of the digest."""
     noise = np.random.default_rng(seed)
     with started("-c", LARGE, 2) as process:
-        assert process.stdout.readline() == "ready\n"
+        must(process.stdout.readline() == "ready\n", "it does not begin")
         time.sleep(noise.uniform(0, 1))
         workers = children(process.pid)
         killed = len(workers) > 0
         if killed:
             os.kill(noise.choice(workers), signal.SIGKILL)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and err == "", err
-    assert out.split() == [digest] * 2, f"seed {seed}"
+    must(process.returncode == 0 and err == "", err)
+    must(out.split() == [digest] * 2, f"seed {seed}: other bits")
     return killed
 
 
@@ -144,7 +138,7 @@ def interrupt_workers(seed):
     """Seconds from Ctrl-C to the end."""
     noise = np.random.default_rng(seed)
     with started("-c", LARGE, 10**6) as process:
-        assert process.stdout.readline() == "ready\n"
+        must(process.stdout.readline() == "ready\n", "it does not begin")
         return interrupt(process, noise.uniform(0, 1))
 
 
@@ -175,8 +169,8 @@ def interrupt(process, delay, complaint=""):
     process.wait(timeout=60)
     seconds = time.perf_counter() - began
     err = process.stderr.read()
-    assert process.returncode == 130, (process.returncode, err)
-    assert err.startswith(complaint) and err.count("\n") == bool(complaint), err
+    must(process.returncode == 130, (process.returncode, err))
+    must(err.startswith(complaint) and err.count("\n") == bool(complaint), err)
     return seconds
 
 

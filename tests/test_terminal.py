@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import metarl
 from harness import checkpoints, cli, terminal
 from harness.settings import Setting
 from metarl import ALGORITHMS
@@ -218,6 +219,23 @@ def interrupt(c, state, address, in_chunks):
 
 def full(record, state):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_half_a_row_of_the_log_is_an_error(tmp_path):
+    """Of what a full disk takes a part, the system says how much, and no more."""
+    c = Setting(tasks=2, episodes=2, policy="linear")
+    state = metarl.initial_state(c)
+    record = checkpoints.RunDirectory(tmp_path, c, state, 0.0)
+
+    class Short(io.BytesIO):
+        name = "log.csv"
+
+        def write(self, line):
+            return super().write(line[:5])
+
+    record.log = Short()
+    with pytest.raises(OSError, match="No space left.*log.csv"):
+        record.keep(state)
 
 
 # --- Ctrl-C where it is not expected ---
