@@ -48,7 +48,13 @@ ALGORITHMS = [
     "tests/test_estimators.py",
     "tests/test_numbers.py",
 ]
-COMMANDS = ["tests/test_settings.py", "tests/test_cli.py", "tests/test_fuzz.py", "test_metarl.py"]
+COMMANDS = [
+    "tests/test_settings.py",
+    "tests/test_cli.py",
+    "tests/test_terminal.py",
+    "tests/test_fuzz.py",
+    "test_metarl.py",
+]
 TESTS = {  # of each module, in the order in which they are tried, as far as they exist
     "arrays.py": ["tests/test_autodiff.py"],
     "autodiff.py": ["tests/test_autodiff.py"],
@@ -61,6 +67,7 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "harness/results.py": ["tests/test_results.py", "tests/test_cli.py"],
     "harness/checkpoints.py": COMMANDS,
     "harness/workers.py": ["tests/test_workers.py"],
+    "harness/terminal.py": ["tests/test_terminal.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
