@@ -171,7 +171,7 @@ class Objective:
         self.nfev += 1
         if value < self.fun:
             self.fun = value
-            self.x = x.copy()
+            self.x = x
         return value
 
     def repair(self, x):

@@ -862,6 +862,20 @@ def test_one_far_point_does_not_stretch_the_distribution(make, off):
     assert s.axes()[0].max() < 4 and abs(s.mean).max() < 4
 
 
+@every
+def test_steps_that_overflow_count_as_far_ones(make):
+    a, b = (make(np.zeros(2), 1e-6, rng=noise_at()) for _ in "ab")
+    for s, far in (a, 1e150), (b, 1.7e308):
+        x = s.ask()
+        x[0] = far
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            s.tell(x, np.arange(len(x)))
+    for name in a.MOVING:
+        assert np.array_equal(a.state()[name], b.state()[name]), name
+    assert (a.mean > 0).all()
+
+
 @pytest.mark.parametrize("n", [1, 2, 10, 1000])
 def test_samples_are_not_shortened(n):
     z = noise_at().standard_normal((200_000 // n, n))

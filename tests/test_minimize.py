@@ -225,29 +225,29 @@ def test_restarts_double_the_population_and_solve_what_one_run_does_not():
     assert result.success and "target" in result.stop and result.nfev > 2 * one.nfev
 
 
-def test_populations_and_results_of_restarts():
-    generations = []
+def test_populations_starts_and_results_of_restarts(monkeypatch):
+    begun = []
+
+    class Watched(es.CMAES):
+        def __init__(self, x0, sigma0, popsize=None, rng=None, diagonal=False):
+            super().__init__(x0, sigma0, popsize, rng, diagonal)
+            begun.append((self.popsize, tuple(x0), sigma0))
+
+    monkeypatch.setitem(es.METHODS, "cma-es", Watched)
     points = []
 
     def f(x):
         points.append(x)
         return rastrigin(x)
 
-    result = minimize(
-        f,
-        np.full(2, 3.0),
-        0.5,
-        rng=4,
-        restarts=3,
-        bounds=[(2.5, 9)] * 2,
-        callback=lambda x: generations.append(len(points)),
-    )
-    sizes = np.diff([0, *generations])
-    assert set(sizes) == {6, 12, 24, 48} and (np.diff(sizes) >= 0).all()
-    assert result.nit == len(generations) and result.nfev == len(points)
+    bounds = [(2.5, 9)] * 2
+    result = minimize(f, np.full(2, 3.5), 1.0, rng=4, restarts=4, bounds=bounds)
+    populations, starts, sigmas = zip(*begun, strict=True)
+    assert populations == (6, 12, 24, 48, 96) and set(sigmas) == {1.0}
+    assert starts[0] == (3.5, 3.5) and len(set(starts)) == 5
+    assert np.min(starts) == 2.5 and np.max(starts) < 3.5 + 4
+    assert result.nfev == len(points) > 6 * result.nit
     assert result.fun == min(map(rastrigin, points)) == rastrigin(result.x)
-    starts = [np.mean(points[i : i + 6], axis=0) for i in np.flatnonzero(np.diff(sizes)) * 6]
-    assert len({tuple(start) for start in starts}) == 3
 
 
 def test_the_limit_is_that_of_all_runs():
