@@ -163,7 +163,7 @@ class Strategy:
     def steps(self, x):
         """(x - mean) / sigma (popsize, n), to at most 1e100: its square must not overflow."""
         with np.errstate(over="ignore"):
-            return np.clip((x - self.mean) / self.sigma, -1e100, 1e100)
+            return ((x - self.mean) / self.sigma).clip(-1e100, 1e100)
 
     def axes(self):
         """Lengths (n,) and directions (n, n), one a column, of the distribution's principal axes.
@@ -202,7 +202,7 @@ def shortening(z):
     """
     n = z.shape[1]
     usual = np.sqrt(n) + 2 * n / (n + 2)
-    length = np.linalg.norm(z, axis=1, keepdims=True)
+    length = np.sqrt((z * z).sum(1, keepdims=True))
     is_far = length > np.sqrt(n) + 6
     return np.where(is_far, usual / np.maximum(length, usual), 1.0)
 
