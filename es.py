@@ -222,8 +222,8 @@ class OpenAIES(Strategy):
 
     popsize         even: rows i and i + popsize/2 of `ask` are an antithetic pair (Sec. 2.1)
     sigma0          stays as it is
-    fitness         "ranks" (centred, -1/2 to 1/2), "standardised" (so that the scale of f does not
-                    matter) or "raw" (pairs cancel the mean)
+    fitness         "ranks" (centred, -1/2 to 1/2), "standardised" (on any scale of f the same), or
+                    "raw" (steps in proportion to f; pairs cancel the mean)
     optimizer       "sgd" or "adam" (Kingma & Ba 2015, Algorithm 1; its moments go on moving the
                     mean where all fitness is equal)
     lr              learning rate > 0; sigma0^2 unless given: with ranks a step is a fraction of
