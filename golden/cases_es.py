@@ -52,6 +52,10 @@ PAIRS = (
     "[*(s[\"mean\"] + s[\"sigma\"] * e for e in z), "
     "*(s[\"mean\"] - s[\"sigma\"] * e for e in z)]"
 )
+NOISE = (
+    "[e * shortening({}) for {} in {}]\n    mean = s[\"mean\"] + s[\"sigma\"] * (s[\"B\"]"
+)
+FAR = ("below(n.sqrt() + 6, length)", "False")
 SCALED = "w[i] if w[i] >= 0 else w[i] * n / sum(white[i] ** 2)"
 FAULTS = {
     "openai-es: ranks": [
@@ -78,7 +82,7 @@ FAULTS = {
     ],
     "snes": [
         ("1/popsize is not subtracted from the utilities",
-         ("len(f), len(s[\"mean\"])\n    noise = [(p", "10**9, len(s[\"mean\"])\n    noise = [(p")),
+         ("(0 if repaired(x) else Decimal(1) / len(f))", "0")),
         ("eta_sigma is not halved",
          ("k[\"eta_sigma\"] / 2 * grad[j]", "k[\"eta_sigma\"] * grad[j]")),
     ],
@@ -105,6 +109,22 @@ FAULTS = {
         ("what a stalled p_c takes from the variance is not made up",
          ("c_1 * (1 - h) * c_c * (2 - c_c) - c_1", "-c_1")),
     ],
+    "openai-es: told": [("points too far away count in full", FAR)],
+    "snes: told": [
+        ("points too far away count in full", FAR),
+        ("weights below 0 of points that were moved to a bound", ("0 if repaired(x) else ", "")),
+    ],
+    "xnes: told": [
+        ("the length is that of x, not that of B^-1 x",
+         (NOISE.format("e", "e", "noise"),
+          NOISE.format("(p - s[\"mean\"]) / s[\"sigma\"]", "e, p", "zip(noise, x, strict=True)"))),
+    ],
+    "cma-es: told": [
+        ("points too far away count in full", FAR),
+        ("weights below 0 of points that were moved to a bound",
+         ("    if repaired(x):\n", "    if False:\n")),
+        ("z is shortened, y is not", ("y = [a * v for a", "y = [v for a")),
+    ],
     "cma-es: diagonal": [
         ("c_1 and c_mu are those of the full form", ("Decimal(n + 2) / 3 if diagonal else 1", "1")),
     ],
@@ -120,12 +140,15 @@ def bowl(x):
     return (np.arange(1, x.shape[-1] + 1) * x**2).sum(-1) + 0.5 * x[:, 0] * x[:, -1]
 
 
-def case(name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=None, **options):
+def case(
+    name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=None, odd=False, **options
+):
     """A run on `bowl`.
 
     What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
 
-    In generation 2 two values are equal, in generation 4 one is NaN, and one infinite.
+    In generation 2 two values are equal, in generation 4 one is NaN, and one infinite. `odd`: in
+    generation 3 the best point is out of reach, in generation 5 all but two are moved to a bound.
     """
     s = es.METHODS[method](**options)
     s.rng, xs, fs = noise(name), [], []
@@ -133,7 +156,13 @@ def case(name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=No
         x = np.round(s.ask(), 3)
         x[0] = np.round(x[0] + 0.3, 3) if t == 2 else x[0]
         x = x if t != far else np.round(s.mean + 4 * s.sigma + (x - s.mean), 3)
+        if odd and t == 2:
+            x[0] = np.round(s.mean + 20 * s.axes()[0].max() * (-1.0) ** np.arange(s.n), 3)
+        if odd and t == 4:
+            x[:, 0] = np.minimum(x[:, 0], np.sort(x[:, 0])[2])
         f = np.round(bowl(x), 3)
+        if odd and t == 2:
+            f[0] = -1.0
         if t == 1:
             f[1] = f[-1]
         if t == 3:
@@ -187,6 +216,11 @@ def strategies():
     why += "but C^(-1/2) is"
     many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.5, "popsize": 2}
     yield case("cma-es: late", "cma-es", why, generations=2, not_unique=("B",), **many)
+
+    why = "a point out of reach counts as nearer; moved to a bound, none has a weight below 0"
+    told = {"popsize": 8, "odd": True, **start}
+    for method in es.METHODS:
+        yield case(f"{method}: told", method, why, **told)
 
 
 def rejected():

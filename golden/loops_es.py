@@ -74,6 +74,22 @@ def shared(u, f):
     return np.array(weights)
 
 
+# --- Points that were not asked for ---
+def shortening(z):
+    """1, or what makes a step z, longer than sqrt(n) + 6, as long as sqrt(n) + 2n/(n + 2)."""
+    n = Decimal(len(z))
+    length = sum(a * a for a in z).sqrt()
+    if below(n.sqrt() + 6, length):
+        return (n.sqrt() + 2 * n / (n + 2)) / length
+    return Decimal(1)
+
+
+def repaired(x):
+    """Whether three points have a coordinate in common."""
+    columns = [[p[j] for p in x] for j in range(len(x[0]))]
+    return any(column.count(value) >= 3 for column in columns for value in column)
+
+
 def utilities(popsize):
     raw = [
         max(Decimal(0), (Decimal(popsize) / 2 + 1).ln() - Decimal(k).ln())
@@ -113,7 +129,9 @@ def shaped(f, fitness):
 def openai_tell(s, k, x, f, t, fitness="ranks", optimizer="sgd", weight_decay=0, **options):
     n, popsize = len(s["mean"]), len(f)
     F = shaped(f, fitness)
-    g = sum(F[i] * (x[i] - s["mean"]) / s["sigma"] for i in range(popsize)) / (popsize * s["sigma"])
+    eps = [(p - s["mean"]) / s["sigma"] for p in x]
+    eps = [e * shortening(e) for e in eps]
+    g = sum(F[i] * eps[i] for i in range(popsize)) / (popsize * s["sigma"])
     g = g + weight_decay * s["mean"]
     if optimizer == "adam":
         one, two = Decimal("0.9"), Decimal("0.999")
@@ -125,6 +143,10 @@ def openai_tell(s, k, x, f, t, fitness="ranks", optimizer="sgd", weight_decay=0,
 
 
 # --- SNES and xNES ---
+def weights(u, x, f):
+    return shared(u, f) - (0 if repaired(x) else Decimal(1) / len(f))
+
+
 def snes_constants(n, popsize, **options):
     return {
         "u": np.array(utilities(popsize)),
@@ -141,8 +163,9 @@ def snes_ask(s, z):
 
 
 def snes_tell(s, k, x, f, t, **options):
-    u, n = shared(k["u"], f) - Decimal(1) / len(f), len(s["mean"])
+    u, n = weights(k["u"], x, f), len(s["mean"])
     noise = [(p - s["mean"]) / s["sigma"] for p in x]
+    noise = [e * shortening(e) for e in noise]
     mean = s["mean"] + s["sigma"] * sum(w * e for w, e in zip(u, noise, strict=True))
     grad = sum(w * (e**2 - 1) for w, e in zip(u, noise, strict=True))
     s["sigma"] = np.array([s["sigma"][j] * (k["eta_sigma"] / 2 * grad[j]).exp() for j in range(n)])
@@ -163,8 +186,9 @@ def xnes_ask(s, z):
 
 
 def xnes_tell(s, k, x, f, t, **options):
-    u, n = shared(k["u"], f) - Decimal(1) / len(f), len(s["mean"])
+    u, n = weights(k["u"], x, f), len(s["mean"])
     noise = [np.array(solve(s["B"], (p - s["mean"]) / s["sigma"])) for p in x]
+    noise = [e * shortening(e) for e in noise]
     mean = s["mean"] + s["sigma"] * (s["B"] @ sum(w * e for w, e in zip(u, noise, strict=True)))
     M = sum(w * (np.outer(e, e) - identity(n)) for w, e in zip(u, noise, strict=True))
     trace = sum(M[j, j] for j in range(n)) / n
@@ -226,6 +250,11 @@ def cma_tell(s, k, x, f, t, diagonal=False, **options):
     order = sorted(range(popsize), key=lambda i: (f[i], i))  # ties in the order of sampling
     y = [(x[i] - s["mean"]) / s["sigma"] for i in order]
     white = [B @ ((B.T @ v) / s["D"]) for v in y]  # C^(-1/2) y
+    factors = [shortening(v) for v in white]
+    y = [a * v for a, v in zip(factors, y, strict=True)]
+    white = [a * v for a, v in zip(factors, white, strict=True)]
+    if repaired(x):
+        w = [max(a, Decimal(0)) for a in w]
     mu = popsize // 2
     y_w, z_w = (sum(w[i] * v[i] for i in range(mu)) for v in (y, white))  # (41)
     s["mean"] = s["mean"] + s["sigma"] * y_w  # (42)
