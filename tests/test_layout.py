@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-METHOD = ("arrays", "autodiff", "envs", "policies", "es", "metarl")
+METHOD = ("arrays", "autodiff", "envs", "policies", "stopping", "es", "metarl")
 HARNESS = [f"harness.{path.stem}" for path in (ROOT / "harness").glob("*.py")]
 
 
@@ -34,13 +34,14 @@ def test_the_method_never_imports_harness(name):
     assert imported(name) <= set(METHOD)
 
 
-@pytest.mark.parametrize("name", ["arrays", "envs", "es"])
+@pytest.mark.parametrize("name", ["arrays", "envs", "stopping"])
 def test_what_stands_alone(name):
     assert imported(name) == set()
 
 
-def test_autodiff_needs_arrays_alone():
-    assert imported("autodiff") == {"arrays"}
+@pytest.mark.parametrize("name, needed", [("autodiff", "arrays"), ("es", "stopping")])
+def test_what_needs_one_other(name, needed):
+    assert imported(name) == {needed}
 
 
 def test_no_circles():
