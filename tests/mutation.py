@@ -34,7 +34,7 @@ from tests.faults import (
 )
 from tests.snippets import texts, tokens
 
-MODULES = ("autodiff.py", "arrays.py", "es.py", "policies.py", "metarl.py")
+MODULES = ("autodiff.py", "arrays.py", "es.py", "stopping.py", "policies.py", "metarl.py")
 
 
 def mutants(module, work):

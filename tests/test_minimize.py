@@ -241,7 +241,10 @@ def test_populations_starts_and_results_of_restarts(monkeypatch):
         return rastrigin(x)
 
     bounds = [(2.5, 9)] * 2
-    result = minimize(f, np.full(2, 3.5), 1.0, rng=4, restarts=3, bounds=bounds)
+    generations = []
+    options = dict(restarts=3, bounds=bounds, callback=generations.append)
+    result = minimize(f, np.full(2, 3.5), 1.0, rng=4, **options)
+    assert result.nit == len(generations)
     populations, starts, sigmas = zip(*begun, strict=True)
     assert populations == (6, 12, 24, 48) and set(sigmas) == {1.0}
     assert starts[0] == (3.5, 3.5) and len(set(starts)) == 4
