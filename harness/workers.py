@@ -129,7 +129,7 @@ class Processes:
         try:
             if n > MOST_PROCESSES:
                 raise ValueError(f"at most {MOST_PROCESSES}")
-            if method == "spawn" and sys.platform != "win32":
+            if context.get_start_method() == "spawn" and sys.platform != "win32":
                 # It comes with the first process, and to start it Python unblocks SIGINT: before
                 # SIGINT is blocked, then.
                 resource_tracker.ensure_running()

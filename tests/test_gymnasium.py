@@ -52,8 +52,7 @@ def test_gymnasium_checks_the_environment(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_gymnasium_checks_each_step_of_a_registered_environment(name):
     """By gymnasium.make, whose wrappers look at all that goes in and out; twice from one seed."""
-    pytest.importorskip("gymnasium")
-    import gymnasium
+    gymnasium = pytest.importorskip("gymnasium")
 
     spec = gymnasium.envs.registration.EnvSpec("Task-v0", entry_point=lambda: task_env(name))
     first, second = [], []
@@ -149,7 +148,7 @@ def test_a_step_after_the_end_is_warned_of():
 
 
 def test_what_is_asked_of_an_environment_is_kept_or_refused():
-    import gymnasium
+    gymnasium = pytest.importorskip("gymnasium")
 
     env = task_env("pointmass")
     given = np.array([0.1, 0.2])
