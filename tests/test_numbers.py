@@ -311,6 +311,9 @@ def test_what_comes_after_the_end_is_not_read(estimator, baseline, old):
     for junk in (np.nan, np.inf, 1e300):
         other = with_junk(D, junk)
         assert_array_equal(advantages(other, baseline, 0.9, 0.7), advantages(D, baseline, 0.9, 0.7))
+        returns = returns_to_go(D.rewards, 0.9)
+        values = policies.BASELINES[baseline](other, np.where(D.mask, returns, junk)) * D.mask
+        assert_array_equal(values, policies.BASELINES[baseline](D, returns) * D.mask)
         x = Tensor(theta)
         assert_array_equal(loss(x, other).data, loss(x, D).data)
         assert_array_equal(grad(loss(x, other), x).data, grad(loss(x, D), x).data)
