@@ -1,9 +1,9 @@
 """The functions of arrays that NumPy does not have, or not as fast: what autodiff.py is made of.
 
-Arrays in, array out; nothing here knows of derivatives, which stand in the table of autodiff.py.
-Names are those of NumPy's functions; of the arguments, those that can be differentiated by come
-first, and the options after them. Read it after autodiff.py, if at all. The end is a setting of the
-memory allocator, made at import.
+Arrays in, array out; nothing is recorded here. What NumPy has too keeps its name; `tanh_slope`,
+`scatter` and `transposed_matmul` serve the derivatives in the table of autodiff.py. The arguments
+that can be differentiated by come first, the options after them. Read it after autodiff.py, if at
+all. The end is a setting of the memory allocator, made at import.
 """
 
 import math
@@ -39,12 +39,12 @@ def relu_(x): return np.maximum(x, 0, out=x)
 # fmt: on
 
 
-def tanh_slope(g, y):
-    """g * (1 - y * y) in one new array: the adjoint of x where y = tanh(x)."""
+def tanh_slope(h, y):
+    """h * (1 - y * y) in one new array: where y = tanh(x), from the adjoint h of y to that of x."""
     slope = np.empty_like(y)
     np.multiply(y, y, out=slope)
     np.subtract(1, slope, out=slope)
-    return np.multiply(g, slope, out=slope)
+    return np.multiply(h, slope, out=slope)
 
 
 def scatter(g, index, shape):

@@ -17,14 +17,15 @@ The table is written in the operations of this module: given arrays it computes,
 records. So `grad(..., create_graph=True)` returns gradients that can be differentiated again:
 MAML's second-order term needs no second mechanism (Griewank & Walther 2008, chapter 5).
 A graph has no cycles of references and nothing is stored on the inputs: it is freed as soon as it
-is let go. Arrays, but for indices and masks, are recorded as they are and not copied: one that is
-changed in place before `grad` has used it makes the gradient wrong in silence.
+is let go. Indices and masks are copied. Other arrays are not, nor is the data of a Tensor, leaf or
+result: do not change one in place before the last `grad` through it. Where a row of the table uses
+it, the gradient would be wrong in silence.
 
 In this module `sum` and `max` are its own operations, not Python's.
 Conventions where a derivative does not exist: `relu` has slope 0 at 0; `maximum`, `minimum` and
 `max` share the adjoint equally among ties; `clip` has slope 1 at its bounds. Where one of these is
-NaN, its derivative is NaN too. The derivative of x**y by y is 0 at x = 0 and NaN for x < 0.
-`logsumexp` of -inf everywhere is -inf, with derivative NaN.
+NaN, its derivative is NaN too. The derivative of x**y by y is 0 at x = 0 for y >= 0, and NaN for
+x < 0. `logsumexp` of -inf everywhere is -inf, with derivative NaN.
 """
 
 import numpy as np
@@ -200,8 +201,8 @@ def where(condition, a, b):
     """Select a where `condition` (an array) holds, b elsewhere.
 
     The branch not taken gets an exact zero, selected and not multiplied: an infinite or NaN value
-    there never crosses. Its own derivative can still be one (0 * inf in the chain rule), so guard
-    the argument too: `where(x.data > 0, sqrt(where(x.data > 0, x, 1)), 0)`.
+    there never crosses. But sqrt(x) in that branch has a derivative of its own, inf at x = 0, and 0
+    * inf is NaN: so guard the argument too: `where(x.data > 0, sqrt(where(x.data > 0, x, 1)), 0)`.
     """
     condition = np.array(value(condition), bool)  # a copy, as in `_copied`
     return apply(arrays.where, a, b, condition=condition)
@@ -319,7 +320,7 @@ def _base_vjp(g, x, y):
     if isinstance(y, (list, tuple)):
         y = np.array(y)
     zero = value(y) == 0
-    if isinstance(y, Tensor):  # where x is not 0, its derivative needs the exponent as it is
+    if isinstance(y, Tensor):  # to be differentiated by y again: as it is where x is not 0
         zero = zero & (value(x) == 0)
     return g * y * x ** (y - 1 + zero)
 
@@ -536,7 +537,9 @@ def _unbroadcast(g, x):
 
 
 def _as_tensor(adjoint, x):
-    """The gradient by x as a Tensor with an array of its own; zeros if there is no adjoint."""
+    """The gradient by x as a Tensor, without a history with an array of its own; zeros if there is
+    no adjoint.
+    """
     if isinstance(adjoint, Tensor):
         return adjoint
     if adjoint is None:

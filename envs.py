@@ -23,8 +23,8 @@ and, where it can,
 `done` ends an episode before the horizon; what comes after is for the rollout to mask. A state is
 an array, or whatever `observe` and `step` understand; `step` makes a new one and leaves the old one
 as it is. Rewards and observations take the dtype of the tasks, float64 if these are whole numbers.
-Actions are (..., action_dim) or, if `discrete`, integers (...) below action_dim; -1 comes from a
-policy that is not finite, and what it is paid does not matter.
+Actions are (..., action_dim) or, if `discrete`, integers (...) below action_dim. A policy whose
+logits are not finite sends -1: `step` may return any reward for it, as `rollout` puts NaN there.
 In `reset` and `step` rng draws by random(shape) and standard_normal(shape) alone, with the episodes
 as first axes: black boxes put in its place a generator that serves several members at once.
 
@@ -110,7 +110,7 @@ def distance(offset):
 class Point:
     """What the point masses share. State and observation: the position (2,), at first the origin.
 
-    An action of size 1 moves by 0.1, which is the most per axis and step. Unless a family says
+    An action of size 1 moves by 0.1, the most along an axis of the actions. Unless a family says
     otherwise, the task is the goal, the reward minus the distance to it after the move, and an
     episode ends with the horizon.
     """

@@ -29,7 +29,7 @@ Losses are minimised: L is minus the return.
 import os
 import signal
 
-# The imports take a while. Ctrl-C waits until `main`, in the last lines, can answer it in a line.
+# The imports take a while. Ctrl-C waits until `main` of harness/cli.py can answer it in a line.
 if __name__ == "__main__" and hasattr(signal, "pthread_sigmask"):  # not on Windows
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
@@ -85,7 +85,7 @@ def noise_at(seed, *address):
 # --- Chunks of tasks ---
 
 CHUNK = 5  # tasks in a chunk where gradients need a graph, which takes memory
-ROWS = 2000  # episodes at once in a chunk of the inner loops es and hc, which need no graph
+ROWS = 2000  # of theta in a chunk of the inner loops es and hc, which need no graph
 
 
 def in_chunks(f, c, x, tasks, address, map=map):
@@ -143,7 +143,7 @@ def adapt(c, x, sample, create_graph=False, steps=None):
         D = sample(k, theta.data)  # MAML l.5
         loss = ad.sum(surrogate(c, theta, D, c.estimator))  # each row has a gradient of its own
         g = grad(loss, theta, create_graph=create_graph)  # MAML l.6, Reptile l.4
-        if c.inner_optimizer == "adam":
+        if c.inner_optimizer == "adam":  # Reptile's alone: sqrt(v) has no derivative at 0
             g, m, v = adam(g, m, v, k + 1)
         alpha = c.alpha if k == 0 else c.alpha * c.alpha_decay  # shorter once, then constant
         theta = theta - alpha * scale * g  # MAML l.7, Reptile l.4
@@ -254,7 +254,8 @@ def maml(c, state, address, in_chunks):
 
 def descend(c, state, g):
     """One step of the outer optimiser against the gradient g, scaled down to length c.max_norm."""
-    g = g * np.minimum(1, c.max_norm / length(g))  # NumPy's minimum keeps the dtype
+    # NumPy's minimum keeps the dtype. Of g = 0 the length is inf, and the factor 0.
+    g = g * np.minimum(1, c.max_norm / length(g))
     if c.outer == "adam":
         g, m, v = adam(g, state["m"], state["v"], int(state["t"]) + 1)
         state = state | {"m": m, "v": v}
@@ -540,7 +541,7 @@ def trpo(c, x, g, tasks, address, in_chunks):
 
     The direction is F^-1 g, by conjugate gradients. The step along it is shortened until the mean
     divergence of the adapted policies is at most DELTA and their loss has improved; if it never is,
-    x stays.
+    x stays. A step that is not finite makes x so, which ends a run.
     """
     from scipy.sparse.linalg import LinearOperator, cg  # here, as it is slow to import
 
@@ -553,14 +554,14 @@ def trpo(c, x, g, tasks, address, in_chunks):
 
     if not g.any():
         return x
-    g = g / length(g)  # only its direction matters, and the squares of very small numbers are 0
+    g = g / length(g)  # only its direction matters, and squares of a very short one would be 0
     operator = LinearOperator((x.size, x.size), F, dtype=x.dtype)
     direction, _ = cg(operator, g, rtol=1e-10, maxiter=10)
     # For small steps the divergence is 1/2 step^T F step: this one would reach the bound.
     curvature = direction @ F(direction)
     step = np.sqrt(2 * DELTA / curvature) * direction
     if not np.isfinite(step).all():
-        return x + step  # what is not finite is found, and said, after the iteration
+        return x + step
     for i in range(15):
         new = x - (0.8**i * step).astype(x.dtype)
         divergence, gain = mean_over_tasks(trial, new)

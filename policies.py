@@ -28,8 +28,8 @@ import autodiff as ad
 
 # --- The network and the policy ---
 
-# Of a discrete policy whose logits are not finite. Any comparison with NaN is false, so that it
-# would look like a sound policy that prefers an arm. `rollout` makes the reward of it NaN.
+# The action of a discrete policy whose logits are not finite. Without it they would choose arm 0,
+# as every comparison with NaN is false, and look sound. `rollout` pays NaN for it.
 NO_ACTION = -1
 
 # They overwrite their argument, the output of an affine layer, which nothing else needs.
@@ -111,8 +111,8 @@ class Network:
 class Policy:
     """A network with a Gaussian head, or a categorical one if `discrete`.
 
-    The network gives the means of the actions, or the logits of the arms. A Gaussian policy has as
-    many parameters more, at the end of theta: the logarithm of the standard deviation of each
+    The network gives the means of the actions, or the logits of the arms. A Gaussian policy has
+    action_dim parameters more, at the end of theta: the logarithm of the standard deviation of each
     action, the same in all states. Methods take theta (P,) or (T, P) and obs (T, ..., obs_dim);
     arrays or, in `log_prob` and `kl`, Tensors. If `deterministic`, it acts by the mode.
     """
@@ -155,7 +155,7 @@ class Policy:
         return replace(self, deterministic=True).act(theta, obs, None)
 
     def act(self, theta, obs, rng):
-        """A sampled action."""
+        """A sampled action, or if `deterministic` the mode; NO_ACTION for logits not finite."""
         return self.actor(theta, obs.ndim)(obs, rng)
 
     def actor(self, theta, ndim=3):
@@ -274,8 +274,8 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
     rewards, done, *kept = (np.stack(column, 2) for column in zip(*steps, strict=True))
     obs, actions = kept or (None, None)
 
-    # All episodes run on to the horizon. A step counts unless one before it was the last: the step
-    # that ends an episode is its own, so it is taken off the number of ends so far.
+    # All episodes run on to the horizon. A step counts if no step before it ended the episode. The
+    # number of ends so far includes that of the step itself, which is taken off.
     ends_before = done.cumsum(2) - done
     mask = ends_before == 0
     return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
@@ -308,7 +308,7 @@ class Common:
 
 def returns_to_go(rewards, gamma):
     """sum_{l >= 0} gamma^l r_{t+l} along the last axis. Whole or boolean rewards give float64."""
-    R = rewards.astype(np.result_type(rewards, 1.0))
+    R = rewards.astype(np.result_type(rewards, 1.0))  # a copy, whatever the dtype
     gamma = float(gamma)  # of any type, it shall not decide on the dtype
     for t in reversed(range(R.shape[-1] - 1)):
         R[..., t] += gamma * R[..., t + 1]  # R_t = r_t + gamma R_{t+1}
@@ -361,7 +361,8 @@ def linear_baseline(D, returns):
 # A baseline is a function of the Trajectories and their returns-to-go (T, K, H) to values that
 # broadcast to (T, K, H), each of its own task alone.
 BASELINES = {"none": no_baseline, "time": time_baseline, "linear": linear_baseline}
-# These contain the episode that is compared with them: of a single one they would leave nothing.
+# These contain the episode that is compared with them: of a single one they would leave nothing,
+# which harness/settings.py refuses.
 WITH_THE_EPISODE = ("time", "linear")
 
 
@@ -372,7 +373,8 @@ def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
     delta_t = r_t + gamma V_{t+1} - V_t and V is the baseline. With lam = 1 they are the
     returns-to-go minus the baseline.
     baseline: a name in BASELINES. standardise: to mean 0 and standard deviation 1 over the steps of
-    each task; 0 where all are equal. No statistic mixes tasks.
+    each task; 0 where all are equal, as they are with the baseline "time" for equal rewards in
+    episodes of one length. No statistic mixes tasks.
     """
     R = returns_to_go(D.kept(D.rewards), gamma)
     # As r_t = R_t - gamma R_{t+1}, delta_t is also E_t - gamma E_{t+1}, with the errors of the
@@ -400,10 +402,10 @@ def moments(A, mask):
 
 
 def length(x, axis=None):
-    """The Euclidean length of x over the axes, which stay; infinite where it would be 0.
+    """The Euclidean length of x over the axes, which stay; but infinite where it would be 0.
 
-    So what is divided by it is 0 where all is 0. Squares are taken of x / max |x|: of large and of
-    small numbers they would overflow to infinity or vanish.
+    So it can be divided by: where all of x is 0, the quotient is 0, and not NaN. Squares are taken
+    of x / max |x|: of large and of small numbers they would overflow to infinity or vanish.
     """
     largest = np.abs(x).max(axis, keepdims=True)
     unit = np.where(largest == 0, 1, largest)
@@ -444,7 +446,8 @@ def likelihood_ratio(r):
 def dice(r):
     """The ratio of all actions so far, less that of those before (Farquhar et al. 2019).
 
-    Unbiased to any order; with rewards for advantages it is DiCE (Foerster et al. 2018).
+    Unbiased to any order where the advantages are; with rewards in their place it is DiCE (Foerster
+    et al. 2018).
     """
     H = r.shape[-1]
     ones = np.triu(np.ones((H, H), r.dtype))
@@ -488,7 +491,8 @@ def surrogate(c, theta, D, estimator="log-prob"):
     """(T,): the loss of each task whose gradient is minus the policy gradient.
 
     A mean over episodes and time steps. theta: Tensor (T, P). Its Hessian is what the estimator
-    says; only that of dice is an unbiased estimate of the Hessian of minus the expected return.
+    says; only that of dice is an unbiased estimate of the Hessian of minus the expected return, and
+    it only for advantages without bias (a baseline without the episode, not standardised).
     Where no second derivative is taken, all estimators are the same.
     """
     log_pi = log_pi_of(c, theta, D)

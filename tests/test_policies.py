@@ -3,6 +3,7 @@ against loops and distributions written from their definitions.
 """
 
 import itertools
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -332,6 +333,15 @@ def test_no_statistic_mixes_tasks_and_none_sees_what_comes_after_the_end(baselin
 def test_equal_returns_give_no_advantage():
     D = episodes()._replace(rewards=np.zeros((T, K, H)))
     assert not advantages(D, "time").any()
+
+
+def test_networks_and_policies_are_values():
+    """Equal ones are one key of a dictionary, and none can be changed behind its back."""
+    assert len({Network(2, 3), Network(2, 3), Network(2, 4)}) == 2
+    assert len({Policy(2, 3), Policy(2, 3), Policy(2, 4)}) == 2
+    for thing in (Network(2, 3), Policy(2, 3)):
+        with pytest.raises(FrozenInstanceError):
+            thing.hidden = ()
 
 
 def test_log_prob_takes_tensors_and_arrays_alike():
