@@ -127,6 +127,13 @@ def test_cma_es_takes_the_diagonal_form_above_500_parameters():
         assert metarl.initial_state(c)["C"].ndim == ndim == expected
 
 
+def test_the_full_form_is_taken_up_to_500_parameters():
+    c = black_box("cma-es")
+    for P, ndim in ((500, 2), (501, 1)):
+        strategy = metarl.strategy_of(c, {"theta": np.zeros(P)}, None)
+        assert strategy.C.ndim == ndim
+
+
 # --- Chunks, episodes, precision ---
 def test_chunks_of_black_boxes_hold_2000_members():
     c = black_box(inner="hc")

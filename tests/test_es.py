@@ -653,6 +653,13 @@ def test_openai_es_approaches_the_optimum(make, fitness):
     assert sphere(s.mean) < 0.02
 
 
+@pytest.mark.parametrize("make", [es.SNES, es.XNES, es.CMAES, sep])
+def test_points_stand_where_the_noise_points(make):
+    s = make(np.ones(3), 0.5, popsize=4, rng=noise_at(5))
+    z = noise_at(5).standard_normal((4, 3))
+    np.testing.assert_allclose(s.ask(), 1 + 0.5 * z, rtol=1e-12)
+
+
 # --- Saving, best ---
 
 

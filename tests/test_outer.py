@@ -207,6 +207,20 @@ def test_ten_conjugate_gradients_are_taken(monkeypatch):
     assert len(products) == 11
 
 
+def test_conjugate_gradients_end_when_nothing_is_left(monkeypatch):
+    """Where F is a number, after one of them; the second product gives the length of the step."""
+    c, x, tasks = problem()
+    products = []
+
+    def fisher_product(v, c, x, tasks, address):
+        products.append(v)
+        return [np.tile(3 * v, (len(tasks), 1))]
+
+    monkeypatch.setattr(metarl, "fisher_product", fisher_product)
+    outer_step(c, x, tasks, noise_at(4).standard_normal(x.size))
+    assert len(products) == 2
+
+
 def test_step_is_shortened_until_bound_and_surrogate_agree(monkeypatch):
     """The third trial keeps the bound, the fifth improves as well;
     none of fifteen leaves theta where it is.

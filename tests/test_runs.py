@@ -50,6 +50,19 @@ def test_no_noise_is_used_twice(algo, monkeypatch):
 
 
 # --- Chunks ---
+@pytest.mark.parametrize("algo", ["maml", "reptile", "joint"])
+def test_chunks_of_gradients_hold_five_tasks(algo):
+    c = Setting(algo=algo)
+    numbers = []
+
+    def count(c, x, tasks, address):
+        numbers.append((len(tasks), address[-1]))
+        return [tasks]
+
+    in_chunks(count, c, np.zeros(3), np.zeros((12, 2)), ADDRESS)
+    assert numbers == [(5, 0), (5, 5), (2, 10)]
+
+
 def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     c = Setting(learn_alpha=False, **SMALL)
     n = 2 * metarl.CHUNK + 3

@@ -2,6 +2,7 @@
 test_es.py.
 """
 
+import itertools
 import warnings
 
 import numpy as np
@@ -109,11 +110,11 @@ def test_other_units_do_not_make_the_condition_worse(ratio):
 def test_axes_of_coordinates_in_other_units_are_precise():
     """Where `eigh` sees zeros, or negative numbers: in closed form."""
     s = es.CMAES(np.zeros(2), 1.0)
-    for unit in 1e-4, 1e-8, 1e-12:
-        s.C = np.array([[1.0, 0.6 * unit], [0.6 * unit, unit**2]])
+    for unit, scale in itertools.product((1e-4, 1e-8, 1e-12), (1.0, 1e6)):
+        s.C = scale**2 * np.array([[1.0, 0.6 * unit], [0.6 * unit, unit**2]])
         s.factorise()
-        np.testing.assert_allclose(s.D.max(), 1, rtol=unit)
-        np.testing.assert_allclose(s.D.min(), 0.8 * unit, rtol=1e-3)  # 1 - 0.6^2 = 0.8^2
+        np.testing.assert_allclose(s.D.max(), scale, rtol=unit)
+        np.testing.assert_allclose(s.D.min(), scale * 0.8 * unit, rtol=1e-3)  # 1 - 0.6^2 = 0.8^2
         np.testing.assert_allclose((s.B * s.D**2) @ s.B.T, s.C, rtol=1e-3)
 
 
