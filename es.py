@@ -163,7 +163,7 @@ class Strategy:
         return x, f
 
     def steps(self, x):
-        """(x - mean) / sigma (popsize, n), to at most 1e100: its square must not overflow."""
+        """(x - mean) / sigma (popsize, n), to at most 1e100, as its square is taken."""
         with np.errstate(over="ignore"):
             return ((x - self.mean) / self.sigma).clip(-1e100, 1e100)
 
@@ -192,7 +192,9 @@ def by_rank(u, f):
     return (shared - mean)[group]
 
 
-# --- Points that were not asked for: the next two functions leave samples as they are ---
+# --- Points that were not asked for ---
+# The next two functions leave samples as they are, but where sigma is so small that rounding makes
+# them equal.
 
 
 def shortening(z):
@@ -210,7 +212,8 @@ def shortening(z):
 
 
 def repaired(x):
-    """Whether points x (popsize, n) were moved to a bound or a grid: three share a coordinate.
+    """Whether some of the points x (popsize, n) were moved to a bound or a grid: three share a
+    coordinate.
 
     They spread less than samples. Weights below 0 subtract the spread of bad points as if it were
     that of samples, and the distribution would grow where it should shrink; so they are left out.
@@ -325,7 +328,7 @@ def utilities(popsize):
 
 
 def utility(u, x, f):
-    """u_k of each point x by its rank in f, less 1/popsize, but for points that were `repaired`."""
+    """u_k of each point x by its rank in f, less 1/popsize; not less if some were `repaired`."""
     weights = by_rank(u, f)
     if repaired(x):
         weights = weights + u.mean()  # as they were: none is below 0

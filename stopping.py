@@ -54,7 +54,8 @@ def reasons_to_stop(strategy):
 
 
 def condition(length, B, std):
-    """The condition number of the covariance matrix; where it is above 1e14, that of correlations.
+    """The condition number of the covariance matrix; where that is above 1e14 and finite, that of
+    the correlations.
 
     Only the latter costs digits: the former is large also where units differ, by std (n,).
     """
@@ -80,8 +81,9 @@ def spread_of(f):
 def window(strategy):
     """The number of generations in which best and median have to become better: a fifth of all.
 
-    But at least as many as in pycma. The tutorial's 120 + 30 n / popsize are so few that on rugged
-    functions (BBOB f23) two runs of three end by chance, before they have begun to converge.
+    But at least as many as in pycma, and at most 20000. The tutorial's 120 + 30 n / popsize are so
+    few that on rugged functions (BBOB f23) two runs of three end by chance, before they have begun
+    to converge.
     """
     fifth = int(strategy.t) // 5
     least = 100 + int(100 * strategy.n**1.5 / strategy.popsize)
@@ -91,14 +93,15 @@ def window(strategy):
 def stagnates(strategy):
     """Whether best and median fitness are no better at the end of a window than at its start.
 
-    By the medians of its last and its first 30 %; and no better point was found after these.
+    By the medians of its last and its first 30 %. Not if the best point of all came after the first
+    30 %.
     """
     best, median, _ = strategy.history
     if best.size < window(strategy):
         return False
     part = int(0.3 * best.size)
     found = best.argmin()
-    is_new = found >= part and best[found] <= strategy.best_f
+    best_is_later = found >= part and best[found] <= strategy.best_f
     last = np.median([best[-part:], median[-part:]], axis=1)
     first = np.median([best[:part], median[:part]], axis=1)
-    return bool((last >= first).all()) and not is_new
+    return bool((last >= first).all()) and not best_is_later

@@ -223,7 +223,7 @@ def test_meta_gradient_equals_a_loop_over_tasks():
     """
     c, theta, tasks = small_problem()
     g, _ = meta_gradient(c, theta, tasks, ADDRESS)
-    first_order = replace(c, algo="fomaml", estimator="first-order")
+    first_order = c.changed(algo="fomaml", estimator="first-order")
     g_first_order, _ = meta_gradient(first_order, theta, tasks, ADDRESS)
 
     inner_losses = []
@@ -297,7 +297,7 @@ def test_reptile_with_one_inner_step_is_joint_training(standardise):
     """Nichol et al. 2018, section 3: with epsilon alpha = beta, and the same noise."""
     c = Setting(algo="reptile", inner_steps=1, **SMALL, standardise=standardise)
     c = replace(c, alpha=0.2, epsilon=0.5)
-    joint = replace(c, algo="joint", inner_steps=0, outer="sgd", beta=0.1, max_norm=1e9)
+    joint = c.changed(algo="joint", inner_steps=0, outer="sgd", beta=0.1, max_norm=1e9)
     one = next(metarl.train(c, metarl.initial_state(c)))
     other = next(metarl.train(joint, metarl.initial_state(joint)))
     assert_allclose(one["theta"], other["theta"], rtol=1e-12, atol=1e-15)

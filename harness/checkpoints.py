@@ -16,7 +16,7 @@ from dataclasses import is_dataclass
 import numpy as np
 
 import metarl
-from harness.settings import OBJECTS, Setting, defaults_for, flag, label, plain, values
+from harness.settings import OBJECTS, Setting, flag, label, values
 
 SCHEMA = 1  # of checkpoint.npz and result.json
 SAVE_EVERY = 5.0  # seconds
@@ -28,7 +28,8 @@ LOG_HEADER = b"iteration,pre,post,env_steps,seconds\n"
 class Stop(Exception):
     """One line for standard error and an exit status.
 
-    2: bad input. 3: numbers that are not finite. 130: Ctrl-C.
+    2: bad input, or files or a standard output that take nothing. 3: numbers that are not finite.
+    130: Ctrl-C.
     """
 
     def __init__(self, status, line):
@@ -92,7 +93,7 @@ def load(path, env=None, policy=None):
         options = dict(about["setting"])
         for name, thing in {"env": env, "policy": policy}.items():
             options[name] = in_place_of_words(path, name, options[name], thing)
-        c = setting_from_json(options)
+        c = Setting(**options)
         seconds = float(about["seconds"])
         schema = about["schema"]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -117,13 +118,6 @@ def in_place_of_words(path, name, words, thing):
         raise Stop(2, f"{path}: {flag(name)} was {words}, and no object")
     again = f"load(..., {name}=...) in Python takes it again, and no other"
     raise Stop(2, f"{path}: {flag(name)} was an object, {words['object']}: {again}")
-
-
-def setting_from_json(options):
-    """The Setting of the options {name: value}. What has its default counts as not given."""
-    defaults = defaults_for(options["algo"], options["env"])
-    given = {name: x for name, x in options.items() if plain(x) != defaults.get(name)}
-    return Setting(**given)
 
 
 def belongs(state, c):

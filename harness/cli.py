@@ -49,7 +49,8 @@ def main(argv=None):
     130  Ctrl-C
     """
     try:
-        with np.errstate(all="ignore"):  # what is not finite is found and named by `iterate`
+        # What is not finite is found and named by `iterate` and `results.tested`.
+        with np.errstate(all="ignore"):
             asked_for = prepare(argv)
             let_sigint_through()
             run(*asked_for)
@@ -70,9 +71,12 @@ def main(argv=None):
 def let_sigint_through():
     """Unblock SIGINT, which metarl.py blocks in its first lines: if one came, it is raised now.
 
-    Not before `prepare` is done: it is the first to use numpy.random, which NumPy then imports, and
-    an import of compiled modules may take a KeyboardInterrupt and tell nobody.
+    An import of compiled modules may take a KeyboardInterrupt and tell nobody. So they come first:
+    numpy.random, which `prepare` is the first to use, and those of SciPy that a run will use.
     """
+    import scipy.sparse.linalg
+    import scipy.special  # noqa: F401
+
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
@@ -218,7 +222,7 @@ def train_and_test(c, state, quiet, in_chunks, record):
         record.checkpoint()
         t = record.state["t"]
         raise Stop(130, f"interrupted after {t} iterations; {how_to_go_on(record)}") from None
-    except (Stop, ConnectionError):
+    except (Stop, ConnectionError):  # before OSError, as a ConnectionError is one too
         record.checkpoint()
         raise
     except OSError as error:  # the disk is full: there is no checkpoint but the last one

@@ -46,13 +46,15 @@ def minimize(
     callback         called after each generation as callback(x) with the best point so far, or as
                      callback(intermediate_result=...) if that is its parameter; StopIteration ends
     restarts         so many more runs, unless a reason in FINAL comes first, each with twice the
-                     population and its first mean from N(x0, sigma0^2): IPOP (Auger & Hansen 2005)
+                     population and its first mean from N(x0, sigma0^2): IPOP (Auger & Hansen 2005).
+                     max_evaluations is for all of them
 
     Returns a scipy.optimize.OptimizeResult: x and fun (the best evaluation), nfev, nit, success,
-    status, message, and stop, {reason: value} of the end of the run that found x, or of all runs.
+    status, message, and stop, {reason: value} of the end of the run that found x, or of the last
+    run if one of them is in FINAL.
     Reasons are those of `stop` in es.py, target, max_evaluations, callback, interrupted (Ctrl-C),
     and notfinite (a generation of NaN). status: 0 (success) for target, tolx and tolfun, if fun is
-    finite; 1 for max_evaluations; 99 for callback, as in SciPy; 2 otherwise.
+    below inf; 1 for max_evaluations; 99 for callback, as in SciPy; 2 otherwise.
     Raises ValueError where arguments are not allowed, TypeError for keywords that are unknown.
     """
     check(method in METHODS, f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -62,12 +64,13 @@ def minimize(
         max_evaluations = 10_000 * strategy.n
     check_at_least("max_evaluations", max_evaluations, 1)
     check_at_least("restarts", restarts, 0)
+    check(restarts % 1 == 0, f"restarts must be a whole number, not {restarts!r}")
     check_at_least("target", target, -np.inf)
     x0 = strategy.mean
     objective = Objective(fun, args, x0, *limits(bounds, x0))
 
     nit = 0
-    for k in range(restarts + 1):
+    for k in range(int(restarts) + 1):
         if k > 0:
             start = x0 + sigma0 * strategy.rng.standard_normal(x0.size)
             options |= {"popsize": 2 * strategy.popsize, "rng": strategy.rng}

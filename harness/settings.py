@@ -13,7 +13,7 @@ import ast
 import inspect
 import math
 import sys
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -226,9 +226,10 @@ class Setting:
 
     To make one setting from another:
 
-        c.changed(algo="maml")      what was not given takes the defaults that suit maml
-        replace(c, iterations=300)  (of dataclasses) keeps every value; refused where that would
-                                    keep a default that no longer suits the algorithm or the family
+        c.changed(algo="maml")      what differs from the defaults of c stays, all else takes the
+                                    defaults that suit maml
+        replace(c, iterations=300)  (of dataclasses) keeps every value. For another algorithm or
+                                    family it is refused: it would keep defaults that do not suit
 
     A setting may hold options that its algorithm ignores: it is often made from that of another
     algorithm. On the command line such options are refused, by `refuse_ignored`.
@@ -321,22 +322,17 @@ class Setting:
         "none", OneOf(("none", "joint")), "another algorithm to train and test beside it"
     )
 
-    # Not an option, but what `replace` hands on: the names of the options that were not given, and
-    # the algorithm and the family whose defaults they have.
-    by_default: InitVar[tuple] = None
+    # Not an option: the algorithm and the name of the family whose defaults these are. `replace`
+    # reads it from the old setting, as it reads every field, and hands it to the new one.
+    origin: InitVar[tuple] = None
 
-    def __post_init__(self, by_default):
+    def __post_init__(self, origin):
         for f in fields(self):
             self.store(f.name, plain(getattr(self, f.name)))
-        names = self.fill()
+        self.fill()
         for f in fields(self):
             self.check(f)
-        env = self.env
-        if by_default is not None:
-            if not isinstance(env, str):
-                env = by_default[2]  # DEFAULTS knows nothing of an object: it takes what is there
-            names += self.handed_on(env, *by_default)
-        self.store("by_default", (names, self.algo, env))
+        self.keep_origin(origin)
         if isinstance(self.policy, str) and self.pi.size > 10**7:
             self.refuse("hidden", "at most ten million parameters")
         self.check_inner_loop()
@@ -350,34 +346,30 @@ class Setting:
         object.__setattr__(self, name, value)
 
     def fill(self):
-        """Give each option that is None its default; returns their names."""
-        defaults = defaults_for(self.algo, self.env)
-        names = [name for name in defaults if getattr(self, name) is None]
-        for name in names:
-            self.store(name, defaults[name])
-        return names
+        """Give each option that is None its default."""
+        for name, default in defaults_for(self.algo, self.env).items():
+            if getattr(self, name) is None:
+                self.store(name, default)
 
-    def handed_on(self, env, names, former_algo, former_env):
-        """Which of the options `names` still have the defaults of a former algorithm and family.
-
-        ValueError if one of these defaults is not that of this algorithm and the family env.
-        """
-        before = defaults_for(former_algo, former_env)
-        after = defaults_for(self.algo, env)
-        kept = [name for name in names if getattr(self, name) == before[name]]
-        wrong = [as_given(name, before[name]) for name in kept if before[name] != after[name]]
-        if wrong:
-            raise ValueError(
-                f"{', '.join(wrong)}: by default for {former_algo} on {label(former_env)}; "
-                "dataclasses.replace keeps it, c.changed(...) takes the defaults that suit"
-            )
-        return kept
+    def keep_origin(self, former):
+        """ValueError if `replace` made this from a setting of another algorithm or family."""
+        family = family_name(self.env)
+        if former is not None and not isinstance(self.env, str):
+            family = former[1]  # an object has no defaults of its own: it takes those that are here
+        origin = (self.algo, family)
+        if former not in (None, origin):
+            kept = f"dataclasses.replace keeps the defaults of {' on '.join(filter(None, former))}"
+            raise ValueError(f"{kept}: to change algo or env take c.changed(...)")
+        self.store("origin", origin)
 
     def changed(self, **options):
-        """A setting with these options, those that were given here, and defaults that suit them."""
-        names, _, _ = self.by_default
-        given = {name: value for name, value in values(self).items() if name not in names}
-        return Setting(**given | options)
+        """A setting with these options; for another algorithm or family with their defaults."""
+        if not options.keys() & {"algo", "env"}:
+            return replace(self, **options)
+        defaults = defaults_for(*self.origin)
+        given = {name: value for name, value in values(self).items() if value != defaults[name]}
+        kept = {"algo": self.algo, "env": self.env}
+        return Setting(**kept | given | options)
 
     def check(self, f):
         """What is allowed for an option by itself."""
@@ -488,14 +480,18 @@ def defaults_for(algo, env):
 def layers(algo, env):
     """{option: value}: what DEFAULTS says of an algorithm and a family (None: the usual ones)."""
     algo = algo or "maml"
-    family = env or "pointmass"
-    if not isinstance(family, str):
-        family = ""  # an object, of which DEFAULTS knows nothing
-    family = family.partition(":")[0]
+    family = "pointmass" if env is None else family_name(env)
     special = {}
     for layer in (family, algo, f"{algo} {family}"):  # the later wins
         special.update(DEFAULTS.get(layer, {}))
     return special
+
+
+def family_name(env):
+    """bandit for "bandit:arms=10"; nothing for an object, of which DEFAULTS knows nothing."""
+    if not isinstance(env, str):
+        return ""
+    return env.partition(":")[0]
 
 
 def joint_beside(c):

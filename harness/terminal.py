@@ -16,7 +16,7 @@ import time
 
 from harness.checkpoints import Stop
 
-GONE = (errno.EPIPE, errno.EIO)  # says a pipe, and says a terminal, that nobody reads any more
+GONE = (errno.EPIPE, errno.EIO)  # the errors of a pipe, and of a terminal, that nobody reads
 ASCII = str.maketrans("▁▂▃▄▅▆▇█·┌┐└┘─│", "_.:-=+*#.++++-|")
 UP = "\033[F"  # the cursor goes to the beginning of the line above
 ERASE = "\033[K"  # what is right of the cursor
@@ -24,7 +24,7 @@ ERASE = "\033[K"  # what is right of the cursor
 
 def say(line):
     """Print a line on standard error, if there is anybody to read it."""
-    if sys.stderr is not None:  # for None print would take standard output
+    if sys.stderr is not None:  # print(file=None) would take standard output
         with contextlib.suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 

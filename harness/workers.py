@@ -90,7 +90,9 @@ class PersistentMap:
 
 
 def quietly(f, *chunk):
-    """f(*chunk) without NumPy's warnings, which main switches off for its own thread alone."""
+    """f(*chunk) without NumPy's warnings: main switches them off in its own thread alone, not in
+    those of Dask's workers or in processes that start from nothing.
+    """
     with np.errstate(all="ignore"):
         return f(*chunk)
 
@@ -149,7 +151,7 @@ class Processes:
         process = context.Process(target=work, args=(theirs,), daemon=True)
         process.start()
         self.crew[ours] = process
-        theirs.close()  # the worker has it
+        theirs.close()  # the worker has it; open here, the next one would get a copy too
 
     def attempt(self, f, chunks):
         """Do the chunks, {index: arguments of f}, until all are done or a worker is lost.
@@ -208,6 +210,7 @@ def work(pipe):
 
 
 def end_with_the_main_process():
+    """What ends a worker: its pipe does not, of whose ends in this process a fork has copies."""
     multiprocessing.parent_process().join()  # until it ends, however: by a signal, too
     os._exit(1)
 

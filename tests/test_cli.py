@@ -664,7 +664,7 @@ def test_what_a_checkpoint_did_not_need_to_be_given_follows_the_algorithm(tmp_pa
     save(tmp_path / "x.npz", c, metarl.initial_state(c))
     loaded, _, _ = load(tmp_path / "x.npz")
     assert loaded == c and loaded.changed(algo="maml") == Setting("maml", alpha=0.3)
-    with pytest.raises(ValueError, match="--estimator first-order"):
+    with pytest.raises(ValueError, match="the defaults of fomaml on pointmass"):
         replace(loaded, algo="maml")
 
 

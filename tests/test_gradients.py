@@ -59,7 +59,7 @@ def test_meta_gradient_equals_a_loop_over_tasks_and_layers():
     """As test_meta_gradient_equals_a_loop_over_tasks, but without a policy."""
     c, theta, tasks = small_problem()
     g, _ = meta_gradient(c, theta, tasks, ADDRESS)
-    first_order = replace(c, algo="fomaml", estimator="first-order")
+    first_order = c.changed(algo="fomaml", estimator="first-order")
     g_first_order, _ = meta_gradient(first_order, theta, tasks, ADDRESS)
 
     def loss_on(D):

@@ -208,16 +208,17 @@ def test_a_named_tuple_may_be_a_family():
 # --- One setting made from another ---
 def test_what_was_not_given_follows_the_algorithm_and_the_family():
     assert Setting("fomaml").changed(algo="maml") == Setting("maml")
-    c = Setting("maml", alpha=0.5, tasks=7)
-    assert c.changed(env="bandit") == Setting("maml", env="bandit", alpha=0.5, tasks=7)
-    assert c.changed(algo="es-maml", tasks=9) == Setting("es-maml", alpha=0.5, tasks=9)
-    there_and_back = c.changed(algo="reptile", env="fourcorners").changed(algo="maml")
-    assert there_and_back.changed(env="pointmass") == c
+    c = Setting("maml", alpha=0.6, tasks=7)
+    assert c.changed(env="bandit") == Setting("maml", env="bandit", alpha=0.6, tasks=7)
+    assert c.changed(algo="es-maml", tasks=9) == Setting("es-maml", alpha=0.6, tasks=9)
     assert c.changed() == c and c.changed(alpha=None) == Setting("maml", tasks=7)
+    assert c.changed(alpha=None, algo="maml") == Setting("maml", tasks=7)
+    given_again = Setting(env="bandit", alpha=Setting(env="bandit").alpha, tasks=7)
+    assert given_again.changed(env="pointmass") == Setting(tasks=7)  # as if it were not given
 
 
 def test_what_is_replaced_counts_as_given():
-    c = replace(Setting("fomaml"), alpha=0.2, std=0.4)  # 0.4 is the default of fomaml on pointmass
+    c = replace(Setting("fomaml"), alpha=0.2)
     assert c.changed(algo="maml", env="fourcorners") == Setting(env="fourcorners", alpha=0.2)
     assert replace(c, alpha=None).alpha == 0.5
 
@@ -225,34 +226,34 @@ def test_what_is_replaced_counts_as_given():
 @pytest.mark.parametrize(
     "former, change, words",
     [
-        ({"algo": "fomaml"}, {"algo": "maml"}, "--estimator first-order: by default for fomaml on"),
-        ({"algo": "fomaml"}, {"algo": "maml", "alpha": 1.0}, "--estimator first-order"),
-        ({"algo": "emaml"}, {"algo": "maml"}, "--sampling-term, .* by default for emaml"),
-        ({"algo": "reptile", "std": 0.4}, {"algo": "maml"}, "--inner-steps 3"),
-        ({"algo": "nes"}, {"algo": "es-maml"}, "--population 24, --sigma 0.1"),
-        ({"env": "bandit"}, {"env": "pointmass"}, "--policy linear, .* for maml on bandit"),
-        ({"env": "fourcorners:horizon=3"}, {"env": "pointmass"}, "--hidden 32"),
-        ({"algo": "fomaml", "env": envs.Bandit()}, {"algo": "maml"}, "for fomaml on Bandit"),
+        ({"algo": "fomaml"}, {"algo": "maml"}, "the defaults of fomaml on pointmass: .*changed"),
+        ({"algo": "fomaml"}, {"algo": "maml", "estimator": "first-order"}, "fomaml on pointmass"),
+        ({"algo": "maml"}, {"algo": "fomaml", "estimator": "first-order"}, "maml on pointmass"),
+        ({"env": "bandit"}, {"env": "pointmass"}, "the defaults of maml on bandit"),
+        ({"env": "fourcorners:horizon=3"}, {"env": "pointmass"}, "maml on fourcorners"),
+        ({"algo": "fomaml", "env": envs.Bandit()}, {"algo": "maml"}, "the defaults of fomaml: to"),
+        ({"env": envs.Bandit()}, {"env": "bandit"}, "the defaults of maml: to"),
         ({"algo": "maml"}, {"algo": "ppo"}, "--algo ppo: must be"),
     ],
 )
-def test_a_default_that_no_longer_suits_is_not_kept_in_silence(former, change, words):
+def test_replace_takes_no_other_algorithm_or_family(former, change, words):
     with pytest.raises(ValueError, match=words):
         replace(Setting(**former), **change)
     with pytest.raises(ValueError, match=words):  # nor after something else was replaced
         replace(replace(Setting(**former), seed=3), **change)
 
 
-def test_replace_keeps_what_suits_or_was_given():
-    given = Setting("fomaml", estimator="first-order", std=0.4, learn_alpha=True)
-    assert replace(given, algo="maml").estimator == "first-order"
+def test_replace_takes_options_of_the_family_and_objects():
     maml = Setting("maml")
-    assert replace(maml, algo="fomaml", estimator="first-order") == Setting("fomaml")
-    assert replace(maml, env="pointmass:horizon=9").std == 0.4
+    assert maml.std == 0.4
+    near = replace(maml, env="pointmass:horizon=9")
+    assert near.std == 0.4 and near.family.horizon == 9
     family = envs.PointMass(horizon=9)  # of an object there are no defaults
-    assert replace(maml, env=family).std == 0.4 and maml.changed(env=family).std == 1.0
-    assert replace(replace(maml, env=family), env="pointmass:horizon=9").std == 0.4
-    with pytest.raises(ValueError, match="--estimator first-order"):
+    kept = replace(maml, env=family)
+    assert kept.std == 0.4 and maml.changed(env=family).std == 1.0
+    assert kept.changed(seed=3) == replace(kept, seed=3) and kept.changed(seed=3).std == 0.4
+    assert replace(kept, env="pointmass:horizon=9") == near
+    with pytest.raises(ValueError, match="fomaml on pointmass"):
         replace(replace(Setting("fomaml"), env=family), algo="maml")
 
 
