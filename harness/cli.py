@@ -52,7 +52,7 @@ def main(argv=None):
         # What is not finite is found and named by `iterate` and `results.tested`.
         with np.errstate(all="ignore"):
             asked_for = prepare(argv)
-            let_sigint_through()
+            let_sigint_through(asked_for[0])
             run(*asked_for)
         return 0
     except Stop as stop:
@@ -68,15 +68,16 @@ def main(argv=None):
     return status
 
 
-def let_sigint_through():
+def let_sigint_through(c):
     """Unblock SIGINT, which metarl.py blocks in its first lines: if one came, it is raised now.
 
     An import of compiled modules may take a KeyboardInterrupt and tell nobody. So they come first:
-    numpy.random, which `prepare` is the first to use, and those of SciPy that a run will use.
+    numpy.random, which `prepare` is the first to use, and what a run with the setting c will use.
     """
-    import scipy.sparse.linalg
-    import scipy.special  # noqa: F401
+    import scipy.special
 
+    if c.outer == "trpo":
+        import scipy.sparse.linalg  # noqa: F401
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
