@@ -393,7 +393,7 @@ def advantages(D, baseline="time", gamma=0.99, lam=1.0, standardise=True):
 def moments(A, mask):
     """Mean and standard deviation of A over the steps of each task that the mask keeps.
 
-    (T, 1, 1) each. The deviation is by n, not n - 1.
+    (T, 1, 1) each. The deviation is by n, not n - 1; infinite where all are equal (`length`).
     """
     mean = mean_over(A, mask, (1, 2))
     distance = np.where(mask, A - mean, 0)
