@@ -38,8 +38,9 @@ def reasons_to_stop(strategy):
         reasons["tolx"] = std.max()
     if length.max() > 1e4 * strategy.sigma0:
         reasons["tolxup"] = length.max()
-    if condition(length, B, std) > 1e14:
-        reasons["conditioncov"] = condition(length, B, std)
+    ratio = condition(length, B, std)
+    if ratio > 1e14:
+        reasons["conditioncov"] = ratio
     if (mean + 0.1 * axis == mean).all():
         reasons["noeffectaxis"] = i
     if stuck.size:
@@ -59,9 +60,9 @@ def condition(length, B, std):
 
     Only the latter costs digits: the former is large also where units differ, by std (n,).
     """
-    of_covariance = (length.max() / length.min()) ** 2
     if B is None:
         return 1.0  # nothing is correlated
+    of_covariance = (length.max() / length.min()) ** 2
     if not 1e14 < of_covariance < np.inf:
         return of_covariance
     root = B * length / std[:, None]

@@ -43,7 +43,9 @@ def returns_over_grid(algo, trained, env, seed):
 def paired(difference):
     """Of differences (tasks,): mean, interval and what it says."""
     mean, half = mean_and_half(difference)
-    if mean > half:
+    if not np.isfinite(mean):
+        verdict = "not finite"
+    elif mean > half:
         verdict = "beyond 0"
     elif mean < -half:
         verdict = "below 0"

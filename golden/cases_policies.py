@@ -231,52 +231,48 @@ def rollouts():
         yield Case(name, "rollout", why, "loop form", {**inputs, "noise": draw.draws})
 
 
-def returns():
+def episodes_of_advantages():
+    """{name: episodes of two tasks}; in task 1 nobody runs at the last step."""
     draw = noise("advantages")
-    # In task 1 nobody runs at the last step
     mask = np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
     obs, rewards = draw.standard_normal((2, 3, 5, 2)), draw.standard_normal((2, 3, 5)) * mask
     data = {"obs": obs, "rewards": rewards, "mask": mask}
     small = {"obs": obs[:, :, :2], "rewards": 1e-9 * rewards[:, :, :2], "mask": mask[:, :, :2]}
     large = {**small, "rewards": 1e160 * rewards[:, :, :2]}
     whole = {**data, "mask": mask | True}
-    for name, arrays, baseline, gamma, lam, standardise, why in (
-        (
-            "time",
-            data,
-            "time",
-            0.9,
-            0.8,
-            True,
-            "mean of the episodes that still run; generalised advantages",
-        ),
-        ("none", data, "none", 0.99, 1.0, False, "no baseline, lambda 1: returns-to-go"),
-        (
-            "linear",
-            data,
-            "linear",
-            0.9,
-            1.0,
-            True,
-            "ridge regression on state and time, in each task on its own",
-        ),
-        (
-            "small",
-            small,
-            "none",
-            1.0,
-            1.0,
-            True,
-            "advantages do not depend on the unit of rewards: nothing is added to the deviation",
-        ),
-        ("large", large, "time", 0.9, 1.0, True, "nor do squares overflow"),
-        ("gamma 0", whole, "none", 0.0, 1.0, True, "each reward for itself, as in the bandits"),
-    ):
+    return {
+        "time": data,
+        "none": data,
+        "linear": data,
+        "small": small,
+        "large": large,
+        "gamma 0": whole,
+    }
+
+
+# fmt: off
+RETURNS = {  # baseline, gamma, lam, standardise, why
+    "time": ("time", 0.9, 0.8, True,
+             "mean of the episodes that still run; generalised advantages"),
+    "none": ("none", 0.99, 1.0, False, "no baseline, lambda 1: returns-to-go"),
+    "linear": ("linear", 0.9, 1.0, True,
+               "ridge regression on state and time, in each task on its own"),
+    "small": ("none", 1.0, 1.0, True,
+              "advantages do not depend on the unit of rewards: nothing is added to the deviation"),
+    "large": ("time", 0.9, 1.0, True, "nor do squares overflow"),
+    "gamma 0": ("none", 0.0, 1.0, True, "each reward for itself, as in the bandits"),
+}
+# fmt: on
+
+
+def returns():
+    episodes = episodes_of_advantages()
+    for name, (baseline, gamma, lam, standardise, why) in RETURNS.items():
         faults = [
             (words, slip(advantages_by_loops, *edits)) for words, *edits in ADVANTAGES.get(name, ())
         ]
         inputs = {
-            **arrays,
+            **episodes[name],
             "baseline": baseline,
             "gamma": gamma,
             "lam": lam,

@@ -53,7 +53,13 @@ def replacing(path):
 
 # --- One checkpoint ---
 def save(path, c, state, seconds=0.0):
-    """Write a checkpoint: the state, and under `about` schema, setting and seconds as JSON."""
+    """Write a checkpoint: the state, and under `about` schema, setting and seconds as JSON.
+
+    Stop if `load` would refuse it.
+    """
+    if not belongs(state, c):
+        wanted = "those of metarl.initial_state, all finite"
+        raise Stop(2, f"{path}: not written: the arrays of the state must be {wanted}")
     about = {"schema": SCHEMA, "setting": described(c), "seconds": seconds}
     about = json.dumps(about, allow_nan=False)
     with replacing(path) as file:

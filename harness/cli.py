@@ -114,7 +114,7 @@ def prepare(argv):
 
 
 def check_workers(spec):
-    if isinstance(spec, int) and spec >= 0:
+    if type(spec) is int and spec >= 0:
         return
     if isinstance(spec, str) and re.fullmatch(r"tcp://[^\s/]+:[0-9]{1,5}", spec):
         return
@@ -175,6 +175,8 @@ def run(c, state=None, seconds=0.0, out=None, quiet=False, plot=False, spec=0):
     """
     if state is None:
         state = metarl.initial_state(c)
+    if out is not None:
+        out = Path(out)
     with workers(spec) as map:
         in_chunks = partial(metarl.in_chunks, map=map)
         record = RunDirectory(out, c, state, seconds)

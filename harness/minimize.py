@@ -63,18 +63,18 @@ def minimize(
     if max_evaluations is None:
         max_evaluations = 10_000 * strategy.n
     check_at_least("max_evaluations", max_evaluations, 1)
+    check_at_least("target", target, -np.inf)
     check_at_least("restarts", restarts, 0)
     check(restarts % 1 == 0, f"restarts must be a whole number, not {restarts!r}")
-    check_at_least("target", target, -np.inf)
     x0 = strategy.mean
     objective = Objective(fun, args, x0, *limits(bounds, x0))
 
     nit = 0
     for k in range(int(restarts) + 1):
         if k > 0:
-            start = x0 + sigma0 * strategy.rng.standard_normal(x0.size)
-            options |= {"popsize": 2 * strategy.popsize, "rng": strategy.rng}
-            strategy = METHODS[method](objective.repair(start), sigma0, **options)
+            start = objective.repair(x0 + sigma0 * strategy.rng.standard_normal(x0.size))
+            larger = {"popsize": 2 * strategy.popsize, "rng": strategy.rng}
+            strategy = METHODS[method](start, sigma0, **options | larger)
         best = objective.fun
         reasons = run(strategy, objective, target, max_evaluations, callback)
         nit += int(strategy.t)

@@ -171,7 +171,7 @@ def is_number(x):
 
 
 def is_positive(x):
-    return is_number(x) and 0 < x <= sys.float_info.max  # above it there are whole numbers
+    return is_number(x) and 0 < x <= sys.float_info.max  # a whole number can be larger
 
 
 def is_fraction(x):
@@ -191,7 +191,7 @@ FRACTION = Such("a number from 0 to 1", is_fraction)
 WIDTHS = Such("whole numbers above 0", are_widths)
 TRUTH = Such("True or False", is_truth)
 
-# In place of a name, an object. What it has tells at once that a number, a class or a dict is none.
+# What an object must have in place of a name: a number, a class or a dict is refused at once.
 OF_FAMILIES = ("obs_dim", "action_dim", "discrete", "horizon")
 
 
@@ -358,7 +358,7 @@ class Setting:
             family = former[1]  # an object has no defaults of its own: it takes those that are here
         origin = (self.algo, family)
         if former not in (None, origin):
-            kept = f"dataclasses.replace keeps the defaults of {' on '.join(filter(None, former))}"
+            kept = "dataclasses.replace would keep the defaults of another algorithm or family"
             raise ValueError(f"{kept}: to change algo or env take c.changed(...)")
         self.store("origin", origin)
 

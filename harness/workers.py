@@ -39,7 +39,7 @@ def workers(spec):
     processes to give, 0 means this one. Raises ConnectionError, in words for the user, where there
     are no such workers, or where they are lost again and again.
     """
-    start = Processes if isinstance(spec, int) else Dask
+    start = Dask if isinstance(spec, str) else Processes
     try:
         persistent = PersistentMap(start, spec or cores())
     except ConnectionError:

@@ -664,8 +664,22 @@ def test_what_a_checkpoint_did_not_need_to_be_given_follows_the_algorithm(tmp_pa
     save(tmp_path / "x.npz", c, metarl.initial_state(c))
     loaded, _, _ = load(tmp_path / "x.npz")
     assert loaded == c and loaded.changed(algo="maml") == Setting("maml", alpha=0.3)
-    with pytest.raises(ValueError, match="the defaults of fomaml on pointmass"):
+    with pytest.raises(ValueError, match="of another algorithm or family"):
         replace(loaded, algo="maml")
+
+
+@pytest.mark.parametrize("change", [{"own": np.zeros(2)}, {"theta": np.array([np.nan])}])
+def test_what_load_would_refuse_is_not_saved(change, tmp_path):
+    """Arrays that an algorithm of one's own adds belong to its initial state, or are lost."""
+    c = Setting(**SMALL)
+    with pytest.raises(checkpoints.Stop, match="not written: .*initial_state, all finite"):
+        save(tmp_path / "x.npz", c, metarl.initial_state(c) | change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_directory_of_a_run_may_be_a_text(tmp_path):
+    cli.run(Setting(**SMALL), out=str(tmp_path / "run"), quiet=True)
+    assert load(tmp_path / "run/checkpoint.npz")[0] == Setting(**SMALL)
 
 
 def test_a_checkpoint_is_json_without_nan(tmp_path):

@@ -206,6 +206,9 @@ def test_a_named_tuple_may_be_a_family():
 
 
 # --- One setting made from another ---
+ANOTHER = r"of another algorithm or family: .*c\.changed"
+
+
 def test_what_was_not_given_follows_the_algorithm_and_the_family():
     assert Setting("fomaml").changed(algo="maml") == Setting("maml")
     c = Setting("maml", alpha=0.6, tasks=7)
@@ -226,13 +229,13 @@ def test_what_is_replaced_counts_as_given():
 @pytest.mark.parametrize(
     "former, change, words",
     [
-        ({"algo": "fomaml"}, {"algo": "maml"}, "the defaults of fomaml on pointmass: .*changed"),
-        ({"algo": "fomaml"}, {"algo": "maml", "estimator": "first-order"}, "fomaml on pointmass"),
-        ({"algo": "maml"}, {"algo": "fomaml", "estimator": "first-order"}, "maml on pointmass"),
-        ({"env": "bandit"}, {"env": "pointmass"}, "the defaults of maml on bandit"),
-        ({"env": "fourcorners:horizon=3"}, {"env": "pointmass"}, "maml on fourcorners"),
-        ({"algo": "fomaml", "env": envs.Bandit()}, {"algo": "maml"}, "the defaults of fomaml: to"),
-        ({"env": envs.Bandit()}, {"env": "bandit"}, "the defaults of maml: to"),
+        ({"algo": "fomaml"}, {"algo": "maml"}, ANOTHER),
+        ({"algo": "fomaml"}, {"algo": "maml", "estimator": "first-order"}, ANOTHER),
+        ({"algo": "maml"}, {"algo": "fomaml", "estimator": "first-order"}, ANOTHER),
+        ({"env": "bandit"}, {"env": "pointmass"}, ANOTHER),
+        ({"env": "fourcorners:horizon=3"}, {"env": "pointmass"}, ANOTHER),
+        ({"algo": "fomaml", "env": envs.Bandit()}, {"algo": "maml"}, ANOTHER),
+        ({"env": envs.Bandit()}, {"env": "bandit"}, ANOTHER),
         ({"algo": "maml"}, {"algo": "ppo"}, "--algo ppo: must be"),
     ],
 )
@@ -253,7 +256,7 @@ def test_replace_takes_options_of_the_family_and_objects():
     assert kept.std == 0.4 and maml.changed(env=family).std == 1.0
     assert kept.changed(seed=3) == replace(kept, seed=3) and kept.changed(seed=3).std == 0.4
     assert replace(kept, env="pointmass:horizon=9") == near
-    with pytest.raises(ValueError, match="fomaml on pointmass"):
+    with pytest.raises(ValueError, match=ANOTHER):
         replace(replace(Setting("fomaml"), env=family), algo="maml")
 
 

@@ -183,6 +183,11 @@ def meet(path, i, n):
     return os.getpid(), np.geterr()["divide"]
 
 
+def test_a_number_of_numpy_is_a_number_of_workers():
+    with workers(np.int64(1)) as each_map:
+        assert each_map(add, [1, 2], [3, 4]) == [4, 6]
+
+
 def test_by_default_there_are_as_many_processes_as_cores(tmp_path):
     n = cores()
     with workers(0) as each_map:
