@@ -102,9 +102,8 @@ def dtype_for(tasks):
 
 def distance(offset):
     """The length of offset (..., 2). Not by a sum over the last axis: slow for two numbers."""
-    x = offset[..., 0]
-    y = offset[..., 1]
-    return np.sqrt(x * x + y * y)
+    squares = offset * offset
+    return np.sqrt(squares[..., 0] + squares[..., 1])
 
 
 class Point:
@@ -125,8 +124,13 @@ class Point:
         require_whole("horizon", self.horizon, 1)
 
     def reset(self, tasks, shape, rng):
-        """Positions (*shape, 2) at the origin."""
-        return np.zeros((*shape, 2), dtype_for(tasks))
+        """Positions (*shape, 2) at the origin.
+
+        In Fortran order, in which the x of all episodes lie side by side, and so do the y. NumPy
+        works along what lies side by side, and two numbers are too few for that. What is computed
+        from such arrays has their order again, so that it need not be said anywhere else.
+        """
+        return np.zeros((*shape, 2), dtype_for(tasks), order="F")
 
     def observe(self, state):
         """The position itself."""
@@ -134,7 +138,7 @@ class Point:
 
     def step(self, state, action, tasks, rng):
         """Move, then be paid for the distance that is left."""
-        action = np.asarray(action, dtype_for(tasks))
+        action = action.astype(state.dtype, copy=False)
         state = self.allowed(state + self.move(action, tasks))
         offset = state - self.goals(tasks)
         return state, self.reward_at(distance(offset)), self.ended(offset)
@@ -196,8 +200,8 @@ class PointMass(Point):
         return self.box * (2 * checkerboard(n, rng, split, 2) - 1)
 
     def ended(self, offset):
-        near = np.abs(offset) < self.radius
-        return near[..., 0] & near[..., 1]
+        away = np.abs(offset)
+        return np.maximum(away[..., 0], away[..., 1]) < self.radius
 
 
 @dataclass(frozen=True)
@@ -273,11 +277,8 @@ class TurnedPointMass(Point):
 
 def turned(x, angle):
     """x (..., 2) turned anticlockwise by angle (..., 1)."""
-    cos = np.cos(angle)
-    sin = np.sin(angle)
-    first = cos * x[..., :1] - sin * x[..., 1:]
-    second = sin * x[..., :1] + cos * x[..., 1:]
-    return np.concatenate([first, second], -1)
+    quarter = x[..., ::-1] * np.array([-1, 1], x.dtype)  # (-y, x): x turned by a right angle
+    return np.cos(angle) * x + np.sin(angle) * quarter
 
 
 # --- Bandits ---

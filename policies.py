@@ -90,6 +90,10 @@ class Network:
         """The network with the parameters theta: a function from x to outputs, as in `apply`."""
         batch = theta.shape[:-1]
         layers = self.layers(theta)
+        affine = ad.affine
+        if not self.hidden and isinstance(theta, np.ndarray):
+            layers = [(np.asfortranarray(w), np.asfortranarray(b)) for w, b in layers]
+            affine = affine_of_rows
         activation = ACTIVATIONS[self.activation]
 
         def network(x):
@@ -97,7 +101,7 @@ class Network:
             for n, (w, b) in enumerate(layers):
                 if n > 0:
                     h = activation(h)
-                h = ad.affine(h, w, b)
+                h = affine(h, w, b)
             return h.reshape(*x.shape[:-1], self.outputs)
 
         return network
@@ -105,6 +109,18 @@ class Network:
     def apply(self, theta, x):
         """x (..., inputs), or (T, ..., inputs) for theta (T, P), to the same with outputs last."""
         return self.at(theta)(x)
+
+
+def affine_of_rows(x, w, b):
+    """ad.affine of arrays, for a linear policy: x (T, K, i) @ w (T, i, o) + b (T, 1, o).
+
+    Members of a population have one episode each: K is 1, and matmul would spend its time between
+    T tiny products. einsum takes an element of the matrices at a time, for all T at once: for that
+    the arrays are in Fortran order, T numbers side by side (see Point.reset in envs.py).
+    """
+    if w.ndim == 3 and x.shape[-2] == 1:
+        return np.einsum("tki,tio->tko", x, w) + b
+    return ad.affine(x, w, b)
 
 
 @dataclass(frozen=True)
@@ -177,7 +193,8 @@ class Policy:
                 return np.where(np.isfinite(output).all(-1), arm, NO_ACTION)
             if self.deterministic:
                 return output
-            noise = rng.standard_normal(output.shape).astype(output.dtype)
+            noise = np.empty_like(output)  # of its dtype and order
+            noise[...] = rng.standard_normal(output.shape)
             return output + std * noise
 
         return act
@@ -257,28 +274,31 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
     keep: store observations and actions too. Without, they are None, which saves time where only
     returns count.
     """
-    tasks = tasks[:, None]  # (T, 1, D): they broadcast over the episodes
-    state = env.reset(tasks, (len(tasks), K), rng)
+    tasks = np.asfortranarray(tasks[:, None])  # (T, 1, D): they broadcast over the episodes
+    T = len(tasks)
+    state = env.reset(tasks, (T, K), rng)
     act = policy.actor(theta)
-    steps = []
-    for _ in range(env.horizon):
+    order = "C" if keep else "F"
+    rewards = np.empty((T, K, env.horizon), tasks.dtype, order)
+    mask = np.empty((T, K, env.horizon), bool, order)
+    running = np.ones((T, K), bool)
+    kept = []
+    for t in range(env.horizon):
         obs = env.observe(state)
         action = act(obs, rng)
         state, reward, done = env.step(state, action, tasks, rng)
         if env.discrete:
             reward = np.where(action == NO_ACTION, np.nan, reward)
+        rewards[..., t] = reward
+        mask[..., t] = running
+        running = running & ~done  # all go on to the horizon, but what comes after does not count
         if keep:
-            steps.append((reward, done, obs, action))
-        else:
-            steps.append((reward, done))
-    rewards, done, *kept = (np.stack(column, 2) for column in zip(*steps, strict=True))
-    obs, actions = kept or (None, None)
-
-    # All episodes run on to the horizon. A step counts if no step before it ended the episode. The
-    # number of ends so far includes that of the step itself, which is taken off.
-    ends_before = done.cumsum(2) - done
-    mask = ends_before == 0
-    return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
+            kept.append((obs, action))
+    rewards = np.where(mask, rewards, 0)
+    if not keep:
+        return Trajectories(None, None, rewards, mask)
+    obs, actions = (np.stack(column, 2) for column in zip(*kept, strict=True))
+    return Trajectories(obs, actions, rewards, mask)
 
 
 class Common:
