@@ -19,6 +19,11 @@ and, where it can,
     splits_coincide          True where the splits are the same by definition, which must be said
     goals(tasks)             -> (..., 2), where the observation is a position; pictures show them
     means(tasks)             -> (..., arms), of a bandit; pictures show them
+    judges_states            True where a step is `advance` and then `judge`, as rewards and ends
+                             depend on nothing but the state that is reached. Then `rollout` has
+                             many states judged at once, which is faster
+    advance(state, action, tasks, rng) -> state
+    judge(state, tasks)      -> reward (...), done (...)
 
 `done` ends an episode before the horizon; what comes after is for the rollout to mask. A state is
 an array, or whatever `observe` and `step` understand; `step` makes a new one and leaves the old one
@@ -138,10 +143,24 @@ class Point:
 
     def step(self, state, action, tasks, rng):
         """Move, then be paid for the distance that is left."""
+        state = self.advance(state, action, tasks, rng)
+        reward, done = self.judge(state, tasks)
+        return state, reward, done
+
+    @property
+    def judges_states(self):
+        """Not if a class that is made from this one has a `step` of its own."""
+        return type(self).step is Point.step
+
+    def advance(self, state, action, tasks, rng):
+        """The position after the move."""
         action = action.astype(state.dtype, copy=False)
-        state = self.allowed(state + self.move(action, tasks))
+        return self.allowed(state + self.move(action, tasks))
+
+    def judge(self, state, tasks):
+        """The reward at a position, and whether an episode ends there."""
         offset = state - self.goals(tasks)
-        return state, self.reward_at(distance(offset)), self.ended(offset)
+        return self.reward_at(distance(offset)), self.ended(offset)
 
     def optimal_return(self, tasks):
         """Straight to the goal, each axis at full speed: at no time can any path be closer."""

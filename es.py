@@ -271,9 +271,9 @@ class OpenAIES(Strategy):
 
     def ask(self):
         """Points (popsize, n) around the mean, in antithetic pairs."""
-        eps = self.rng.standard_normal((self.popsize // 2, self.n))  # OpenAI-ES l.3, ES-MAML l.2
+        eps = self.rng.standard_normal((self.popsize // 2, self.n))  # OpenAI-ES l.3
         eps = np.concatenate([eps, -eps])
-        return self.mean + self.sigma * eps  # OpenAI-ES l.4, ES-MAML l.2
+        return self.mean + self.sigma * eps  # OpenAI-ES l.4
 
     def tell(self, x, f):
         """Move the mean against the gradient that the points x with fitness f tell."""

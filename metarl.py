@@ -26,6 +26,7 @@ dataclass with these attributes. c.family is the task family, c.pi the policy.
 Losses are minimised: L is minus the return.
 """
 
+import math
 import os
 import signal
 
@@ -55,7 +56,8 @@ from policies import FIRST_ORDER, Common, length, log_pi_of, rollout, sampling_t
 #
 #     (seed, INIT)                          the first theta
 #     (seed, TRAIN, t, TASKS)               the tasks of iteration t
-#     (seed, TRAIN, t, ASK)                 the population of iteration t
+#     (seed, TRAIN, t, ASK)                 the population of iteration t; in ES-MAML, whose members
+#     (seed, TRAIN, t, ASK, i)              are judged in pairs, the directions of a chunk of pairs
 #     (seed, TRAIN, t, INNER, i, k)         inner step k of a chunk; for k = inner_steps, D'
 #     (seed, TEST, TASKS)                   the held-out tasks
 #     (seed, TEST, INNER, i, INNER, k)      adaptation step k of a chunk of them
@@ -84,36 +86,41 @@ def noise_at(seed, *address):
 
 # --- Chunks of tasks ---
 
+# Many chunks keep many workers busy, few large ones waste less time between NumPy's operations.
+
 CHUNK = 5  # tasks in a chunk where gradients need a graph, which takes memory
-ROWS = 2000  # of theta in a chunk of the inner loops es and hc, which need no graph
+CHUNKS = 8  # of the inner loops es and hc, which need no graph; unless they had
+LEAST = 200  # fewer than so many rows of theta, which take as long as 100,
+MOST = 1000  # or more than so many, which are no faster together
 
 
-def in_chunks(f, c, x, tasks, address, map=map):
+def in_chunks(f, c, x, tasks, address, members=1, map=map):
     """f(c, x, tasks, address), a chunk of tasks at a time, and the results put together again.
 
-    x: parameters (P,) that all tasks share, or a row for each task (T, ...). f returns a list of
-    arrays with a row for each of its tasks; so does this. A chunk's noise has the address of f with
-    the number of its first task added.
+    x: what all tasks share, such as parameters (P,). f returns a list of arrays with a row for each
+    of its tasks; so does this. A chunk's noise has the address of f with the number of its first
+    task added.
+    members: of a population that f judges on each task.
     map: the builtin, or that of any concurrent.futures executor, which shares the chunks among
     workers. The chunks do not depend on it, so the numbers do not either.
     """
-    size = chunk_size(c, x)
-    xs, parts, addresses = [], [], []
-    for i in range(0, len(tasks), size):
-        rows = slice(i, i + size)
-        xs.append(x if x.ndim == 1 else x[rows])
-        parts.append(tasks[rows])
-        addresses.append((*address, i))
-    results = map(f, [c] * len(xs), xs, parts, addresses)
+    size = chunk_size(c, len(tasks), members)
+    first = range(0, len(tasks), size)
+    parts = [tasks[i : i + size] for i in first]
+    addresses = [(*address, i) for i in first]
+    n = len(first)
+    results = map(f, [c] * n, [x] * n, parts, addresses)
     return [np.concatenate(column) for column in zip(*results, strict=True)]
 
 
-def chunk_size(c, x):
-    """The number of tasks in a chunk."""
+def chunk_size(c, T, members):
+    """The number of tasks in a chunk, if there are T, and on each of them some members."""
     if c.inner == "pg":
         return CHUNK
-    members = x.shape[1] if x.ndim == 3 else 1  # black boxes try n points on each task: (T, n, P)
-    return max(1, ROWS // members)
+    rows = T * members
+    chunks = max(CHUNKS, rows // MOST)
+    chunks = min(chunks, rows // LEAST, T)
+    return math.ceil(T / max(chunks, 1))
 
 
 def sample_tasks(c, n, rng, split="train"):
@@ -310,9 +317,10 @@ def hill_climb(c, theta, scale, tasks, rng):
         eps = rng.standard_normal(theta.shape).astype(theta.dtype)
         query = theta + c.inner_sigma * scale * eps
         D = rollout(c.family, c.pi, query, tasks, 1, rng, keep=False)
-        better = D.returns > best
+        returns = D.returns
+        better = returns > best
         theta = np.where(better[:, None], query, theta)
-        best = np.where(better, D.returns, best)
+        best = np.where(better, returns, best)
         episodes.append(D)
     return theta, episodes
 
@@ -354,9 +362,12 @@ INNER_LOOPS = {"pg": policy_gradient, "es": es_gradient, "hc": hill_climb}
 def fitness(c, x, tasks, address):
     """v = f(U(x, task)), the return after adaptation, of n members on each of T tasks: (T, n).
 
-    And the log (T, 3). x: (T, n, P or 2P). All members of a task are judged under the same noise.
+    And the log (T, 3). x: (n, P or 2P), the same members on all tasks, or (T, n, P or 2P). All
+    members of a task are judged under the same noise.
     """
-    T, n, size = x.shape
+    T = len(tasks)
+    n, size = x.shape[-2:]
+    x = np.broadcast_to(x, (T, n, size))
     theta, scale = unpack(c, x.reshape(T * n, size).astype(c.dtype))
     tasks = np.repeat(tasks, n, 0)  # task by task, as the rows of theta
     episodes = []
@@ -378,15 +389,31 @@ def es_maml(c, state, address, in_chunks):
     n = c.population counts both members of a pair, which share a task. Fitness "raw" and outer
     "sgd" follow the paper to the letter; the defaults are ranks and Adam.
     """
-    strategy = strategy_of(c, state, noise_at(*address, ASK))
-    x = strategy.ask()  # ES-MAML l.2
+    theta = state["theta"]
     tasks = sample_tasks(c, c.population // 2, noise_at(*address, TASKS))  # ES-MAML l.2
-    plus, minus = np.split(x, 2)  # theta + sigma g and theta - sigma g, in the same order
-    pairs = np.stack([plus, minus], 1)  # (n/2, 2, P or 2P)
-    v, log = in_chunks(fitness, c, pairs, tasks, (*address, INNER))  # ES-MAML l.3-5
-    v = np.concatenate([v[:, 0], v[:, 1]])  # in the order of x again
+    inner = (*address, INNER)
+    v, log = in_chunks(fitness_of_pairs, c, theta, tasks, inner, members=2)  # ES-MAML l.3-5
+    # A worker that judged pairs has also made them: it was sent theta and an address, no points
+    # (Salimans et al. 2017, Algorithm 2). Here they are made once more, from the same addresses.
+    [x] = in_chunks(pairs, c, theta, tasks, inner, members=2, map=map)
+    x = np.concatenate([x[:, 0], x[:, 1]])
+    v = np.concatenate([v[:, 0], v[:, 1]])
+    strategy = strategy_of(c, state, None)
     strategy.tell(x, -v)  # ES-MAML l.6
     return with_distribution(with_log(state, log), strategy)
+
+
+def pairs(c, theta, tasks, address):
+    """[(T, 2, P or 2P)]: for each task theta + sigma g and theta - sigma g."""
+    *iteration, _, i = address  # (..., INNER, i): their noise is not that of the inner loop
+    g = noise_at(*iteration, ASK, i).standard_normal((len(tasks), theta.size))  # ES-MAML l.2
+    return [np.stack([theta + c.sigma * g, theta - c.sigma * g], 1)]
+
+
+def fitness_of_pairs(c, theta, tasks, address):
+    """The `fitness` of the pairs of a chunk: v (T, 2), and the log (T, 3)."""
+    [x] = pairs(c, theta, tasks, address)
+    return fitness(c, x, tasks, address)
 
 
 def evolve(c, state, address, in_chunks):
@@ -397,8 +424,7 @@ def evolve(c, state, address, in_chunks):
     strategy = strategy_of(c, state, noise_at(*address, ASK))
     x = strategy.ask()
     tasks = sample_tasks(c, c.tasks, noise_at(*address, TASKS))
-    on_each_task = np.broadcast_to(x, (len(tasks), *x.shape))
-    v, log = in_chunks(fitness, c, on_each_task, tasks, (*address, INNER))
+    v, log = in_chunks(fitness, c, x, tasks, (*address, INNER), members=len(x))
     strategy.tell(x, -v.mean(0))
     return with_distribution(with_log(state, log), strategy)
 

@@ -90,10 +90,6 @@ class Network:
         """The network with the parameters theta: a function from x to outputs, as in `apply`."""
         batch = theta.shape[:-1]
         layers = self.layers(theta)
-        affine = ad.affine
-        if not self.hidden and isinstance(theta, np.ndarray):
-            layers = [(np.asfortranarray(w), np.asfortranarray(b)) for w, b in layers]
-            affine = affine_of_rows
         activation = ACTIVATIONS[self.activation]
 
         def network(x):
@@ -101,9 +97,11 @@ class Network:
             for n, (w, b) in enumerate(layers):
                 if n > 0:
                     h = activation(h)
-                h = affine(h, w, b)
+                h = ad.affine(h, w, b)
             return h.reshape(*x.shape[:-1], self.outputs)
 
+        if not self.hidden and theta.ndim == 2 and isinstance(theta, np.ndarray):
+            return for_rows(network, *layers[0])
         return network
 
     def apply(self, theta, x):
@@ -111,16 +109,22 @@ class Network:
         return self.at(theta)(x)
 
 
-def affine_of_rows(x, w, b):
-    """ad.affine of arrays, for a linear policy: x (T, K, i) @ w (T, i, o) + b (T, 1, o).
+def for_rows(network, w, b):
+    """A linear network x @ w + b, with a faster way for x (T, 1, i), w (T, i, o) and b (T, 1, o).
 
-    Members of a population have one episode each: K is 1, and matmul would spend its time between
-    T tiny products. einsum takes an element of the matrices at a time, for all T at once: for that
-    the arrays are in Fortran order, T numbers side by side (see Point.reset in envs.py).
+    That is a population of T members with an episode each. matmul would spend its time between T
+    tiny products; einsum takes one element of the matrices after the other, for all T at once. For
+    that the arrays are in Fortran order, T numbers side by side (see Point.reset in envs.py).
     """
-    if w.ndim == 3 and x.shape[-2] == 1:
+    w = np.asfortranarray(w)
+    b = np.asfortranarray(b)
+
+    def faster(x):
+        if x.ndim != 3 or x.shape[1] != 1:
+            return network(x)
         return np.einsum("tki,tio->tko", x, w) + b
-    return ad.affine(x, w, b)
+
+    return faster
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,11 @@ class Trajectories(NamedTuple):
         return ad.where(mask, x, 0)
 
 
+# A few large operations cost less than many small ones, as long as they stay in the cache. So if
+# there are at most so many steps in all, a family that can judge states is asked once, at the end.
+AT_ONCE = 100_000
+
+
 def rollout(env, policy, theta, tasks, K, rng, keep=True):
     """K episodes in each task, acting by theta (P,) or (T, P): Trajectories.
 
@@ -278,27 +287,55 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
     T = len(tasks)
     state = env.reset(tasks, (T, K), rng)
     act = policy.actor(theta)
-    order = "C" if keep else "F"
-    rewards = np.empty((T, K, env.horizon), tasks.dtype, order)
-    mask = np.empty((T, K, env.horizon), bool, order)
-    running = np.ones((T, K), bool)
+    few = T * K * env.horizon <= AT_ONCE
+    judged_later = few and getattr(env, "judges_states", False)
+    outcomes = []
     kept = []
-    for t in range(env.horizon):
+    for _ in range(env.horizon):
         obs = env.observe(state)
         action = act(obs, rng)
-        state, reward, done = env.step(state, action, tasks, rng)
-        if env.discrete:
-            reward = np.where(action == NO_ACTION, np.nan, reward)
-        rewards[..., t] = reward
-        mask[..., t] = running
-        running = running & ~done  # all go on to the horizon, but what comes after does not count
+        if judged_later:
+            state = env.advance(state, action, tasks, rng)
+            outcomes.append([state])
+        else:
+            state, reward, done = env.step(state, action, tasks, rng)
+            if env.discrete:
+                reward = np.where(action == NO_ACTION, np.nan, reward)
+            outcomes.append([reward, done])
         if keep:
-            kept.append((obs, action))
-    rewards = np.where(mask, rewards, 0)
-    if not keep:
-        return Trajectories(None, None, rewards, mask)
-    obs, actions = (np.stack(column, 2) for column in zip(*kept, strict=True))
-    return Trajectories(obs, actions, rewards, mask)
+            kept.append([obs, action])
+
+    # Policy gradients sum over the steps of an episode, black boxes over many episodes: so the one
+    # or the other lie side by side in memory.
+    columns = over_time(outcomes, "C" if keep else "F")
+    if judged_later:
+        [states] = columns
+        columns = env.judge(states, tasks[:, :, None])
+    rewards, done = columns
+    obs, actions = over_time(kept, "C") if keep else (None, None)
+    mask = until_the_end(done)
+    return Trajectories(obs, actions, np.where(mask, rewards, 0), mask)
+
+
+def over_time(steps, order):
+    """Of H steps, each some arrays (T, K, ...), the arrays (T, K, H, ...), in memory by `order`."""
+    columns = []
+    for arrays in zip(*steps, strict=True):
+        T, K, *rest = arrays[0].shape
+        column = np.empty((T, K, len(arrays), *rest), arrays[0].dtype, order)
+        columns.append(np.stack(arrays, 2, out=column))
+    return columns
+
+
+def until_the_end(done):
+    """The mask (T, K, H), out of which steps end an episode (T, K, H).
+
+    All episodes run on to the horizon. A step counts if no step before it has ended the episode.
+    """
+    mask = np.ones_like(done)
+    for t in range(1, done.shape[2]):
+        mask[..., t] = mask[..., t - 1] & ~done[..., t - 1]
+    return mask
 
 
 class Common:

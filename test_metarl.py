@@ -344,7 +344,7 @@ def test_es_maml_update_equals_its_formula(monkeypatch):
     state = metarl.initial_state(c) | {"theta": theta}
     after = ALGORITHMS["es-maml"](c, state, ADDRESS, in_chunks)["theta"]
 
-    g = noise_at(*ADDRESS, metarl.ASK).standard_normal((3, len(theta)))
+    g = noise_at(*ADDRESS, metarl.ASK, 0).standard_normal((3, len(theta)))
     tasks = metarl.sample_tasks(c, 3, noise_at(*ADDRESS, metarl.TASKS))
     total = 0
     for i, sign in itertools.product(range(3), (1, -1)):

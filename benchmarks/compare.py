@@ -110,11 +110,11 @@ def update(c, state):
     c = replace(c, outer="sgd")
     count = Counter()
 
-    def in_chunks(f, c, theta, tasks, address):
-        rows = metarl.in_chunks(f, c, theta, tasks, address)
-        members = theta.shape[1] if theta.ndim == 3 else 1
-        count["pieces"] += len(tasks) * members
-        count["numbers"] += rows[0].size
+    def in_chunks(f, c, x, tasks, address, members=1, **options):
+        rows = metarl.in_chunks(f, c, x, tasks, address, members, **options)
+        if f is not metarl.pairs:  # which only makes the points
+            count["pieces"] += len(tasks) * members
+            count["numbers"] += rows[0].size
         return rows
 
     iteration = metarl.ALGORITHMS[c.algo]

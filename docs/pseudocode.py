@@ -112,13 +112,13 @@ ES_MAML = Algorithm(
     "line",
     (
         Row("1", "for t = 0, 1, …:", "metarl.train", "ES-MAML l.1"),
+        Row("2", "sample tasks T₁, …, Tₙ", "metarl.es_maml", "ES-MAML l.2"),
         Row(
             "2",
-            "sample directions g₁, …, gₙ ∼ N(0, I), for the points θ + σ gᵢ",
-            "es.OpenAIES.ask",
+            "and directions g₁, …, gₙ ∼ N(0, I), for the points θ + σ gᵢ",
+            "metarl.pairs",
             "ES-MAML l.2",
         ),
-        Row("2", "with them, sample tasks T₁, …, Tₙ", "metarl.es_maml", "ES-MAML l.2"),
         Row("3–5", "for every (Tᵢ, gᵢ):", "metarl.es_maml", "ES-MAML l.3-5"),
         Row(
             "4",

@@ -135,17 +135,75 @@ def test_the_full_form_is_taken_up_to_500_parameters():
 
 
 # --- Chunks, episodes, precision ---
-def test_chunks_of_black_boxes_hold_2000_members():
+@pytest.mark.parametrize(
+    "tasks, members, chunks",
+    [
+        (1, 1, [1]),  # however few there are,
+        (199, 1, [199]),  # up to
+        (399, 1, [399]),  # 399 rows of theta make one chunk
+        (400, 1, [200, 200]),
+        (250, 2, [125, 125]),  # es-maml by default
+        (20, 24, [10, 10]),  # nes and cma-es by default
+        (7, 150, [2, 2, 2, 1]),  # 5 chunks of at least 200 would be uneven
+        (800, 2, 8 * [100]),
+        (3000, 2, 8 * [375]),  # eight
+        (4500, 2, 9 * [500]),  # until they would have more than 1000 rows
+        (3, 3000, [1, 1, 1]),  # all members of a task are judged under the same noise
+    ],
+)
+def test_chunks_of_black_boxes(tasks, members, chunks):
     c = black_box(inner="hc")
     sizes = []
+    places = []
 
     def count(c, x, tasks, address):
-        sizes.append(x.shape[0] * x.shape[1])
+        sizes.append(len(tasks))
+        places.append(address[-1])
         return [tasks]
 
-    for members, tasks in ((2, 2400), (24, 100), (3000, 3)):
-        in_chunks(count, c, np.zeros((tasks, members, 1)), np.zeros((tasks, 2)), ADDRESS)
-    assert sizes == [2000, 2000, 800, 83 * 24, 17 * 24, 3000, 3000, 3000]
+    in_chunks(count, c, None, np.zeros((tasks, 2)), ADDRESS, members=members)
+    assert sizes == chunks
+    assert places == [0, *np.cumsum(chunks)[:-1]]
+
+
+def judged_in_three_chunks(algo, monkeypatch):
+    """One iteration on `worth`: c, the states before and after, and the points of each task."""
+    c = black_box(algo, population=12, tasks=6)
+    judged = []
+
+    def fitness(c, x, tasks, address):
+        x = np.broadcast_to(x, (len(tasks), *x.shape[-2:]))
+        judged.append(x)
+        return [worth(x, tasks), np.zeros((len(x), 3))]
+
+    monkeypatch.setattr(metarl, "fitness", fitness)
+    monkeypatch.setattr(metarl, "chunk_size", lambda c, T, members: 2)
+    state = metarl.initial_state(c)
+    after = ALGORITHMS[algo](c, state, ADDRESS[:3], in_chunks)
+    assert len(judged) == 3
+    return c, state, after, np.concatenate(judged)
+
+
+def worth(x, tasks):
+    """(T, n): of members x (T, n, P) on tasks (T, 2)."""
+    return -(x**2).sum(-1) * (1 + tasks[:, :1] ** 2)
+
+
+def test_chunks_make_the_pairs_that_move_theta(monkeypatch):
+    """Each makes those that it judges; theta is moved by all of them, made again."""
+    c, state, after, points = judged_in_three_chunks("es-maml", monkeypatch)
+    assert_allclose(points.mean(1), np.tile(state["theta"], (6, 1)), rtol=1e-12)
+    assert len(np.unique(points, axis=0)) == 6  # no two chunks have the same noise
+    tasks = metarl.sample_tasks(c, 6, noise_at(*ADDRESS[:3], metarl.TASKS))
+    v = worth(points, tasks)
+    strategy = metarl.strategy_of(c, state, None)
+    strategy.tell(np.concatenate([points[:, 0], points[:, 1]]), -np.concatenate([v[:, 0], v[:, 1]]))
+    assert_allclose(after["theta"], strategy.mean, rtol=1e-12)
+
+
+def test_all_tasks_judge_the_same_generation(monkeypatch):
+    _, _, _, points = judged_in_three_chunks("nes", monkeypatch)
+    assert_array_equal(points, np.broadcast_to(points[0], points.shape))
 
 
 def test_deterministic_policies_act_by_their_mode():

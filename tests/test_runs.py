@@ -42,7 +42,9 @@ def test_no_noise_is_used_twice(algo, monkeypatch):
         c = Setting(algo=algo, seed=seed, std=1.0, **SMALL)
         first, second = itertools.islice(metarl.train(c, metarl.initial_state(c)), 2)
         metarl.meta_test(c, second["theta"])
-    assert len(set(addresses)) == len(addresses)
+    # The directions of ES-MAML are made twice: where they are judged, and where they move theta.
+    asked = {address for address in addresses if algo == "es-maml" and metarl.ASK in address[3:4]}
+    assert all(addresses.count(address) == 1 + (address in asked) for address in addresses)
     assert len({metarl.INIT, metarl.TRAIN, metarl.TEST}) == 3
     begins = itertools.product((0, 1), (metarl.INIT, metarl.TRAIN, metarl.TEST))
     assert {address[:2] for address in addresses} == set(begins)
@@ -80,12 +82,12 @@ def test_each_is_the_same_with_any_map_and_no_two_chunks_share_noise():
     _, log = in_chunks(metarl.reptile_adapt, reptile, theta, same, ADDRESS)
     assert len(np.unique(log[:, 0])) == n
 
-    def rows_themselves(c, x, tasks, address):
-        return [x]
+    def tasks_themselves(c, x, tasks, address):
+        assert x is theta
+        return [tasks]
 
-    rows = np.tile(theta, (n, 1)) + np.arange(n)[:, None]
-    [out] = in_chunks(rows_themselves, c, rows, tasks, ADDRESS)
-    assert_array_equal(out, rows)
+    [out] = in_chunks(tasks_themselves, c, theta, tasks, ADDRESS)
+    assert_array_equal(out, tasks)
 
 
 def test_partial_each_is_what_train_hands_on():
@@ -171,7 +173,7 @@ def test_meta_test_measures_each_step_on_fresh_episodes():
             theta_k = path[-1].data
         rng = noise_at(*address, metarl.MEASURE, k)
         D = rollout(c.family, c.pi, theta_k, tasks, 4, rng)
-        assert_array_equal(returns[:, k], D.returns)
+        assert_allclose(returns[:, k], D.returns, rtol=1e-12)
 
 
 class Counting(type(Setting().family)):
