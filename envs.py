@@ -177,7 +177,9 @@ class Point:
 
     def move(self, action, tasks):
         """How far the action carries (..., 2)."""
-        return 0.1 * action.clip(-1, 1)
+        within = action.clip(-1, 1)
+        within *= 0.1
+        return within
 
     def aim(self, tasks):
         """Where the goal (..., 2) lies in the frame of the actions that reach it."""

@@ -122,7 +122,9 @@ def for_rows(network, w, b):
     def faster(x):
         if x.ndim != 3 or x.shape[1] != 1:
             return network(x)
-        return np.einsum("tki,tio->tko", x, w) + b
+        output = np.einsum("tki,tio->tko", x, w)
+        output += b  # in place, as `move` in envs.py: for large populations that is a tenth
+        return output
 
     return faster
 
@@ -332,9 +334,10 @@ def until_the_end(done):
 
     All episodes run on to the horizon. A step counts if no step before it has ended the episode.
     """
+    goes_on = ~done
     mask = np.ones_like(done)
     for t in range(1, done.shape[2]):
-        mask[..., t] = mask[..., t - 1] & ~done[..., t - 1]
+        np.logical_and(mask[..., t - 1], goes_on[..., t - 1], out=mask[..., t])
     return mask
 
 

@@ -7,8 +7,8 @@ Four tables. Growth: from T=20 tasks, K=20 episodes, H=100 steps, width 64 and o
 `--algo maml`, one of them is doubled at a time; the settings take turns; memory is the peak of a
 process of its own. Cost: on the same episodes, sampled before, the meta-gradient against the two
 policy gradients that it is made of (the theory of reverse-mode differentiation promises a small
-constant), and against the rollouts. Population: rollouts of linear policies, each with a task of
-its own. Threads: the meta-gradient by 1, 2, 4, ... threads.
+constant), and against the rollouts. Populations: rollouts of linear policies, here and in JAX, as
+benchmarks/populations.py has it. Processes: the meta-gradient by 1, 2, 4, ... processes.
 
 Seconds are medians by the clock; CPU s are medians of processor time in all threads, which a busy
 machine hardly changes.
@@ -25,6 +25,7 @@ import numpy as np
 import autodiff as ad
 import metarl  # before NumPy: BLAS then takes one thread here, as in workers
 from autodiff import Tensor, grad
+from benchmarks import populations
 from benchmarks.common import parser
 from envs import PointMass
 from harness.settings import Setting
@@ -140,34 +141,6 @@ def cost(dtype, rounds):
     print(f"meta-gradient with its rollouts / rollouts: {1 + full / (before + after):.2f}")
 
 
-def returns(c, theta, tasks, address):
-    """[(T,)]: the return of one episode in each task."""
-    noise = metarl.noise_at(*address)
-    D = rollout(c.family, c.pi, theta, tasks, 1, noise, keep=False)
-    return [D.returns]
-
-
-def population(dtype, rounds, map):
-    c = Setting(algo="es-maml", dtype=dtype)
-    theta = metarl.initial_state(c)["theta"][: c.pi.size].astype(dtype)
-    sizes = [500, 2000, 8000]
-    functions = []
-    for n in sizes:
-        members = np.tile(theta, (n, 1))
-        tasks = metarl.sample_tasks(c, n, metarl.noise_at(0))
-        at_once = partial(returns, c, members, tasks, (0,))
-        chunks = partial(metarl.in_chunks, returns, c, members, tasks, (0,), map=map)
-        functions += [at_once, chunks]
-    times = take_turns(functions, rounds)[:, 0].reshape(-1, 2)
-    rates = np.array(sizes)[:, None] * c.family.horizon / times / 1e6
-    title = f"linear policies, {dtype}"
-    head = f"{title:28}{'at once':>10}{'chunks by processes':>20}"
-    print(f"\n{head}   million environment steps per second")
-    for n, (once, chunks) in zip(sizes, rates, strict=True):
-        print(f"{n:<28}{once:10.1f}{chunks:20.1f}")
-    print(f"at best {rates.max():.1f} (must 10, aim 30)")
-
-
 def processes(dtype, rounds):
     n = cores()
     counts = sorted({1, n} | {2**i for i in range(1, n.bit_length())})
@@ -188,7 +161,7 @@ def main():
     with workers(0) as map:
         growth(a.dtype, a.rounds, map)
         cost(a.dtype, a.rounds)
-        population(a.dtype, a.rounds, map)
+        populations.table(a.rounds, map, cores())
     processes(a.dtype, a.rounds)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
