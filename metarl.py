@@ -86,12 +86,15 @@ def noise_at(seed, *address):
 
 # --- Chunks of tasks ---
 
-# Many chunks keep many workers busy, few large ones waste less time between NumPy's operations.
+# Chunks are what workers share. Small ones keep many workers busy; in large ones less time is lost
+# between NumPy's operations. The size depends on the work alone, not on who is there to do it.
 
-CHUNK = 5  # tasks in a chunk where gradients need a graph, which takes memory
-CHUNKS = 8  # of the inner loops es and hc, which need no graph; unless they had
-LEAST = 200  # fewer than so many rows of theta, which take as long as 100,
-MOST = 1000  # or more than so many, which are no faster together
+CHUNK = 5  # tasks, where gradients need a graph, which takes memory
+
+# The inner loops es and hc need none. They work on rows of theta, one for each member and task.
+CHUNKS = 8  # chunks of a population of thousands. One of hundreds makes fewer, of at least
+LEAST = 200  # rows, which take hardly longer than 100; a larger one makes more, of about
+MOST = 1000  # rows, beyond which a row costs no less
 
 
 def in_chunks(f, c, x, tasks, address, members=1, map=map):
@@ -118,9 +121,9 @@ def chunk_size(c, T, members):
     if c.inner == "pg":
         return CHUNK
     rows = T * members
-    chunks = max(CHUNKS, rows // MOST)
-    chunks = min(chunks, rows // LEAST, T)
-    return math.ceil(T / max(chunks, 1))
+    wanted = max(CHUNKS, rows // MOST)
+    possible = max(1, rows // LEAST)
+    return math.ceil(T / min(wanted, possible, T))
 
 
 def sample_tasks(c, n, rng, split="train"):
