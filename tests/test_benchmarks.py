@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import metarl
 from autodiff import Tensor, value
-from benchmarks import bandits, common, meta_gradient, sinusoid
+from benchmarks import bandits, common, meta_gradient, populations, sinusoid
+from benchmarks import workers as benchmark_of_workers
 from envs import PointMass
 from harness.settings import Setting
 from policies import Trajectories, rollout
@@ -468,3 +470,58 @@ def test_memory_is_that_of_this_process_and_its_children():
         )
         == b"True\n"
     )
+
+
+# --- Populations and workers ---
+def test_parts_of_a_population_are_the_whole():
+    whole = populations.returns("float64", 10)
+    parts = populations.by_processes(map, 3, "float64", 10)
+    assert_allclose(parts, whole, rtol=1e-12)
+    theta, goals = populations.inputs("float64", 10)
+    family = PointMass(horizon=populations.HORIZON)
+    c = Setting(algo="es-maml", env=family, policy="linear", deterministic=True)
+    alone = [rollout(c.family, c.pi, theta[[i]], goals[[i]], 1, None).returns for i in range(10)]
+    assert_allclose(whole, np.concatenate(alone), rtol=1e-12)
+
+
+def test_other_returns_end_the_race():
+    ours = populations.returns("float64", 10)
+    populations.compare("float64", ours, "itself", ours)
+    for other in (ours + np.nan, ours + 1e-3):
+        with pytest.raises(SystemExit, match="the returns in float64 differ from those of other"):
+            populations.compare("float64", ours, "other", other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_jax_plays_the_same_episodes(dtype, tmp_path):
+    pytest.importorskip("jax")
+    with populations.Jax(dtype, 40, tmp_path) as jax:
+        populations.compare(dtype, populations.returns(dtype, 40), "JAX", jax.returns)
+        assert jax() > 0
+
+
+@pytest.mark.parametrize(
+    "algo, chunks, members", [("maml", 2, 5), ("es-maml", 2, 200), ("nes", 1, 6 * 7)]
+)
+def test_chunks_and_their_messages(algo, chunks, members):
+    """A message holds theta and an address, not the points of es-maml."""
+    small = {"tasks": 7, "episodes": 4, "env": PointMass(horizon=2), "policy": "linear"}
+    if algo != "maml":
+        small |= {"population": 400 if algo == "es-maml" else 6}
+    c = Setting(algo=algo, **small)
+    state = metarl.initial_state(c)
+    found, results = benchmark_of_workers.chunks_of(c, state)
+    cost = benchmark_of_workers.costs(c, found, results, 1)
+    assert (cost.chunks, cost.members) == (chunks, members)
+    assert cost.points == members * state["theta"].nbytes
+    if algo == "es-maml":
+        assert cost.sent < cost.points / 5
+    assert len(results) == chunks
+
+
+def test_predicted_speed_up():
+    """Of 10 chunks of a second with 2 seconds beside them, and no or slow messages."""
+    cost = benchmark_of_workers.Costs(10, 1, 1.0, 2.0, 1, 1)
+    predicted = benchmark_of_workers.predicted
+    assert_allclose([predicted(cost, 0, n) for n in (1, 2, 3, 10, 99)], [1, 12 / 7, 2, 4, 4])
+    assert_allclose(predicted(cost, 0.1, 5), 12 / 5)
