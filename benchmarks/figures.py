@@ -6,8 +6,8 @@
                  1, 2, 3 adaptation steps
     arms         the same for bandits whose last two arms are good as a rule: the probabilities
                  of the arms
-    learning     the return after adaptation in training over environment steps, by the defaults
-                 of each algorithm
+    learning     the return in the last episodes of an iteration of training (after adaptation; of
+                 Reptile before its last step), by the defaults of each algorithm
     compare      benchmarks.compare: the return on held-out tasks over environment steps, and by
                  adaptation steps
     estimators   benchmarks.estimators: bias, deviation and direction of estimates of the
@@ -53,7 +53,7 @@ LEARNING = [(algo, "pointmass", seed) for algo in LEARNERS for seed in SEEDS]
 
 def train(algo, env, seed):
     """A run by the defaults. Returns its setting, its last theta, and its log (iterations, 2):
-    environment steps so far and return after adaptation."""
+    environment steps so far and the return in the last episodes."""
     c = Setting(algo=algo, env=env, seed=seed)
     states = list(islice(metarl.train(c, metarl.initial_state(c)), c.iterations))
     log = np.array([(state["env_steps"], state["post"]) for state in states])
@@ -155,7 +155,7 @@ def estimates(runs, map):
 # --- How ---
 def draw_learning(figure, curves, optimum):
     axes = figure.subplots()
-    axes.set(xscale="log", xlabel=STEPS, ylabel="return after adaptation, in training")
+    axes.set(xscale="log", xlabel=STEPS, ylabel="return in the last episodes, in training")
     figures.draw_curves(axes, curves, optimum)
     figure.legend(loc="outside right center")
 
