@@ -58,7 +58,8 @@ MAML_ON_TURNED_POINTMASS = {
     "std": 0.25,
     "baseline": "linear",
     "alpha": 0.2,
-    "alpha_decay": 0.2,
+    "alpha_decay": 0.15,
+    "tasks": 40,
 }
 # Rewards are random even where the policy is not.
 BLACK_BOX_ON_BANDITS = {"test_episodes": 10}
@@ -86,7 +87,12 @@ DEFAULTS = {
     "fomaml pointmass": MAML_ON_POINTMASS,
     "maml turned-pointmass": MAML_ON_TURNED_POINTMASS,
     "fomaml turned-pointmass": MAML_ON_TURNED_POINTMASS,
-    "reptile turned-pointmass": {**MAML_ON_TURNED_POINTMASS, "alpha": 0.15},
+    "reptile turned-pointmass": {
+        "std": 0.25,
+        "baseline": "linear",
+        "alpha": 0.15,
+        "alpha_decay": 0.2,
+    },
     "maml fourcorners": {"alpha_decay": 0.125},
     "fomaml fourcorners": {"alpha_decay": 0.125},
     "reptile fourcorners": {"alpha": 0.7, "alpha_decay": 0.25},
