@@ -53,6 +53,16 @@ ES_MAML = {
     "iterations": 300,
 }
 MAML_ON_POINTMASS = {"learn_alpha": True, "std": 0.4, "tasks": 40}
+# The first step tells the dynamics. The goal is near after it, and steps as long would go past it.
+MAML_ON_TURNED_POINTMASS = {
+    "std": 0.25,
+    "baseline": "linear",
+    "alpha": 0.2,
+    "alpha_decay": 0.15,
+    "tasks": 40,
+}
+# Rewards are random even where the policy is not.
+BLACK_BOX_ON_BANDITS = {"test_episodes": 10}
 
 # What differs from the defaults in Setting. Three layers: by family, by algorithm, and by both, as
 # "reptile bandit". The later wins (see `layers`), and what is given wins over all. So what is to
@@ -75,11 +85,25 @@ DEFAULTS = {
     # by both
     "maml pointmass": MAML_ON_POINTMASS,
     "fomaml pointmass": MAML_ON_POINTMASS,
-    "maml turned-pointmass": {"alpha": 1.0},
-    "fomaml turned-pointmass": {"alpha": 1.0},
-    "reptile fourcorners": {"alpha": 1.0},
+    "maml turned-pointmass": MAML_ON_TURNED_POINTMASS,
+    "fomaml turned-pointmass": MAML_ON_TURNED_POINTMASS,
+    "reptile turned-pointmass": {
+        "std": 0.25,
+        "baseline": "linear",
+        "alpha": 0.15,
+        "alpha_decay": 0.2,
+    },
+    "maml fourcorners": {"alpha_decay": 0.125},
+    "fomaml fourcorners": {"alpha_decay": 0.125},
+    "reptile fourcorners": {"alpha": 0.7, "alpha_decay": 0.25},
     "reptile bandit": {"alpha": 1.0, "epsilon": 0.03},
     "reptile linear-bandit": {"alpha": 1.0, "epsilon": 0.03},
+    "es-maml bandit": BLACK_BOX_ON_BANDITS,
+    "es-maml linear-bandit": BLACK_BOX_ON_BANDITS,
+    "nes bandit": BLACK_BOX_ON_BANDITS,
+    "nes linear-bandit": BLACK_BOX_ON_BANDITS,
+    "cma-es bandit": BLACK_BOX_ON_BANDITS,
+    "cma-es linear-bandit": BLACK_BOX_ON_BANDITS,
 }
 
 OF_BLACK_BOXES = ("inner_sigma", "population", "sigma", "fitness", "nes")
