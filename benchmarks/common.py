@@ -21,7 +21,12 @@ def parser(text):
 
 def train(c):
     """theta after all iterations of the setting c."""
-    states = metarl.train(c, metarl.initial_state(c))
+    return train_from(c, metarl.initial_state(c))
+
+
+def train_from(c, state):
+    """The same from a state of one's own."""
+    states = metarl.train(c, state)
     last = next(islice(states, c.iterations - 1, None))
     return last["theta"]
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 import metarl
 from autodiff import Tensor, value
-from benchmarks import bandits, common, meta_gradient, populations, sinusoid
+from benchmarks import bandits, common, meta_gradient, populations, sinusoid, sparse_starts
 from benchmarks import workers as benchmark_of_workers
 from envs import PointMass
 from harness.settings import Setting
@@ -525,3 +525,25 @@ def test_predicted_speed_up():
     predicted = benchmark_of_workers.predicted
     assert_allclose([predicted(cost, 0, n) for n in (1, 2, 3, 10, 99)], [1, 12 / 7, 2, 4, 4])
     assert_allclose(predicted(cost, 0.1, 5), 12 / 5)
+
+
+# --- Starts for sparse rewards ---
+def test_the_ring_leaves_the_origin_and_stays_on_the_circle():
+    """Its mean action has the direction of the position, outwards or inwards, and is 0 at 1."""
+    angles = np.linspace(0.3, 6, 9)[:, None]
+    on_circle = np.concatenate([np.cos(angles), np.sin(angles)], 1)
+    for r, sign in ((0.6, 1), (1.4, -1)):
+        action = sparse_starts.ring(r * on_circle)
+        assert (sign * (action * on_circle).sum(1) > 0.9).all()
+    assert np.abs(sparse_starts.ring(on_circle)).max() < 1e-9
+    assert_allclose(sparse_starts.ring(np.zeros((1, 2))), [[0, 0.3]])
+
+
+def test_the_ring_is_fitted_and_seen():
+    c = Setting(algo="maml", **{**sparse_starts.COMMON, "dtype": "float64", "test_tasks": 20})
+    target = lambda position: position @ np.array([[0.5, 0.1], [0.0, 0.3]])
+    theta = sparse_starts.fitted(c, target, steps=400, n=64)
+    position = metarl.noise_at(1).uniform(-1, 1, (50, 2))
+    assert np.abs(c.pi.network.apply(theta, position) - target(position)).max() < 0.1
+    ends, all_goals = sparse_starts.seen(c, c.pi.init(metarl.noise_at(0)))
+    assert 0 <= ends <= 1 and 0 < all_goals < 0.3
