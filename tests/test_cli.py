@@ -187,7 +187,7 @@ def test_options_have_help_with_their_defaults(columns, capsys, monkeypatch):
     for f in fields(Setting):
         assert f" {flag(f.name)}" in words and f.metadata["help"] in words
     for default in (
-        "[0.5; 0.25 for sparse-pointmass; 8.0 for bandit, linear-bandit; 1.0 for maml on",
+        "[0.5; 0.25 for sparse-pointmass; 8.0 for bandit, linear-bandit; 0.2 for maml on",
         "[64 64; 32 for fourcorners]",
         "[1; 0 for joint; 3 for reptile]",
         "[off; on for es-maml, nes, cma-es, maml on pointmass, fomaml on pointmass]",
