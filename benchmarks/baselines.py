@@ -58,13 +58,15 @@ TO_LEARN = {
 # --- Training ---
 def trained(c, env_steps=None):
     """The state after the iterations of c, or after as many as take so many environment steps."""
-    for state in metarl.train(c, metarl.initial_state(c)):
-        if env_steps is None:
-            over = state["t"] >= c.iterations
-        else:
-            over = state["env_steps"] >= env_steps
-        if over:
-            return state
+    states = metarl.train(c, metarl.initial_state(c))
+    with np.errstate(all="ignore"):  # with some std it may go anywhere
+        for state in states:
+            if env_steps is None:
+                over = state["t"] >= c.iterations
+            else:
+                over = state["env_steps"] >= env_steps
+            if over:
+                return state
 
 
 def with_stds(c, stds):
