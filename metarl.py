@@ -56,8 +56,8 @@ from policies import FIRST_ORDER, Common, length, log_pi_of, rollout, sampling_t
 #
 #     (seed, INIT)                          the first theta
 #     (seed, TRAIN, t, TASKS)               the tasks of iteration t
-#     (seed, TRAIN, t, ASK)                 the population of iteration t; in ES-MAML, whose members
-#     (seed, TRAIN, t, ASK, i)              are judged in pairs, the directions of a chunk of pairs
+#     (seed, TRAIN, t, ASK)                 the population of iteration t, of NES and CMA-ES
+#     (seed, TRAIN, t, ASK, i)              the directions of a chunk of pairs, of ES-MAML
 #     (seed, TRAIN, t, INNER, i, k)         inner step k of a chunk; for k = inner_steps, D'
 #     (seed, TEST, TASKS)                   the held-out tasks
 #     (seed, TEST, INNER, i, INNER, k)      adaptation step k of a chunk of them
@@ -89,12 +89,15 @@ def noise_at(seed, *address):
 # Chunks are what workers share. Small ones keep many workers busy; in large ones less time is lost
 # between NumPy's operations. The size depends on the work alone, not on who is there to do it.
 
-CHUNK = 5  # tasks, where gradients need a graph, which takes memory
+CHUNK = 5  # rows of theta, where gradients need a graph, which takes memory
 
-# The inner loops es and hc need none. They work on rows of theta, one for each member and task.
-CHUNKS = 8  # chunks of a population of thousands. One of hundreds makes fewer, of at least
-LEAST = 200  # rows, which take hardly longer than 100; a larger one makes more, of about
-MOST = 1000  # rows, beyond which a row costs no less
+# The inner loops es and hc need none. They work on rows of theta, one for each member and task. Of
+# few rows a chunk takes hardly less time; from so many on that are ENOUGH, a row costs no less. So
+# there are as many chunks as LEAST allows, up to CHUNKS; of large populations more, of about ENOUGH
+# rows each. All is rounded to whole tasks.
+CHUNKS = 8
+LEAST = 200  # rows
+ENOUGH = 1000  # rows
 
 
 def in_chunks(f, c, x, tasks, address, members=1, map=map):
@@ -118,10 +121,10 @@ def in_chunks(f, c, x, tasks, address, members=1, map=map):
 
 def chunk_size(c, T, members):
     """The number of tasks in a chunk, if there are T, and on each of them some members."""
-    if c.inner == "pg":
-        return CHUNK
+    if c.inner == "pg":  # as of all that is no black box
+        return max(1, CHUNK // members)
     rows = T * members
-    wanted = max(CHUNKS, rows // MOST)
+    wanted = max(CHUNKS, rows // ENOUGH)
     possible = max(1, rows // LEAST)
     return math.ceil(T / min(wanted, possible, T))
 
@@ -397,7 +400,8 @@ def es_maml(c, state, address, in_chunks):
     inner = (*address, INNER)
     v, log = in_chunks(fitness_of_pairs, c, theta, tasks, inner, members=2)  # ES-MAML l.3-5
     # A worker that judged pairs has also made them: it was sent theta and an address, no points
-    # (Salimans et al. 2017, Algorithm 2). Here they are made once more, from the same addresses.
+    # (Salimans et al. 2017, Algorithm 2). They are made once more from the same addresses, by the
+    # builtin map: in this process, whatever workers there are.
     [x] = in_chunks(pairs, c, theta, tasks, inner, members=2, map=map)
     x = np.concatenate([x[:, 0], x[:, 1]])
     v = np.concatenate([v[:, 0], v[:, 1]])

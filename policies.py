@@ -101,7 +101,7 @@ class Network:
             return h.reshape(*x.shape[:-1], self.outputs)
 
         if not self.hidden and theta.ndim == 2 and isinstance(theta, np.ndarray):
-            return for_rows(network, *layers[0])
+            return linear_by_rows(network, *layers[0])
         return network
 
     def apply(self, theta, x):
@@ -109,12 +109,13 @@ class Network:
         return self.at(theta)(x)
 
 
-def for_rows(network, w, b):
-    """A linear network x @ w + b, with a faster way for x (T, 1, i), w (T, i, o) and b (T, 1, o).
+def linear_by_rows(network, w, b):
+    """The linear network x @ w + b, with a faster way for x (T, 1, i), w (T, i, o) and b (T, 1, o).
 
     That is a population of T members with an episode each. matmul would spend its time between T
     tiny products; einsum takes one element of the matrices after the other, for all T at once. For
-    that the arrays are in Fortran order, T numbers side by side (see Point.reset in envs.py).
+    that the arrays are in Fortran order, T numbers side by side (see Point.reset in envs.py). Of
+    arrays only: of Tensors `affine` records what a gradient needs.
     """
     w = np.asfortranarray(w)
     b = np.asfortranarray(b)
@@ -123,7 +124,7 @@ def for_rows(network, w, b):
         if x.ndim != 3 or x.shape[1] != 1:
             return network(x)
         output = np.einsum("tki,tio->tko", x, w)
-        output += b  # in place, as `move` in envs.py: for large populations that is a tenth
+        output += b  # in place: of large populations a step is then a tenth faster
         return output
 
     return faster
@@ -290,7 +291,7 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
     state = env.reset(tasks, (T, K), rng)
     act = policy.actor(theta)
     few = T * K * env.horizon <= AT_ONCE
-    judged_later = few and getattr(env, "judges_states", False)
+    judged_later = few and not env.discrete and getattr(env, "judges_states", False)
     outcomes = []
     kept = []
     for _ in range(env.horizon):
@@ -307,8 +308,8 @@ def rollout(env, policy, theta, tasks, K, rng, keep=True):
         if keep:
             kept.append([obs, action])
 
-    # Policy gradients sum over the steps of an episode, black boxes over many episodes: so the one
-    # or the other lie side by side in memory.
+    # Policy gradients work along time, so the steps of an episode lie side by side in memory. Where
+    # only returns count, each step is added to those before for all episodes: these do.
     columns = over_time(outcomes, "C" if keep else "F")
     if judged_later:
         [states] = columns

@@ -3,19 +3,19 @@
     python -m benchmarks.baselines [--env all] [--algos maml fomaml reptile cma-es]
                                    [--seeds 1] [--first-seed 0]
 
-The rivals, on the same held-out tasks under the same noise:
+On the same held-out tasks under the same noise:
 
-- each algorithm with its defaults;
-- `joint`, one policy for all tasks, with the options of the first algorithm that takes policy
-  gradients and as many iterations as the environment steps of that one allow;
-- untrained, the first parameters. Hill climbing has an untrained start of its own.
+- each algorithm, trained with its defaults;
+- its rivals: `joint`, one policy for all tasks, with the options of the first algorithm that takes
+  policy gradients and until it has taken as many environment steps; and untrained, the first
+  parameters. (Where the inner loop is hill climbing, as of cma-es, the untrained rival climbs too.)
 
-Each rival has the alpha that suits it best (hill climbing: the noise of its queries, inner-sigma),
-joint and untrained also their best std: joint is trained with each. Best after one step need not be
-best after three, so both are chosen, each for its own column. They are chosen on training tasks;
-held-out tasks only measure. Values of alpha are apart by sqrt(2), and there are more of them where
-the best would be the first or the last. A * marks a value at the border of its grid all the same.
-(An untrained start may do best with hardly any noise at all: then only the limit is better.)
+Then each of them adapts with the alpha that suits it best (hill climbing: with the best noise of
+its queries, inner-sigma), joint and untrained also with their best std: joint is trained with each.
+Best after one step need not be best after three, so the choice is made twice, once for each column.
+It is made on training tasks; held-out tasks only measure. Values of alpha are apart by sqrt(2), and
+there are more of them where the best would be the first or the last. A * marks a value at the
+border of its grid all the same. (An untrained start may do best without noise: with std 0.)
 
 Prints for each family and seed the mean return before and after adaptation, then the differences of
 each algorithm and its rivals with paired 95 % intervals over tasks.
@@ -45,6 +45,7 @@ NEAR = 3  # neighbours at each side of the default that are always tried
 FAR = 10  # and at most
 CHOICE = 3  # stands in addresses where metarl.py has INIT, TRAIN or TEST
 
+# What an outer loop can learn in a family, beside what any start can do.
 TO_LEARN = {
     "pointmass": "a centred start and the right step size, nothing else",
     "sparse-pointmass": "how to explore: nothing is paid until the goal is near",

@@ -4,15 +4,16 @@
 
 Linear policies on the point mass, each with a goal of its own, one episode of 100 steps without
 noise, as black boxes judge their members. Printed are million environment steps per second, medians
-of calls that take turns:
+over turns, of which each is the best of three calls in a row:
 
     one process     all rows at once in this process: policies.rollout
     all cores       an equal part of the rows in each of as many processes as there are cores
     JAX             jit + vmap + scan, compiled before, in a process of its own with its own threads
                     (left out where JAX is not installed)
 
-The parameters are where the work is done before the clock starts, in JAX's process and in ours. The
-returns are compared first: the program ends with status 1 if they differ.
+Each process has its parameters before the clock starts. Our messages to processes are part of the
+time, those to the process of JAX are not. The returns are compared first: the program ends with
+status 1 if they differ.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ def part_of(dtype, n, part, parts):
 
 def returns(dtype, n, part=0, parts=1):
     """(n / parts,): the returns of one part of the rows."""
-    from envs import PointMass
+    from envs import PointMass  # here: the process of JAX runs this file without the project
     from policies import Policy, rollout
 
     theta, goals = part_of(dtype, n, part, parts)
@@ -108,7 +109,7 @@ def serve(dtype, n, path):
 
 
 class Jax:
-    """The process that does so."""
+    """The process that runs `serve`."""
 
     def __init__(self, dtype, n, directory):
         path = Path(directory) / f"{dtype}-{n}.npy"
@@ -118,7 +119,8 @@ class Jax:
         streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.process = subprocess.Popen(command, env=environment, text=True, **streams)
         if self.process.stdout.readline() != "ready\n":
-            raise SystemExit(f"JAX: the process has failed; see python {' '.join(command[1:])}")
+            words = " ".join(map(str, command[1:4]))
+            raise SystemExit(f"JAX: the process has failed; see python {words} RETURNS.npy")
         self.returns = np.load(path)
 
     def __call__(self):

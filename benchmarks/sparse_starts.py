@@ -9,9 +9,10 @@ Trains MAML on sparse-pointmass for 150 iterations, 24 million environment steps
               decides, and to stop on the unit circle. It is told where goals can be, not where one
               is
 
-Prints, before and after training: the share of episodes, before adaptation, that see their goal,
-for goals within 30 degrees of the ends of the half-circle and for all; and the mean return on 120
-held-out tasks after k steps of 40 episodes each. In the end the mean over seeds.
+Prints of the untrained and the trained start: the share of episodes, without adaptation, that see
+their goal, for goals within 30 degrees of the ends of the half-circle and for all; and the mean
+return on 120 held-out tasks after k steps of 40 episodes each. In the end the mean over seeds.
+Each start has step sizes that suit it. Eight minutes on two cores.
 """
 
 from dataclasses import replace
@@ -99,7 +100,7 @@ def run(name, seed):
     state = metarl.initial_state(c)
     if start == "ring":
         theta = fitted(replace(c, dtype="float64"), ring)
-        x = np.append(theta, np.zeros(theta.size))
+        x = np.append(theta, np.zeros(theta.size))  # log factors 0: step sizes as given
         state["theta"] = x.astype(c.dtype)
     with np.errstate(all="ignore"):
         before = measured(c, state["theta"])

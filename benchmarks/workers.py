@@ -2,24 +2,26 @@
 
     python -m benchmarks.workers [--env pointmass] [--rounds 5]
 
-Three tables, for a default iteration of MAML, of ES-MAML, of ES-MAML with MAML's network and of
-NES, and for one of ES-MAML with a population for a cluster.
+Speed-ups of default iterations of MAML, of ES-MAML, of ES-MAML with MAML's network and of NES;
+messages and predictions for these and for ES-MAML with a million members.
 
-Speed-up. Pools of 1 and 2 processes, as many as there are cores, threads, and where it is installed
-a Dask cluster of two processes on this machine take turns, a few iterations each, so that whatever
-else the machine does slows all alike. Iterations per second are those of the median time; the
-speed-up is over this process alone.
+Speed-up. These take turns, a few iterations each, so that whatever else the machine does slows all
+alike: this process alone; pools of 1, of 2 and of as many processes as there are cores; as many
+threads; and, where it is installed, a Dask cluster of two processes on this machine. Iterations per
+second are those of the median time.
 
-Messages. What is sent for a chunk, and how much that is for each member (of MAML: for each task);
-how much it would be if the parameters of each member were sent, and not what they are made from;
-the time that a chunk takes, and the time that one takes whose work is left out.
+Messages. The bytes that are sent for a chunk, and for each of the rows of theta that it works on:
+one for each task, of black boxes one for each member on each task. "if rows": the bytes of the row
+itself, which would be sent were it not made by the worker (ES-MAML) or shared by tasks (NES, MAML).
+Milliseconds of a chunk's work, and those of an empty chunk, which are the price of its message.
 
 Prediction. Nobody here has a thousand machines: for W workers an iteration is predicted to take
 
     rest + (chunks / W, rounded up) * seconds of a chunk + chunks * seconds of a message,
 
-where the rest is what this process does alone, as it draws tasks and moves theta, and messages pass
-one after the other. From measurements with two workers; nothing is assumed of a real network.
+where the rest is what this process does alone, as it draws tasks and moves theta. Chunks and the
+rest are measured in this process, undisturbed; messages with two workers on this machine, passing
+one after the other. Of a real network, of slow workers and of large results it knows nothing.
 """
 
 import importlib.util
@@ -108,8 +110,9 @@ def chunks_of(c, state):
 
     def noting(f, *columns):
         chunks.extend((f, *arguments) for arguments in zip(*columns, strict=True))
-        results.extend(map(f, *columns))
-        return results
+        new = list(map(f, *columns))
+        results.extend(new)
+        return new
 
     iteration(c, state, noting)
     return chunks, results
@@ -124,11 +127,11 @@ class Costs:
     """What the chunks of an iteration cost: seconds and bytes."""
 
     chunks: int
-    members: int  # in a chunk; of MAML: tasks
+    rows: int  # of theta that a chunk works on
     chunk: float  # seconds of its work
     rest: float  # seconds of what is done here alone
     sent: int  # bytes of its message
-    points: int  # bytes of the parameters of its members
+    theta: int  # bytes of these rows
 
 
 def costs(c, chunks, results, rounds):
@@ -143,9 +146,9 @@ def costs(c, chunks, results, rounds):
     rest = min(seconds(partial(iteration, c, state, finished)) for _ in range(rounds))
     tasks = arguments[2]
     judged = {"es-maml": 2, "nes": c.population}  # members on each task
-    members = judged.get(c.algo, 1) * len(tasks)
+    rows = judged.get(c.algo, 1) * len(tasks)
     sent = len(pickle.dumps(chunks[0]))
-    return Costs(len(chunks), members, chunk, rest, sent, members * state["theta"].nbytes)
+    return Costs(len(chunks), rows, chunk, rest, sent, rows * state["theta"].nbytes)
 
 
 def message(map, chunks, rounds):
@@ -177,12 +180,12 @@ def print_speed_ups(name, times, found):
 
 
 def print_messages(all_costs, messages):
-    heads = ["chunks", "members", "bytes", "a member", "if points", "ms a chunk", "message"]
+    heads = ["chunks", "rows", "bytes", "a row", "if rows", "ms a chunk", "message"]
     print(f"\n{'':18}{in_columns(heads, 11)}")
     for name, cost in all_costs.items():
-        sent = f"{cost.sent / cost.members:,.1f}"
-        points = f"{cost.points / cost.members:,.0f}"
-        columns = [cost.chunks, cost.members, f"{cost.sent:,}", sent, points]
+        sent = f"{cost.sent / cost.rows:,.1f}"
+        theta = f"{cost.theta / cost.rows:,.0f}"
+        columns = [cost.chunks, cost.rows, f"{cost.sent:,}", sent, theta]
         columns += [f"{1000 * cost.chunk:.1f}", f"{1000 * messages[name]['processes']:.2f}"]
         print(f"{name:18}{in_columns(columns, 11)}")
 

@@ -501,9 +501,9 @@ def test_jax_plays_the_same_episodes(dtype, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "algo, chunks, members", [("maml", 2, 5), ("es-maml", 2, 200), ("nes", 1, 6 * 7)]
+    "algo, chunks, rows", [("maml", 2, 5), ("es-maml", 2, 200), ("nes", 1, 6 * 7)]
 )
-def test_chunks_and_their_messages(algo, chunks, members):
+def test_chunks_and_their_messages(algo, chunks, rows):
     """A message holds theta and an address, not the points of es-maml."""
     small = {"tasks": 7, "episodes": 4, "env": PointMass(horizon=2), "policy": "linear"}
     if algo != "maml":
@@ -512,10 +512,10 @@ def test_chunks_and_their_messages(algo, chunks, members):
     state = metarl.initial_state(c)
     found, results = benchmark_of_workers.chunks_of(c, state)
     cost = benchmark_of_workers.costs(c, found, results, 1)
-    assert (cost.chunks, cost.members) == (chunks, members)
-    assert cost.points == members * state["theta"].nbytes
+    assert (cost.chunks, cost.rows) == (chunks, rows)
+    assert cost.theta == rows * state["theta"].nbytes
     if algo == "es-maml":
-        assert cost.sent < cost.points / 5
+        assert cost.sent < cost.theta / 5
     assert len(results) == chunks
 
 

@@ -119,6 +119,39 @@ def test_what_a_class_changes_is_asked(keep):
     assert not np.allclose(walled.rewards, paid.rewards)
 
 
+class Walk:
+    """A walk over whole numbers, that pays where one is; with discrete actions."""
+
+    obs_dim = task_dim = 1
+    action_dim = 2
+    discrete = judges_states = True
+    horizon = 4
+
+    def reset(self, tasks, shape, rng):
+        return np.zeros((*shape, 1))
+
+    def observe(self, state):
+        return state
+
+    def step(self, state, action, tasks, rng):
+        state = self.advance(state, action, tasks, rng)
+        return state, *self.judge(state, tasks)
+
+    def advance(self, state, action, tasks, rng):
+        return state + action[..., None]
+
+    def judge(self, state, tasks):
+        return state[..., 0], np.zeros(state.shape[:-1], bool)
+
+
+def test_no_action_is_paid_nan_however_states_are_judged():
+    policy = Policy(1, 2, discrete=True, hidden=())
+    theta = np.array([[0.0, 0, 0, 0], [np.nan, 0, 0, 0]])
+    D = rollout(Walk(), policy, theta, np.zeros((2, 1)), 1, noise_at(3), keep=False)
+    assert np.isfinite(D.returns[0])
+    assert np.isnan(D.returns[1])
+
+
 @pytest.mark.parametrize("inputs, outputs", [(1, 5), (2, 2), (4, 3)])
 @pytest.mark.parametrize("shape", [(6, 1), (6, 4), (6, 1, 3), (6, 4, 3)])
 def test_linear_networks_equal_a_matrix_product_for_each_member(inputs, outputs, shape):
