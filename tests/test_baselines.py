@@ -1,4 +1,7 @@
-"""What decides in benchmarks.baselines: which alpha, after how many steps, by which differences."""
+"""What decides in benchmarks.baselines: which alpha, after how many steps, by which differences.
+
+And in benchmarks.families: the smallest gain of a step.
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 
 import metarl
-from benchmarks import baselines
+from benchmarks import baselines, families
 from envs import Bandit, TurnedPointMass
 from harness.settings import Setting
 
@@ -157,3 +160,16 @@ def test_differences_are_paired_by_task_and_of_the_right_column():
     text = baselines.difference("a - b", of(ours), of(theirs))
     numbers = text.replace("a - b", "").replace("±", "").split()
     assert [float(x) for x in numbers] == [2, 12.71, -5, 0]  # 12.7062, Student's t for one degree
+
+
+# --- Families ---
+def test_smallest_gain_of_a_step():
+    """Of two seeds with three tasks; the second loses 1 on average in its last step."""
+    tasks = np.arange(3.0)[:, None]
+    first = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4]], float)
+    second = np.array([[0, 5, 4], [0, 5, 3], [0, 5, 5]], float)
+    gain, half = families.smallest_gain([(tasks, first), (tasks, second)])
+    assert gain == pytest.approx(-1)
+    assert half == pytest.approx(4.302652729911275 / np.sqrt(3))
+    row = families.line("maml", [(tasks, first), (tasks, second)])
+    assert row.split() == ["maml", "0.00", "3.50", "3.50", "0.00", "-1.00", "±", "2.48"]
