@@ -1,0 +1,231 @@
+"""What the chapters share: the command line, seeds side by side, tables over seeds, and claims.
+
+A chapter is one file that `python -m chapters.NAME` runs. It has
+
+    Options                    a small frozen dataclass, one for a whole run and one for --quick
+    run(options, seed)         -> rows, picture: {row: {column: number}}, and what is to be drawn
+    report(rows)               -> text: the tables, out of {row: {column: numbers (seeds,)}}
+    claims(rows)               -> the Claims that it says it reproduces, judged on these seeds
+    draw(figure, picture)      the picture of the first seed, on a figure of matplotlib
+
+and `main` does the rest. Read `main`, then what it calls, in this order.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.results import interval
+from harness.workers import cores, workers
+
+SEEDS = 5  # in a run without options
+QUICK_SEEDS = 2
+
+# Noise that is a chapter's own has the address (seed, OWN, ...): metarl.py uses 0, 1 and 2.
+OWN = 3
+
+
+class Chapter(NamedTuple):
+    """What is listed above; doc: of the chapter's file, for --help."""
+
+    doc: str
+    full: object  # Options
+    quick: object
+    run: Callable
+    report: Callable
+    claims: Callable
+    smaller: str  # what was made smaller than in the paper: the last words of the output
+    draw: Callable
+
+
+def main(chapter, argv=None):
+    """Run a chapter as its command line says; the exit status.
+
+    2 for bad input, 3 where a number is not finite, 130 after Ctrl-C, each with one line on
+    standard error.
+    """
+    try:
+        a = arguments(chapter.doc, argv)
+        options = chapter.quick if a.quick else chapter.full
+        seeds = range(a.first_seed, a.first_seed + a.seeds)
+        results = side_by_side(chapter.run, [(options, seed) for seed in seeds])
+        rows = over_seeds([rows for rows, _ in results])
+        if a.plot:
+            _, picture = results[0]
+            save(chapter, picture, a.plot)
+    except KeyboardInterrupt:
+        return stopped(130, "interrupted")
+    except ArithmeticError as error:
+        return stopped(3, error)
+    except (ValueError, OSError) as error:
+        return stopped(2, error)
+    if a.json:
+        print(as_json(rows, chapter.claims(rows)))
+    else:
+        print(f"Seeds {seeds[0]} to {seeds[-1]}; means with 95 % intervals over them.")
+        if a.quick:
+            print("--quick: a first look, too short for the claims.")
+        print(chapter.report(rows))
+        print(verdicts(chapter.claims(rows)))
+        print(f"\nSmaller than in the paper: {chapter.smaller}")
+    return 0
+
+
+def stopped(status, line):
+    print(" ".join(str(line).split()), file=sys.stderr)
+    return status
+
+
+# --- The command line ---
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(message)
+
+
+def arguments(doc, argv):
+    """The options that all chapters have; ValueError for what is not allowed."""
+    p = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--seeds", type=int, metavar="N", help=f"how many (default: {SEEDS})")
+    p.add_argument("--first-seed", type=int, default=0, metavar="S", help="the others follow it")
+    p.add_argument("--quick", action="store_true", help="ten seconds, too short for the claims")
+    p.add_argument("--plot", type=Path, metavar="DIR", help="draw a picture into it, as SVG")
+    p.add_argument("--json", action="store_true", help="print rows and claims as JSON")
+    a = p.parse_args(argv)
+    if a.seeds is None:
+        a.seeds = QUICK_SEEDS if a.quick else SEEDS
+    if a.seeds < 1:
+        raise ValueError(f"--seeds {a.seeds}: must be at least 1")
+    if a.first_seed < 0:
+        raise ValueError(f"--first-seed {a.first_seed}: must be at least 0")
+    if a.plot:  # now, not after two minutes
+        a.plot.mkdir(parents=True, exist_ok=True)
+        require_matplotlib()
+    return a
+
+
+def require_matplotlib():
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ValueError("--plot: needs matplotlib: pip install matplotlib") from None
+
+
+# --- Seeds ---
+def side_by_side(f, jobs):
+    """[f(*job) for each of the jobs], in as many processes as there are cores."""
+    with workers(min(cores(), len(jobs))) as map:
+        return map(f, *zip(*jobs, strict=True))
+
+
+def over_seeds(results):
+    """From rows {row: {column: number}} of each seed to {row: {column: numbers (seeds,)}}.
+
+    ArithmeticError for a number that is not finite.
+    """
+    rows = {}
+    for row, columns in results[0].items():
+        rows[row] = {column: np.array([r[row][column] for r in results]) for column in columns}
+        for column, numbers in rows[row].items():
+            if not np.isfinite(numbers).all():
+                raise ArithmeticError(f"{row}, {column}: {numbers}: not finite")
+    return rows
+
+
+# --- Tables ---
+def table(rows, names, columns, digits=2, heading=""):
+    """The rows with these names as text, a line each: in each column the mean over seeds ± half
+    the width of its 95 % interval.
+    """
+    first = max(len(text) for text in (heading, *names))
+    lines = [f"{heading:{first}}" + in_columns(columns)]
+    for name in names:
+        cells = [cell(rows[name][column], digits) for column in columns]
+        lines.append(f"{name:{first}}" + in_columns(cells))
+    return "\n".join(lines) + "\n"
+
+
+def cell(numbers, digits=2):
+    """Mean ± half width of numbers (seeds,), as text; of a single seed the number alone."""
+    both = interval(numbers)
+    if len(numbers) == 1:
+        return f"{both['mean']:.{digits}f}"
+    return f"{both['mean']:.{digits}f} ± {both['ci95']:.{digits}f}"
+
+
+def in_columns(texts, width=16):
+    return "".join(f"{text:>{width}}" for text in texts)
+
+
+def difference(rows, name, other):
+    """The row `name` minus the row `other`, seed by seed, in the columns that both have."""
+    both = [column for column in rows[name] if column in rows[other]]
+    return {column: rows[name][column] - rows[other][column] for column in both}
+
+
+# --- Claims ---
+EACH = "in every seed"
+MEAN = "in the mean"
+
+
+class Claim(NamedTuple):
+    """What a chapter says it reproduces, and what these seeds say to it."""
+
+    claim: str
+    must: str
+    measured: float
+    holds: bool
+
+
+def above(claim, bound, numbers, where=MEAN):
+    """The Claim that the mean of numbers (seeds,), or EACH of them, is above the bound."""
+    measured = float(np.min(numbers) if where == EACH else np.mean(numbers))
+    return Claim(claim, f"above {bound:g} {where}", measured, measured > bound)
+
+
+def below(claim, bound, numbers, where=MEAN):
+    """The same for below."""
+    measured = float(np.max(numbers) if where == EACH else np.mean(numbers))
+    return Claim(claim, f"below {bound:g} {where}", measured, measured < bound)
+
+
+def verdicts(claims):
+    """The claims as text, a line each."""
+    first = max(len(c.claim) for c in claims)
+    lines = [f"{'claim':{first}}  {'must be':24}{'measured':>10}"]
+    for c in claims:
+        verdict = "holds" if c.holds else "does NOT hold"
+        lines.append(f"{c.claim:{first}}  {c.must:24}{c.measured:10.2f}  {verdict}")
+    return "\n".join(lines)
+
+
+def as_json(rows, claims):
+    """Rows and claims as one line of JSON, which knows no NaN."""
+    plain = {
+        row: {column: numbers.tolist() for column, numbers in columns.items()}
+        for row, columns in rows.items()
+    }
+    content = {"rows": plain, "claims": [c._asdict() for c in claims]}
+    return json.dumps(content, allow_nan=False)
+
+
+# --- Pictures ---
+def save(chapter, picture, directory):
+    """Draw the picture into DIR, as the name of the chapter's module says; the same bytes for the
+    same numbers.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    name = chapter.run.__module__.rpartition(".")[2]
+    style = {"svg.hashsalt": "metarl", "figure.constrained_layout.use": True, "font.size": 8}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user prefers
+        matplotlib.rcParams.update(style)
+        figure = Figure()
+        chapter.draw(figure, picture)
+        figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
