@@ -184,7 +184,7 @@ def setting(o, family, seed, **options):
     The estimator has to be dice, the unbiased one. With lvc, which leaves out how an action's
     influence on later states depends on theta, meta-training on log D makes the return *worse*.
     """
-    options = dict(learn_alpha=True, alpha=o.alpha) | options
+    options = dict(learn_alpha=True, alpha=o.alpha, iterations=o.iterations) | options
     return Setting(
         algo="maml",
         env=family,
@@ -192,7 +192,6 @@ def setting(o, family, seed, **options):
         estimator="dice",
         beta=o.beta,
         beta_alpha=o.beta_alpha,
-        iterations=o.iterations,
         tasks=o.tasks,
         episodes=o.episodes,
         test_tasks=o.test_goals,
