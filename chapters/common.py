@@ -13,14 +13,15 @@ and `main` does the rest. Read `main`, then what it calls, in this order.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from harness.checkpoints import Stop
 from harness.results import interval
+from harness.terminal import say, show
 from harness.workers import cores, workers
 
 SEEDS = 5  # in a run without options
@@ -47,7 +48,7 @@ class Chapter(NamedTuple):
 
 
 def main(chapter, argv=None):
-    """Run a chapter as its command line says; the exit status.
+    """Run a chapter as its command line (sys.argv by default) says, and return the exit status.
 
     2 for bad input, 3 where a number is not finite, 130 after Ctrl-C, each with one line on
     standard error.
@@ -61,37 +62,29 @@ def main(chapter, argv=None):
         if a.plot:
             _, picture = results[0]
             save(chapter, picture, a.plot)
+        show(as_json(chapter, rows) if a.json else as_text(chapter, rows, a))
+        return 0
+    except Stop as stop:
+        status = stop.status
+        line = str(stop)
     except KeyboardInterrupt:
-        return stopped(130, "interrupted")
-    except ArithmeticError as error:
-        return stopped(3, error)
-    except (ValueError, OSError) as error:
-        return stopped(2, error)
-    if a.json:
-        print(as_json(rows, chapter.claims(rows)))
-    else:
-        print(f"Seeds {seeds[0]} to {seeds[-1]}; means with 95 % intervals over them.")
-        if a.quick:
-            print("--quick: a first look, too short for the claims.")
-        print(chapter.report(rows))
-        print(verdicts(chapter.claims(rows)))
-        print("\n" + chapter.doc[chapter.doc.index(PLAINLY) :].rstrip())
-    return 0
-
-
-def stopped(status, line):
-    print(" ".join(str(line).split()), file=sys.stderr)
+        status = 130
+        line = "interrupted"
+    except OSError as error:  # no place for a picture, no processes
+        status = 2
+        line = str(error)
+    say(" ".join(line.split()))
     return status
 
 
 # --- The command line ---
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise ValueError(message)
+        raise Stop(2, message)
 
 
 def arguments(doc, argv):
-    """The options that all chapters have; ValueError for what is not allowed."""
+    """The options that all chapters have; Stop for what is not allowed."""
     p = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, metavar="N", help=f"how many (default: {SEEDS})")
     p.add_argument("--first-seed", type=int, default=0, metavar="S", help="the others follow it")
@@ -102,9 +95,9 @@ def arguments(doc, argv):
     if a.seeds is None:
         a.seeds = QUICK_SEEDS if a.quick else SEEDS
     if a.seeds < 1:
-        raise ValueError(f"--seeds {a.seeds}: must be at least 1")
+        raise Stop(2, f"--seeds {a.seeds}: must be at least 1")
     if a.first_seed < 0:
-        raise ValueError(f"--first-seed {a.first_seed}: must be at least 0")
+        raise Stop(2, f"--first-seed {a.first_seed}: must be at least 0")
     if a.plot:  # now, not after two minutes
         a.plot.mkdir(parents=True, exist_ok=True)
         require_matplotlib()
@@ -115,7 +108,7 @@ def require_matplotlib():
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ValueError("--plot: needs matplotlib: pip install matplotlib") from None
+        raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
 
 
 # --- Seeds ---
@@ -128,14 +121,14 @@ def side_by_side(f, jobs):
 def over_seeds(results):
     """From rows {row: {column: number}} of each seed to {row: {column: numbers (seeds,)}}.
 
-    ArithmeticError for a number that is not finite.
+    Stop for a number that is not finite.
     """
     rows = {}
     for row, columns in results[0].items():
         rows[row] = {column: np.array([r[row][column] for r in results]) for column in columns}
         for column, numbers in rows[row].items():
             if not np.isfinite(numbers).all():
-                raise ArithmeticError(f"{row}, {column}: {numbers}: not finite")
+                raise Stop(3, f"{row}, {column}: {numbers}: not finite")
     return rows
 
 
@@ -185,15 +178,26 @@ class Claim(NamedTuple):
 
 
 def above(claim, bound, numbers, where=MEAN):
-    """The Claim that the mean of numbers (seeds,), or EACH of them, is above the bound."""
-    measured = float(np.min(numbers) if where == EACH else np.mean(numbers))
-    return Claim(claim, f"above {bound:g} {where}", measured, measured > bound)
+    """The Claim that numbers (seeds,) are above the bound: their mean, or each of them."""
+    measured = {MEAN: np.mean, EACH: np.min}[where](numbers)
+    return Claim(claim, f"above {bound:g} {where}", float(measured), bool(measured > bound))
 
 
 def below(claim, bound, numbers, where=MEAN):
     """The same for below."""
-    measured = float(np.max(numbers) if where == EACH else np.mean(numbers))
-    return Claim(claim, f"below {bound:g} {where}", measured, measured < bound)
+    measured = {MEAN: np.mean, EACH: np.max}[where](numbers)
+    return Claim(claim, f"below {bound:g} {where}", float(measured), bool(measured < bound))
+
+
+# --- The output ---
+def as_text(chapter, rows, a):
+    """The tables, the claims, and the end of the header; a: the command line."""
+    parts = [f"{a.seeds} seeds from {a.first_seed} on; means, with 95 % intervals over seeds"]
+    if a.quick:
+        parts.append("--quick: a first look, too short for the claims")
+    plainly = chapter.doc[chapter.doc.index(PLAINLY) :].rstrip()
+    parts += [chapter.report(rows), verdicts(chapter.claims(rows)), "", plainly]
+    return "\n".join(parts)
 
 
 def verdicts(claims):
@@ -206,14 +210,13 @@ def verdicts(claims):
     return "\n".join(lines)
 
 
-def as_json(rows, claims):
+def as_json(chapter, rows):
     """Rows and claims as one line of JSON, which knows no NaN."""
-    plain = {
-        row: {column: numbers.tolist() for column, numbers in columns.items()}
-        for row, columns in rows.items()
-    }
-    content = {"rows": plain, "claims": [c._asdict() for c in claims]}
-    return json.dumps(content, allow_nan=False)
+    plain = {}
+    for row, columns in rows.items():
+        plain[row] = {column: numbers.tolist() for column, numbers in columns.items()}
+    claims = [c._asdict() for c in chapter.claims(rows)]
+    return json.dumps({"rows": plain, "claims": claims}, allow_nan=False)
 
 
 # --- Pictures ---

@@ -22,6 +22,7 @@ import numpy as np
 
 import metarl
 from autodiff import Tensor
+from chapters.common import difference, table
 from envs import checkerboard, distance, turned
 from harness.settings import Setting
 from metarl import INNER, MEASURE, TASKS, TEST, noise_at
@@ -181,8 +182,8 @@ class Training:
 def setting(o, family, seed, **options):
     """The Setting of a run in a family: o of Training, and what is to be otherwise.
 
-    The estimator has to be dice, the unbiased one. With lvc, which leaves out how an action's
-    influence on later states depends on theta, meta-training on log D makes the return *worse*.
+    The estimator has to be dice, the unbiased one. With lvc, which is biased where actions decide
+    on later states, meta-training on log D makes the return after adaptation worse.
     """
     options = dict(learn_alpha=True, alpha=o.alpha, iterations=o.iterations) | options
     return Setting(
@@ -257,7 +258,18 @@ def as_row(returns):
     return dict(zip(STEPS, returns, strict=True))
 
 
-# --- Pictures ---
+# --- Tables and pictures ---
+def tables(rows, ours, others):
+    """The returns of all rows that have some, and of `ours` less those of the others, as text."""
+    names = [name for name, columns in rows.items() if STEPS[0] in columns]
+    paired = {f"- {other}": difference(rows, ours, other) for other in others}
+    return f"""
+Return on held-out goals after k steps of policy gradient; what was not
+meta-trained has the best of some step sizes for each k, chosen on these goals
+{table(rows, names, STEPS)}
+{table(paired, paired, STEPS, heading=ours + ", paired")}"""
+
+
 # Eight that the colour-blind tell apart (Okabe & Ito 2008), of the skills. (8, 3)
 NAMES = "0072B2 E69F00 009E73 CC79A7 56B4E9 D55E00 F0E442 3C3C3C".split()
 COLOURS = np.array([list(bytes.fromhex(colour)) for colour in NAMES]) / 255
@@ -269,4 +281,6 @@ def draw_paths(panel, paths, z):
         panel.plot(path[:, 0], path[:, 1], color=COLOURS[k % len(COLOURS)], linewidth=0.8)
     panel.set_xlim(-1, 1)
     panel.set_ylim(-1, 1)
+    panel.set_xticks((-1, 0, 1))
+    panel.set_yticks((-1, 0, 1))
     panel.set_aspect("equal")

@@ -45,8 +45,8 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from chapters import common, swirl
-from chapters.common import EACH, OWN, Chapter, above, cell, difference, table
-from chapters.swirl import STEPS, Skills, meta_test, meta_train, setting, uniform
+from chapters.common import EACH, OWN, Chapter, above, cell, difference
+from chapters.swirl import Skills, meta_test, meta_train, setting, uniform
 from metarl import noise_at
 from policies import Network, rollout, surrogate
 
@@ -63,6 +63,9 @@ class Options(swirl.Training):
 
 
 QUICK = Options(iterations=10, diayn_iterations=50, test_goals=10, alphas=(0.06, 0.25))
+
+# Noise of its own: (seed, OWN, 0) phi at first; 1 psi at first; (2, t) episodes of iteration t of
+# DIAYN; 3 any skill; 4 trials of all skills; 5 the episodes that measure D, and are drawn.
 
 
 # --- l.1: the discriminator, and the skills that teach it ---
@@ -198,21 +201,12 @@ def run(o, seed):
 
 
 # --- What is printed ---
-COMPARED = ("scratch", "best DIAYN skill", "UML-RANDOM", "shuffled", "MAML on goals")
-
-
 def report(rows):
-    returns = [name for name in rows if name != "D"]
-    paired = {f"- {other}": difference(rows, "UML-DIAYN", other) for other in COMPARED}
-    return f"""
-Return on held-out goals after k steps of policy gradient. What was not
-meta-trained takes the best of six step sizes for each k, chosen on these
-goals. The best skill was found by trying all of them on the goal.
-
-{table(rows, returns, STEPS)}
-{table(paired, paired, STEPS, heading="UML-DIAYN, paired")}
-D knows the skill of new episodes' states: {cell(rows["D"]["accuracy"], 3)}; by chance 0.125.
-"""
+    others = ("scratch", "best DIAYN skill", "UML-RANDOM", "shuffled", "MAML on goals")
+    known = cell(rows["D"]["accuracy"], 3)
+    text = swirl.tables(rows, "UML-DIAYN", others)
+    text += "\nStates of new episodes of the skills, whose skill D knows\n"
+    return text + f"{known}; by chance 0.125\n"
 
 
 def share(rows, k):
@@ -225,8 +219,9 @@ def claims(rows):
     gain = difference(rows, "UML-DIAYN", "scratch")
     over_random = difference(rows, "UML-DIAYN", "UML-RANDOM")
     over_shuffled = difference(rows, "UML-DIAYN", "shuffled")
-    faster = "learns faster than from scratch: UML-DIAYN - scratch"
-    near = "nearly as fast as with goals: share of the way from scratch"
+    known = rows["D"]["accuracy"]
+    faster = "faster than from scratch: UML-DIAYN - scratch"
+    near = "near MAML on goals: share of the way from scratch"
     return [
         above(f"{faster}, k = 1", 2.5, gain["k = 1"]),
         above(f"{faster}, k = 1", 0, gain["k = 1"], EACH),
@@ -234,9 +229,9 @@ def claims(rows):
         above(f"{faster}, k = 2", 0, gain["k = 2"], EACH),
         above(f"{near}, k = 1", 0.6, share(rows, "k = 1")),
         above(f"{near}, k = 2", 0.65, share(rows, "k = 2")),
-        above("skills that differ are better tasks: - UML-RANDOM, k = 1", 1, over_random["k = 1"]),
-        above("the tasks are what counts: - shuffled, k = 1", 4, over_shuffled["k = 1"]),
-        above("the skills can be told apart: accuracy of D", 0.9, rows["D"]["accuracy"], EACH),
+        above("skills are better tasks: - UML-RANDOM, k = 1", 1, over_random["k = 1"]),
+        above("tasks are what counts: - shuffled, k = 1", 4, over_shuffled["k = 1"]),
+        above("skills can be told apart: accuracy of D", 0.9, known, EACH),
     ]
 
 
@@ -253,8 +248,8 @@ def draw(figure, picture):
         panel.imshow(colours, origin="lower", extent=(-1, 1, -1, 1))
         panel.set_title(f"the skill that D sees, {name}")
     paths = picture["paths"][:, :5]
-    z = np.repeat(np.arange(o.skills), 5)
-    swirl.draw_paths(figure.axes[0], paths.reshape(-1, *paths.shape[2:]), z)
+    K, n, H, _ = paths.shape
+    swirl.draw_paths(figure.axes[0], paths.reshape(K * n, H, 2), np.repeat(np.arange(K), n))
 
 
 CHAPTER = Chapter(__doc__, Options(), QUICK, run, report, claims, draw)
