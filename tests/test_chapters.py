@@ -135,6 +135,8 @@ def test_goals_fill_the_annulus(split):
     radius = np.hypot(*goals.T)
     assert 0.7 < radius.min() < 0.705 and 0.995 < radius.max() < 1
     assert_allclose(goals.mean(0), 0, atol=0.03)
+    other = "test" if split == "train" else "train"
+    assert not (goals == Swirl().sample_tasks(10_000, noise_at(0), other)).all(1).any()
 
 
 def toy_reward(s):
@@ -350,14 +352,17 @@ def test_returns_after_each_step_are_those_of_metarl(monkeypatch):
 
 
 def test_scratch_takes_the_best_step_size_for_each_number_of_steps():
-    theta = swirl.untrained(UML, 1)
+    o = replace(UML, test_goals=8, alphas=(0.3, 1.0))
+    theta = swirl.untrained(o, 0)
     by_alpha = []
-    for alpha in UML.alphas:
-        c = swirl.setting(UML, UML.world, 1, learn_alpha=False, alpha=alpha)
+    for alpha in o.alphas:
+        c = swirl.setting(o, o.world, 0, learn_alpha=False, alpha=alpha)
         by_alpha.append(swirl.meta_test(c, theta))
-    assert_array_equal(swirl.fine_tuned(UML, 1, theta), np.maximum(*by_alpha))
-    rows = np.tile(theta, (UML.test_goals, 1))
-    assert_array_equal(swirl.fine_tuned(UML, 1, rows), np.maximum(*by_alpha))
+    short, long = by_alpha
+    assert long[1] > short[1] and long[3] < short[3]
+    assert_array_equal(swirl.fine_tuned(o, 0, theta), np.maximum(short, long))
+    rows = np.tile(theta, (o.test_goals, 1))
+    assert_array_equal(swirl.fine_tuned(o, 0, rows), np.maximum(short, long))
 
 
 # --- CARML: the mixture ---
@@ -529,6 +534,45 @@ def test_measures_by_hand():
 
 
 # --- Whole programs, in small ---
+def test_rows_of_uml_are_what_they_are_called():
+    rows, picture = uml.run(UML, 2)
+    phi, psi = uml.diayn(UML, 2)
+    random_phi = 4 * uml.first_phi(UML, 2)
+    on_goals = swirl.setting(UML, UML.world, 2)
+    x = {
+        "UML-DIAYN": uml.unsupervised(UML, 2, phi),
+        "UML-RANDOM": uml.unsupervised(UML, 2, random_phi),
+        "shuffled": uml.unsupervised(UML, 2, phi, Shuffled),
+        "MAML on goals": swirl.meta_train(on_goals)["theta"],
+    }
+    theta = {
+        "scratch": swirl.untrained(UML, 2),
+        "any DIAYN skill": uml.any_skill(UML, 2, psi),
+        "best DIAYN skill": uml.best_skill(UML, 2, psi),
+    }
+    returns = {name: swirl.meta_test(on_goals, each) for name, each in x.items()}
+    returns |= {name: swirl.fine_tuned(UML, 2, each) for name, each in theta.items()}
+    assert len({tuple(r) for r in returns.values()}) == len(rows) - 1
+    for name, numbers in returns.items():
+        assert list(rows[name].values()) == list(numbers)
+    assert rows["D"]["accuracy"] == uml.accuracy(UML, phi, picture["paths"][:, :, 1:])
+
+
+def test_rows_of_carml_are_what_they_are_called():
+    o = replace(CARML, rounds=2)
+    rows, _ = carml.run(o, 2)
+    on_goals = swirl.setting(o, o.world, 2)
+    theta, rounds, _ = carml.carml(o, 2)
+    one, rounds_of_one, _ = carml.carml(o, 2, refit=False)
+    mixed, _, _ = carml.carml(o, 2, shuffle=True)
+    long = swirl.meta_train(swirl.setting(o, o.world, 2, iterations=4))["theta"]
+    x = {"CARML": theta, "one round": one, "shuffled": mixed, "MAML on goals": long}
+    for name, each in x.items():
+        assert list(rows[name].values()) == list(swirl.meta_test(on_goals, each))
+    assert rows["CARML, round 2"] == rounds["round 2"]
+    assert rows["one round, round 2"] == rounds_of_one["round 2"] != rounds["round 2"]
+
+
 @pytest.mark.parametrize("chapter, o", [(uml, UML), (carml, replace(CARML, rounds=2))])
 def test_a_chapter_in_small(chapter, o, capsys, tmp_path):
     argv = ["--quick", "--seeds", "1"]
