@@ -267,7 +267,7 @@ def claims(rows):
     seen = rows[last]["recognised"]
     visited = rows[last]["cells"]
     walked = visited.mean() / rows["random walk"]["cells"].mean()
-    faster = "faster than from scratch: CARML - scratch"
+    faster = "faster than scratch: CARML - scratch"
     return [
         above(f"{faster}, k = 1", 2.8, gain["k = 1"]),
         above(f"{faster}, k = 1", 0, gain["k = 1"], EACH),

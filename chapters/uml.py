@@ -83,6 +83,11 @@ def log_D(o, phi, s):
     return ad.log_softmax(discriminator(o).apply(phi, s))
 
 
+def tasks_of(o, phi, family=Skills):
+    """The skills as tasks, z ~ p(z), with the reward r_z(s) = log D_phi(z|s)."""
+    return family(o.world, partial(log_D, o, phi), uniform(o.skills))
+
+
 def skill_network(o):
     """The network of pi_psi(a|s, z): from a position and a skill to the mean of the action."""
     return Network(2 + o.skills, 2, o.hidden)
@@ -114,7 +119,7 @@ def diayn(o, seed):
     m_psi = v_psi = m_phi = v_phi = 0  # moments of Adam
     for t in range(o.diayn_iterations):  # DIAYN l.1
         # Without log p(z): it is the same for all z, and advantages are standardised in each.
-        tasks = Skills(o.world, partial(log_D, o, phi), uniform(o.skills))  # DIAYN l.3
+        tasks = tasks_of(o, phi)  # DIAYN l.3
         c = setting(o, tasks, seed)
         x = Tensor(psi)
         theta = skill_policies(o, x)
@@ -149,8 +154,7 @@ def accuracy(o, phi, s):
 # --- l.2 to 5: MAML ---
 def unsupervised(o, seed, phi, family=Skills):
     """x (2P,), meta-trained on the tasks of D_phi."""
-    tasks = family(o.world, partial(log_D, o, phi), uniform(o.skills))  # l.3, l.4
-    c = setting(o, tasks, seed)
+    c = setting(o, tasks_of(o, phi, family), seed)  # l.3, l.4
     return meta_train(c)["theta"]  # l.2, l.5
 
 
@@ -191,10 +195,9 @@ def run(o, seed):
     returns = {name: swirl.fine_tuned(o, seed, theta) for name, theta in learned_from.items()}
     returns |= {name: meta_test(on_goals, x) for name, x in meta_trained.items()}
 
-    tasks = Skills(o.world, partial(log_D, o, phi), uniform(o.skills))
     theta = skill_policies(o, psi)
     rng = noise_at(seed, OWN, 5)
-    D = rollout(tasks, on_goals.pi, theta, np.eye(o.skills), o.episodes, rng)
+    D = rollout(tasks_of(o, phi), on_goals.pi, theta, np.eye(o.skills), o.episodes, rng)
     rows = {name: swirl.as_row(numbers) for name, numbers in returns.items()}
     rows["D"] = {"accuracy": accuracy(o, phi, after_the_first(D.obs))}
     return rows, {"o": o, "DIAYN": phi, "RANDOM": random_phi, "paths": D.obs}
@@ -220,8 +223,8 @@ def claims(rows):
     over_random = difference(rows, "UML-DIAYN", "UML-RANDOM")
     over_shuffled = difference(rows, "UML-DIAYN", "shuffled")
     known = rows["D"]["accuracy"]
-    faster = "faster than from scratch: UML-DIAYN - scratch"
-    near = "near MAML on goals: share of the way from scratch"
+    faster = "faster than scratch: UML-DIAYN - scratch"
+    near = "near MAML on goals: share of the way"
     return [
         above(f"{faster}, k = 1", 2.5, gain["k = 1"]),
         above(f"{faster}, k = 1", 0, gain["k = 1"], EACH),
