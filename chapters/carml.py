@@ -61,7 +61,9 @@ class Options(swirl.Training):
     skills: int = 8  # K
     em_steps: int = 30
     lam: float = 0.99  # lambda
-    first: int = 320  # trajectories that the reservoir begins with
+    first: int = (
+        80  # random walks in the reservoir; few, or skills would be fitted to them for ever
+    )
     adapted_tasks: int = 32  # that the policy is adapted to at the end of a round
     kept: int = 10  # of o.episodes trajectories in each of them, for the reservoir
 
@@ -188,11 +190,13 @@ def carml(o, seed, refit=True, shuffle=False):
 
 
 def random_walks(o, seed):
-    """Trajectories (2 * o.first, H, 2) of the untrained policy, whose rewards are NaN."""
+    """Trajectories (n, H, 2) of the untrained policy, whose rewards are NaN; as many as after
+    adaptation in a round.
+    """
     pi = setting(o, o.world, seed).pi
     theta = swirl.untrained(o, seed)
-    D = rollout(o.world, pi, theta, NOWHERE[None], 2 * o.first, noise_at(seed, OWN, 0))
-    return D.obs[0]
+    n = o.adapted_tasks * o.episodes
+    return rollout(o.world, pi, theta, NOWHERE[None], n, noise_at(seed, OWN, 0)).obs[0]
 
 
 def adapted(o, c, x, address):

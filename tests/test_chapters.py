@@ -25,7 +25,7 @@ SMALL = dict(
     hidden=(4,), iterations=2, tasks=3, episodes=3, test_goals=4, test_episodes=2, alphas=(0.1, 1.0)
 )
 UML = uml.Options(skills=3, diayn_iterations=3, diayn_episodes=2, **SMALL)
-CARML = carml.Options(skills=3, rounds=3, em_steps=4, first=20, adapted_tasks=5, kept=2, **SMALL)
+CARML = carml.Options(skills=3, rounds=3, em_steps=4, first=10, adapted_tasks=5, kept=2, **SMALL)
 
 
 # --- What the chapters share ---
@@ -486,9 +486,9 @@ def test_the_reservoir_keeps_all_and_without_refit_tasks_stay(monkeypatch):
 
     monkeypatch.setattr(carml, "fit", spy)
     x, rounds, _ = carml.carml(CARML, 1)
-    assert [len(s) for s in fitted] == [20, 30, 40]
-    assert_array_equal(fitted[2][:30], fitted[1])
-    assert_array_equal(fitted[0], carml.random_walks(CARML, 1)[:20])
+    assert [len(s) for s in fitted] == [10, 20, 30]
+    assert_array_equal(fitted[2][:20], fitted[1])
+    assert_array_equal(fitted[0], carml.random_walks(CARML, 1)[:10])
 
     one, rounds_of_one, _ = carml.carml(CARML, 1, refit=False)
     assert len(fitted) == 4
