@@ -61,9 +61,7 @@ class Options(swirl.Training):
     skills: int = 8  # K
     em_steps: int = 30
     lam: float = 0.99  # lambda
-    first: int = (
-        80  # random walks in the reservoir; few, or skills would be fitted to them for ever
-    )
+    first: int = 80  # random walks in the reservoir: few, as they stay in it
     adapted_tasks: int = 32  # that the policy is adapted to at the end of a round
     kept: int = 10  # of o.episodes trajectories in each of them, for the reservoir
 
@@ -297,7 +295,7 @@ def draw(figure, pictures):
         panels[i].set_title(f"round {i + 1}")
 
 
-CHAPTER = Chapter(__doc__, Options(), QUICK, run, report, claims, draw)
+CHAPTER = Chapter("carml", __doc__, Options(), QUICK, run, report, claims, draw)
 
 if __name__ == "__main__":
     raise SystemExit(common.main(CHAPTER))

@@ -36,8 +36,9 @@ OWN = 3
 
 
 class Chapter(NamedTuple):
-    """What is listed above; doc: of the chapter's file, for --help."""
+    """What is listed above, with the name of the chapter and the header of its file, for --help."""
 
+    name: str
     doc: str
     full: object  # Options
     quick: object
@@ -62,7 +63,7 @@ def main(chapter, argv=None):
         if a.plot:
             _, picture = results[0]
             save(chapter, picture, a.plot)
-        show(as_json(chapter, rows) if a.json else as_text(chapter, rows, a))
+        show(as_json(chapter, rows) if a.json else as_text(chapter, rows, seeds, a.quick))
         return 0
     except Stop as stop:
         status = stop.status
@@ -190,10 +191,11 @@ def below(claim, bound, numbers, where=MEAN):
 
 
 # --- The output ---
-def as_text(chapter, rows, a):
-    """The tables, the claims, and the end of the header; a: the command line."""
-    parts = [f"{a.seeds} seeds from {a.first_seed} on; means, with 95 % intervals over seeds"]
-    if a.quick:
+def as_text(chapter, rows, seeds, quick):
+    """The tables, the claims, and the end of the header."""
+    numbers = ", ".join(str(seed) for seed in seeds)
+    parts = [f"Means over seeds {numbers}, with 95 % intervals"]
+    if quick:
         parts.append("--quick: a first look, too short for the claims")
     plainly = chapter.doc[chapter.doc.index(PLAINLY) :].rstrip()
     parts += [chapter.report(rows), verdicts(chapter.claims(rows)), "", plainly]
@@ -221,17 +223,14 @@ def as_json(chapter, rows):
 
 # --- Pictures ---
 def save(chapter, picture, directory):
-    """Draw the picture into DIR, as the name of the chapter's module says; the same bytes for the
-    same numbers.
-    """
+    """Draw the picture into DIR/NAME.svg; the same bytes for the same numbers."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    name = chapter.run.__module__.rpartition(".")[2]
     style = {"svg.hashsalt": "metarl", "figure.constrained_layout.use": True, "font.size": 8}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user prefers
         matplotlib.rcParams.update(style)
         figure = Figure()
         chapter.draw(figure, picture)
-        figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(directory / f"{chapter.name}.svg", metadata={"Date": None})

@@ -255,7 +255,7 @@ def draw(figure, picture):
     swirl.draw_paths(figure.axes[0], paths.reshape(K * n, H, 2), np.repeat(np.arange(K), n))
 
 
-CHAPTER = Chapter(__doc__, Options(), QUICK, run, report, claims, draw)
+CHAPTER = Chapter("uml", __doc__, Options(), QUICK, run, report, claims, draw)
 
 if __name__ == "__main__":
     raise SystemExit(common.main(CHAPTER))

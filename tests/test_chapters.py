@@ -38,7 +38,7 @@ def claims_of_double(rows):
 
 
 DOC = "Usage.\n\nSaid plainly: nothing.\n"
-TOY = Chapter(DOC, 2.0, 20.0, double, lambda rows: "tables", claims_of_double, None)
+TOY = Chapter("toy", DOC, 2.0, 20.0, double, lambda rows: "tables", claims_of_double, None)
 
 
 def test_seeds_side_by_side_and_json(capsys):
@@ -63,7 +63,8 @@ def test_defaults_and_quick(capsys):
 def test_text_ends_with_what_is_said_plainly(capsys):
     common.main(TOY, ["--seeds", "2"])
     out = capsys.readouterr().out
-    assert "tables" in out and "does NOT hold" in out and "--quick" not in out
+    assert out.startswith("Means over seeds 0, 1, with") and "tables" in out
+    assert "does NOT hold" in out and "--quick" not in out
     assert out.endswith("Said plainly: nothing.\n")
 
 
@@ -591,5 +592,5 @@ def test_a_chapter_in_small(chapter, o, capsys, tmp_path):
     rows = {r: {c: np.array(n) for c, n in row.items()} for r, row in content["rows"].items()}
     assert "MAML on goals" in tiny.report(rows)
     if "--plot" in argv:
-        name = chapter.__name__.rpartition(".")[2]
-        assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
+        assert chapter.__name__ == f"chapters.{tiny.name}"
+        assert (tmp_path / f"{tiny.name}.svg").read_text().startswith("<?xml")
