@@ -279,8 +279,8 @@ def draw_paths(panel, paths, z):
     """Paths (n, H, 2), each in the colour of its skill z (n,)."""
     for path, k in zip(paths, z, strict=True):
         panel.plot(path[:, 0], path[:, 1], color=COLOURS[k % len(COLOURS)], linewidth=0.8)
-    panel.set_xlim(-1, 1)
-    panel.set_ylim(-1, 1)
-    panel.set_xticks((-1, 0, 1))
-    panel.set_yticks((-1, 0, 1))
-    panel.set_aspect("equal")
+    draw_walls(panel)
+
+
+def draw_walls(panel):
+    panel.set(xlim=(-1, 1), ylim=(-1, 1), xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")

@@ -250,6 +250,7 @@ def draw(figure, picture):
         colours = 1 - strength * (1 - swirl.COLOURS[log_p.argmax(-1)])
         panel.imshow(colours, origin="lower", extent=(-1, 1, -1, 1))
         panel.set_title(f"the skill that D sees, {name}")
+        swirl.draw_walls(panel)
     paths = picture["paths"][:, :5]
     K, n, H, _ = paths.shape
     swirl.draw_paths(figure.axes[0], paths.reshape(K * n, H, 2), np.repeat(np.arange(K), n))
