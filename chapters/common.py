@@ -99,13 +99,17 @@ def arguments(doc, argv):
         raise Stop(2, f"--seeds {a.seeds}: must be at least 1")
     if a.first_seed < 0:
         raise Stop(2, f"--first-seed {a.first_seed}: must be at least 0")
-    if a.plot:  # now, not after two minutes
-        a.plot.mkdir(parents=True, exist_ok=True)
-        require_matplotlib()
+    if a.plot:
+        prepare_plot(a.plot)
     return a
 
 
-def require_matplotlib():
+def prepare_plot(directory):
+    """Stop where no picture could be drawn: now, not after two minutes."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(2, f"--plot {directory}: {error.strerror}") from None
     try:
         import matplotlib  # noqa: F401
     except ImportError:

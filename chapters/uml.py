@@ -241,7 +241,7 @@ def claims(rows):
 def draw(figure, picture):
     """Which skill D sees where, the paler the less sure, and paths of DIAYN's skills."""
     o = picture["o"]
-    figure.set_size_inches(8, 4)
+    figure.set_size_inches(8, 4.3)
     axis = np.linspace(-1, 1, 101)
     plane = np.stack(np.meshgrid(axis, axis), -1)
     for panel, name in zip(figure.subplots(1, 2), ("DIAYN", "RANDOM"), strict=True):

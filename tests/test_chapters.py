@@ -74,7 +74,7 @@ def test_text_ends_with_what_is_said_plainly(capsys):
         (["--seeds", "0"], "--seeds 0: must be at least 1"),
         (["--first-seed", "-1"], "--first-seed -1: must be at least 0"),
         (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
-        (["--plot", "/dev/null/no"], "Not a directory"),
+        (["--plot", "/dev/null/no"], "--plot /dev/null/no: "),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(argv, line, capsys):
