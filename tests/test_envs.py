@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import beta, kstest, norm
 
 import envs
+from chapters.swirl import Swirl
 from envs import Bandit, FourCorners, LinearBandit, PointMass, SparsePointMass, TurnedPointMass
 from metarl import noise_at
 from policies import Common, Policy, rollout
@@ -21,6 +22,7 @@ ENVS = [
     Bandit(),
     Bandit(arms=2, prior=((2, 5), (5, 2))),
     LinearBandit(),
+    Swirl(),
 ]
 
 
