@@ -70,6 +70,10 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "harness/checkpoints.py": COMMANDS,
     "harness/workers.py": ["tests/test_workers.py"],
     "harness/terminal.py": ["tests/test_terminal.py"],
+    "chapters/common.py": ["tests/test_chapters.py"],
+    "chapters/swirl.py": ["tests/test_chapters.py", "tests/test_envs.py"],
+    "chapters/uml.py": ["tests/test_chapters.py"],
+    "chapters/carml.py": ["tests/test_chapters.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
