@@ -19,17 +19,20 @@ Learning", 2019, arXiv 1912.04226 (CARML). In our words, with the numbers that t
     l.7       theta: an iteration of meta-RL on them, here of MAML
     l.8     adapt to tasks z ~ pi, and add the trajectories after adaptation to the reservoir
 
-With lambda = 1 the reward is the mutual information of z and s, a sample of it: go where no other
-skill goes. A little less draws the policy away from mu, and so to what is new.
+With lambda = 1 the reward is an estimate, from one state, of the mutual information of z and s: go
+where no other skill goes. With less, (lambda - 1) log q(s|z) is added, which grows with the squared
+distance from mu: go to what is new.
 
-The claim: tasks that follow the agent spread over the world, are told apart better and better, and
-teach it more than those of the first round would in as many steps.
+The claim: where tasks follow the agent, they spread over the world, they are told apart better and
+better, and they teach it more than those of the first round do in as many iterations.
 
 Read from the top: the mixture and EM, l.3; `carml`, all of it; `run`, which tests theta on goals;
 what is printed. swirl.py has the world, the tasks of skills, and the setting of MAML.
 
 Said plainly: one round catches up at three steps of adaptation. The cells that are visited do not
-grow from round to round, they fall first; and one round sometimes visits more, unrecognised.
+grow from round to round, they fall first; and one round sometimes visits more, unrecognised. (One
+round: the tasks stay those of the first, through all rounds.) Trajectories for the reservoir take
+an eighth more steps of the world than MAML on goals does.
 
 Smaller than in the paper: positions in a box for pictures, so that q is a mixture of Gaussians on
 what is seen, with one variance for all (with one for each, the widest would own all that is far);
@@ -94,9 +97,11 @@ def squares(s, mu):
 
 
 def e_step(m, s):
-    """rho (N, K) for trajectories s (N, H, 2), and how probable they and pi are, a logarithm.
+    """rho (N, K) for trajectories s (N, H, 2), and what EM makes larger.
 
-    One z for all states of a trajectory: their logarithms add up.
+    The agent has one skill for a whole trajectory, so that the logarithms of its states add up.
+    What EM makes larger: the log probability of the trajectories, plus the sum of log pi, a prior
+    that lets no z die out.
     """
     log_joint = np.log(m.pi) + log_q(m, s).sum(1)
     log_marginal = ad.logsumexp(log_joint, 1, keepdims=True)
@@ -105,9 +110,9 @@ def e_step(m, s):
 
 
 def m_step(m, s, rho):
-    """The Mixture at which what `e_step` counts is largest, given rho.
+    """The Mixture at which what EM makes larger is largest, given rho.
 
-    For pi that is n + 1, as if each z had one trajectory more: none dies out.
+    n, the sum of a z's rho, is how many trajectories it owns. With the prior pi counts n + 1.
     """
     N, H, _ = s.shape
     n = rho.sum(0)[:, None]
@@ -119,7 +124,8 @@ def m_step(m, s, rho):
 
 def start(s, K, rng):
     """The Mixture that EM starts from: k-means++ (Arthur & Vassilvitskii 2007) on the means of
-    trajectories: each centre is one of them, as probable as its square from the nearest so far.
+    trajectories. The first centre is one of them at random. Each next one is drawn with a
+    probability proportional to its squared distance from the nearest centre so far.
     """
     means = s.mean(1)
     centres = means[[rng.integers(len(means))]]
@@ -154,12 +160,13 @@ def permuted(s, rng):
 def r_z(m, lam, s):
     """The reward of all skills, (..., K), at s (..., 2).
 
-    As log q(s) = log q(s|z) + log pi_z - log q(z|s), that of l.6 is this, but for log pi_z. Which
-    is the same in all states, so that no advantage knows of it.
+    By Bayes log q(s) = log q(s|z) + log pi_z - log q(z|s). Put into l.6, that gives
+    (lambda - 1) log q(s|z) + log q(z|s) - log pi_z, of which the last is left out: it is the same
+    in all states, so that no advantage knows of it.
     """
-    log_q_s = log_q(m, s)
-    log_q_z = ad.log_softmax(np.log(m.pi) + log_q_s)
-    return (lam - 1) * log_q_s + log_q_z
+    log_q_s_given_z = log_q(m, s)
+    log_q_z_given_s = ad.log_softmax(np.log(m.pi) + log_q_s_given_z)
+    return (lam - 1) * log_q_s_given_z + log_q_z_given_s
 
 
 def carml(o, seed, refit=True, shuffle=False):
@@ -274,13 +281,17 @@ def claims(rows):
         above(f"{faster}, k = 1", 2.8, gain["k = 1"]),
         above(f"{faster}, k = 1", 0, gain["k = 1"], EACH),
         above(f"{faster}, k = 2", 1.2, gain["k = 2"]),
-        above("following teaches more: - one round, k = 1", 0.5, over_one["k = 1"]),
+        above("following teaches more: CARML - one round, k = 1", 0.5, over_one["k = 1"]),
         above("tasks spread: the means, last round over first", 2, spread, EACH),
         above("tasks are told apart: recognised in the last round", 0.65, seen),
         above("better than with one round", 0.1, seen - rows[last_of_one]["recognised"]),
         above("the world is explored: cells in the last round", 0.65, visited),
         above("the same over a random walk", 2, walked),
-        below("trajectories are what counts: shuffled - scratch, k = 1", -1.5, shuffled["k = 1"]),
+        below(
+            "trajectories count, without them worse: shuffled - scratch, k = 1",
+            -1.5,
+            shuffled["k = 1"],
+        ),
     ]
 
 

@@ -16,7 +16,6 @@ How to read it, from top to bottom:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -133,9 +132,10 @@ class Skills:
 
 
 class Shuffled(Skills):
-    """The control: every batch of episodes is paid for a skill that is drawn for it, not for z.
+    """The control: each batch of episodes of a task is paid for a skill that is drawn anew.
 
-    The number of that skill goes through the episodes as a third entry of the state.
+    So what pays before adaptation says nothing of what pays after it. The number of the skill goes
+    through the episodes as a third entry of the state.
     """
 
     def reset(self, z, shape, rng):
@@ -176,14 +176,15 @@ class Training:
     beta_alpha: float = 0.01  # and on the logarithms of the factors
     test_goals: int = 40  # held out
     test_episodes: int = 40  # that measure a return
-    alphas: tuple = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0)  # what learning from scratch may choose
+    alphas: tuple = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0)  # among which `fine_tuned` chooses
 
 
 def setting(o, family, seed, **options):
     """The Setting of a run in a family: o of Training, and what is to be otherwise.
 
-    The estimator has to be dice, the unbiased one. With lvc, which is biased where actions decide
-    on later states, meta-training on log D makes the return after adaptation worse.
+    The estimator has to be dice. The reward depends on where earlier moves have led, so the Hessian
+    of the inner step needs the products of scores at different times, which lvc leaves out: with it
+    meta-training on log D makes the return after adaptation worse.
     """
     options = dict(learn_alpha=True, alpha=o.alpha, iterations=o.iterations) | options
     return Setting(
@@ -207,7 +208,9 @@ def meta_train(c, state=None):
     if state is None:
         state = metarl.initial_state(c)
     states = metarl.train(c, state)
-    return next(islice(states, c.iterations - 1, None))
+    for _ in range(c.iterations):
+        state = next(states)
+    return state
 
 
 # --- The test, where the true reward is seen for the first time ---
@@ -222,7 +225,8 @@ def goals_of(c):
 def meta_test(c, x):
     """(4,): the mean return on held-out goals after 0, 1, 2, 3 adaptation steps.
 
-    x (P or 2P,) is what all of them start from, (T, P) what each of the goals does.
+    x: a start that all goals share, (P or 2P,), or one for each, (T, P). Steps after the first are
+    half as long, as alpha_decay has it.
     """
     goals = goals_of(c)
     x = np.broadcast_to(x, (len(goals), x.shape[-1]))

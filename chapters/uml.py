@@ -13,11 +13,14 @@ arXiv 1802.06070, Algorithm 1). In our words, with the numbers that the lines of
               DIAYN l.3     and is paid log D_phi(z|s) - log p(z) at every state s
               DIAYN l.4     psi: a step of policy gradient up that reward
               DIAYN l.5     phi: a step up log D_phi(z|s) of these states
-          psi is thrown away, phi is frozen
+          phi is frozen; psi goes no further, but into two rows of the comparison
     l.2   while not done:
     l.3     tasks z ~ p(z)
     l.4     with the reward r_z(s) = log D_phi(z|s)
     l.5     theta: an iteration of MAML on them
+
+A skill is paid where D can tell it from the others, so that skills spread over the world; and a
+task is to go where D sees its skill.
 
 The claim: what was meta-trained so learns a task with a true reward faster than from scratch, and
 nearly as fast as what was meta-trained on tasks like it.
@@ -118,14 +121,16 @@ def diayn(o, seed):
     psi = skill_network(o).init(noise_at(seed, OWN, 1))
     m_psi = v_psi = m_phi = v_phi = 0  # moments of Adam
     for t in range(o.diayn_iterations):  # DIAYN l.1
-        # Without log p(z): it is the same for all z, and advantages are standardised in each.
+        # Without log p(z): it is the same in all states, so that it adds the same to the return of
+        # all episodes at a time step, and the baseline takes that away.
         tasks = tasks_of(o, phi)  # DIAYN l.3
         c = setting(o, tasks, seed)
         x = Tensor(psi)
         theta = skill_policies(o, x)
         rng = noise_at(seed, OWN, 2, t)
         D = rollout(tasks, c.pi, theta.data, z, o.diayn_episodes, rng)  # DIAYN l.2
-        g = grad(ad.sum(surrogate(c, theta, D)), x).data
+        loss = ad.sum(surrogate(c, theta, D))  # minus the return: down the loss is up the reward
+        g = grad(loss, x).data
         g, m_psi, v_psi = metarl.adam(g, m_psi, v_psi, t + 1)
         psi = psi - o.beta_psi * g  # DIAYN l.4
 
@@ -232,8 +237,8 @@ def claims(rows):
         above(f"{faster}, k = 2", 0, gain["k = 2"], EACH),
         above(f"{near}, k = 1", 0.6, share(rows, "k = 1")),
         above(f"{near}, k = 2", 0.65, share(rows, "k = 2")),
-        above("skills are better tasks: - UML-RANDOM, k = 1", 1, over_random["k = 1"]),
-        above("tasks are what counts: - shuffled, k = 1", 4, over_shuffled["k = 1"]),
+        above("skills are better tasks: UML-DIAYN - UML-RANDOM, k = 1", 1, over_random["k = 1"]),
+        above("tasks are what counts: UML-DIAYN - shuffled, k = 1", 4, over_shuffled["k = 1"]),
         above("skills can be told apart: accuracy of D", 0.9, known, EACH),
     ]
 
