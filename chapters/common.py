@@ -176,7 +176,7 @@ MEAN = "in the mean"
 class Claim(NamedTuple):
     """What a chapter says it reproduces, and what these seeds say to it.
 
-    Bounds were set before, on other seeds, at some two thirds of what was seen there.
+    The bounds were set beforehand, by a trial.
     """
 
     claim: str
