@@ -1,8 +1,8 @@
 """What the chapters that learn a model share: the model, a step of Adam, and the planner.
 
-    x (..., inputs), y (..., outputs)   what a transition starts from, and what it changes
-    theta (P,)                          parameters of the model, or (T, P), a row for each of T
-    plans (B, n, H, A)                  n plans of H actions for each of B robots
+x (..., inputs), y (..., outputs)   what a transition starts from, and what it changes
+theta (P,)                          parameters of the model, or (T, P), a row for each of T
+plans (B, n, H, A)                  n plans of H actions for each of B robots
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Dynamics:
 
 
 class Moments(NamedTuple):
-    """What Adam remembers from step to step; `t` steps were taken, by each row if it is an array."""
+    """What Adam remembers; `t` steps were taken, of each row as many if that is an array."""
 
     m: np.ndarray | float = 0.0
     v: np.ndarray | float = 0.0
