@@ -214,7 +214,7 @@ def test_the_gradient_of_the_elbo_by_theta_mu_and_sigma_is_that_of_differences()
 
 # --- Training ---
 def test_training_is_adam_on_all_of_w_from_beliefs_at_zero():
-    """Two steps, by hand: theta and all q jointly, each transition for N / batch, a falling beta."""
+    """Two steps, by hand: theta and all q jointly, each transition for N / batch, beta falling."""
     o = replace(SMALL, train_steps=2)
     x, y, _ = some_transitions(3, 20)
     net, _ = some_net()
