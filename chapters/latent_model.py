@@ -50,7 +50,7 @@ from chapters.models import CEM, Dynamics, Moments, adam_step, later
 from metarl import noise_at
 
 PLANNER = CEM(plans=64, rounds=3, elites=8, std=0.7, bound=1.5)
-QUICK_PLANNER = CEM(plans=24, rounds=2, elites=4, std=0.7, bound=1.5)
+QUICK_PLANNER = CEM(plans=12, rounds=2, elites=3, std=0.7, bound=1.5)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Options:
     cem: CEM = PLANNER
 
 
-QUICK = Options(train_steps=300, infer_steps=4, cem=QUICK_PLANNER)
+QUICK = Options(hidden=(32, 32), train_steps=300, infer_steps=4, cem=QUICK_PLANNER)
 
 # Noise of its own: (seed, OWN, 0) flights of training; (1, n) theta at first and the batches of a
 # model with n inputs; 2 gusts; (3, t) plans at step t; (4, t) draws of z there; 5 the
@@ -388,10 +388,11 @@ def draw(figure, picture):
     turn = np.stack([payload.circle(t) for t in range(payload.PERIOD + 1)])
     path.plot(*turn.T, color="0.85", linewidth=6)
     for name in ("no z", "history", "z inferred"):
-        states, z = picture["flights"][name]
+        states, _ = picture["flights"][name]
         path.plot(*states[e:, -1, :2].T, label=name, linewidth=0.9)
     path.set(title=f"tether of {o.outside[-1]} m, never trained on", aspect="equal")
     path.legend(fontsize=6)
+    _, z = picture["flights"]["z inferred"]
     for k, length in enumerate(o.held_out):
         beliefs.plot(z[:, k, 0], label=f"{length} m, then {picture['lengths'][-1, k]}")
     for mu in picture["q"][:, 0]:
