@@ -78,8 +78,8 @@ class Options:
 QUICK = Options(hidden=(32, 32), train_steps=300, infer_steps=4, cem=QUICK_PLANNER)
 
 # Noise of its own: (seed, OWN, 0) flights of training; (1, n) theta at first and the batches of a
-# model with n inputs; 2 gusts; (3, t) plans at step t; (4, t) draws of z there; 5 the
-# flights on which predictions are measured, 6 draws of z for them.
+# model with n inputs; 2 gusts; (3, t) plans at step t; (4, t) draws of z there; 5 the flights on
+# which predictions are measured, 6 draws of z for them.
 
 
 class Model(NamedTuple):
@@ -153,7 +153,7 @@ def history(o, x, y):
 
 
 def told_length(length):
-    """The context of the model that knows lengths (...), about as large as z: (..., 1)."""
+    """The context of the model that knows lengths (...): their logarithms about 0, (..., 1)."""
     return np.log(length)[..., None] + 0.8
 
 
@@ -164,19 +164,27 @@ def learn(o, seed):
     y_std = y.std((0, 1, 2))
     x = x / x_std
     y = y / y_std
-    K, *N, _ = x.shape
-    nothing = np.zeros((K, *N, 0))
-    length = np.broadcast_to(np.array(o.lengths)[:, None, None], (K, *N))
-    told = {"no z": nothing, "history": history(o, x, y), "length known": told_length(length)}
+    length = np.broadcast_to(np.array(o.lengths)[:, None, None], x.shape[:3])
+    told = {
+        "no z": x[..., :0],
+        "history": history(o, x, y),
+        "length known": told_length(length),
+    }
+    K = len(o.lengths)
+    x_rows = x.reshape(K, -1, 6)
+    y_rows = y.reshape(K, -1, 4)
+    no_q = np.zeros((0, 2))
     models = {}
-    for name, c in (told | {"z": nothing}).items():
-        is_latent = name == "z"
-        inputs = np.concatenate([x, c], -1).reshape(K, -1, 6 + c.shape[-1])
-        net = Dynamics(inputs.shape[-1] + is_latent, 4, o.hidden)
-        q = np.tile([0.0, o.first_log_sigma], (K * is_latent, 1))
-        theta, q = train(o, net, inputs, y.reshape(K, -1, 4), q, seed)
+    for name, c in told.items():
+        x_and_c = np.concatenate([x_rows, c.reshape(K, x_rows.shape[1], c.shape[-1])], -1)
+        net = Dynamics(x_and_c.shape[-1], 4, o.hidden)
+        theta, _ = train(o, net, x_and_c, y_rows, no_q, seed)
         models[name] = Model(net, theta, x_std, y_std, slides=name == "history")
-    return models, q  # of "z", the last
+    net = Dynamics(6 + 1, 4, o.hidden)
+    q = np.tile([0.0, o.first_log_sigma], (K, 1))
+    theta, q = train(o, net, x_rows, y_rows, q, seed)
+    models["z"] = Model(net, theta, x_std, y_std, slides=False)
+    return models, q
 
 
 # --- l.5: inference ---
