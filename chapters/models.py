@@ -1,0 +1,99 @@
+"""What the chapters that learn a model share: the model, a step of Adam, and the planner.
+
+x (..., inputs), y (..., outputs)   what a transition starts from, and what it changes
+theta (P,)                          parameters of the model, or (T, P), a row for each of T
+plans (B, n, H, A)                  n plans of H actions for each of B robots
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+import autodiff as ad
+import metarl
+from autodiff import Tensor, grad
+from policies import Policy
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """p_theta(y|x): a network gives the mean of y, and its deviations are parameters too.
+
+    That is what policies.py calls a Gaussian policy, with y for the action.
+    """
+
+    inputs: int
+    outputs: int
+    hidden: tuple
+
+    @property
+    def gaussian(self):
+        return Policy(self.inputs, self.outputs, hidden=self.hidden)
+
+    @property
+    def size(self):
+        """P, the number of parameters."""
+        return self.gaussian.size
+
+    def init(self, rng):
+        """The first parameters (P,): deviations of 1."""
+        return self.gaussian.init(rng)
+
+    def mean(self, theta, x):
+        """The mean of y, (..., outputs)."""
+        return self.gaussian.network.apply(theta, x)
+
+    def log_p(self, theta, x, y):
+        """log p_theta(y|x), (...)."""
+        return self.gaussian.log_prob(theta, x, y)
+
+
+class Moments(NamedTuple):
+    """What Adam remembers; `t` steps were taken, of each row as many if that is an array."""
+
+    m: np.ndarray | float = 0.0
+    v: np.ndarray | float = 0.0
+    t: np.ndarray | int = 0
+
+
+def adam_step(loss, w, step_size, moments):
+    """w after a step of Adam down loss(w), summed if it has an axis; and the moments."""
+    x = Tensor(w)
+    g = grad(ad.sum(loss(x)), x).data
+    m, v, t = moments
+    direction, m, v = metarl.adam(g, m, v, t + 1)
+    return w - step_size * direction, Moments(m, v, t + 1)
+
+
+# --- The planner ---
+@dataclass(frozen=True)
+class CEM:
+    """The cross-entropy method (Rubinstein 1999): a Gaussian over plans moves to its best ones."""
+
+    plans: int = 64
+    rounds: int = 3
+    elites: int = 8
+    std: float = 1.0  # of each action at first
+    bound: float = 2.0  # actions are between -bound and bound
+
+    def plan(self, cost, mean, rng):
+        """(B, H, A), the mean of the last elites; it starts at `mean`, of the same shape.
+
+        cost: from plans (B, n, H, A) to what each would cost, (B, n).
+        """
+        std = self.std
+        B, H, A = mean.shape
+        for _ in range(self.rounds):
+            eps = rng.standard_normal((B, self.plans, H, A))
+            plans = (mean[:, None] + std * eps).clip(-self.bound, self.bound)
+            best = np.argsort(cost(plans), 1)[:, : self.elites]
+            elites = np.take_along_axis(plans, best[:, :, None, None], 1)
+            mean = elites.mean(1)
+            std = elites.std(1)[:, None]
+        return mean
+
+
+def later(plan):
+    """What is left of a plan (B, H, A) after its first action, the last one twice."""
+    return np.concatenate([plan[:, 1:], plan[:, -1:]], 1)
