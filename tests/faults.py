@@ -74,6 +74,8 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/swirl.py": ["tests/test_chapters.py", "tests/test_envs.py"],
     "chapters/uml.py": ["tests/test_chapters.py"],
     "chapters/carml.py": ["tests/test_chapters.py"],
+    "chapters/models.py": ["tests/test_chapters_model.py"],
+    "chapters/latent_model.py": ["tests/test_chapters_model.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
