@@ -1,11 +1,13 @@
 // Numbers and nested arrays of them, as the vectors give them. Nothing is differentiated here.
 
-export const range = (n) => Array.from({ length: n }, (_, i) => i);
+export const range = (n) => [...Array(n).keys()];
 export const total = (values) => values.reduce((a, b) => a + b, 0);
 export const product = (values) => values.reduce((a, b) => a * b, 1);
 
 // f of the first elements of all arrays, of the second ones, and so on.
 export function zip(f, ...arrays) {
+  if (arrays.length === 1) return arrays[0].map((x) => f(x)); // the same, but faster
+  if (arrays.length === 2) return arrays[0].map((x, i) => f(x, arrays[1][i]));
   return arrays[0].map((_, i) => f(...arrays.map((array) => array[i])));
 }
 
@@ -58,12 +60,21 @@ export function nested(shape, data) {
 
 // Where a multi-index of an array is in its data.
 export function place(at, shape) {
-  return at.reduce((sum, i, axis) => sum * shape[axis] + i, 0);
+  let sum = 0;
+  for (let axis = 0; axis < shape.length; axis++) sum = sum * shape[axis] + at[axis];
+  return sum;
 }
 
-// All multi-indices of a shape, row by row.
+// All multi-indices of a shape, row by row. They are kept, because few shapes come again and again.
+const kept = new Map();
+
 export function indices(shape) {
-  return shape.reduce((all, n) => all.flatMap((at) => range(n).map((i) => [...at, i])), [[]]);
+  const key = shape.join();
+  if (!kept.has(key)) {
+    const longer = (all, n) => all.flatMap((at) => range(n).map((i) => [...at, i]));
+    kept.set(key, shape.reduce(longer, [[]]));
+  }
+  return kept.get(key);
 }
 
 // For each multi-index of a shape: the place of f(multi-index) in an array of the shape `inside`.
