@@ -1,23 +1,29 @@
 // Plants mistakes in the JavaScript port, one after the other, and prints which vector tells each
 // apart: whoever makes the same one in another language will see that vector fail.
 //
-//     node golden/mistakes.mjs [--only FILE] [--sample N] [--write]
+//     node golden/mistakes.mjs [--only FILE] [--sample N] [--vectors DIRECTORY] [--write]
 //
-// mistakes/*.json hold them, a file a stage: `file` of port/, the `mistake` in words, the `old` text,
-// which stands in the file once, and the `new` one; and either `caught`, the case that tells it
-// apart, or `equivalent`: why none can. --only takes those of one file of port/, --sample N spread
-// over all. --write puts into the lists which case catches what, the first in the order of stages.
+// mistakes/*.json hold them, a file a stage: `file` of port/, the `mistake` in words, the `old`
+// text, which stands in the file once, and the `new` one; and either `caught`, the case that tells
+// it apart, or `equivalent`: why none can, or `hole`: an input that would. --only takes those of
+// one file of port/, or of one list by its name without .json, --sample N spread over all, and
+// --vectors other vectors than those beside this file. --write puts into the lists which case
+// catches what: the first of the stage of the list, or, if that does not see it, of the stages
+// after it.
 //
 // Each mistake is planted in a copy of the port. A worker runs the cases, first the one that the
-// list names, until one fails. The exit status is 1 if a mistake survives, if an equivalent one does
-// not, if a case that the list names no longer catches, or if a text is not in its file once.
+// list names, until one fails. The exit status is 1 if a mistake survives that is neither
+// equivalent nor a known hole, if an equivalent one does not survive, if a case that the list names
+// no longer catches, or if a text is not in its file once.
 
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { isMainThread, parentPort, Worker } from "node:worker_threads";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+
+import { casesOf, STAGES } from "./port/runner.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const LISTS = join(HERE, "mistakes");
@@ -26,21 +32,25 @@ const PATIENCE = 60; // seconds without a word from the worker: a loop that does
 
 // ------------------------------------------------------------------------------------ the worker
 
-// Gets {port: a directory, first: the name of a case or null}; answers with {trying: the name of a
-// case} before each, and in the end with {caught: name or null, text}.
+// The cases of all files, each with a title that tells it from all others.
+function readCases() {
+  return STAGES.flatMap((stage) => {
+    const text = readFileSync(join(workerData, `${stage}.json`), "utf8");
+    return casesOf(text, stage).map((one) => ({ ...one, stage, title: `${stage}: ${one.name}` }));
+  });
+}
+
+// Gets {port: a directory, stage: where to begin, first: the title of a case or nothing}; answers
+// with {trying: a title} before each case, and in the end with {caught: a title or null, text}.
 function work() {
-  const files = new Map();
-  parentPort.on("message", async ({ port, first }) => {
+  const cases = readCases();
+  parentPort.on("message", async ({ port, stage, first }) => {
+    const likely = cases.filter((one) => one.title === first);
+    const later = cases.filter((one) => one.stage >= stage && one.title !== first);
+    const earlier = cases.filter((one) => one.stage < stage && one.title !== first);
     try {
-      const runner = await import(pathToFileURL(join(port, "runner.mjs")));
-      const cases = runner.STAGES.flatMap((stage) => {
-        if (!files.has(stage)) files.set(stage, readFileSync(join(HERE, `${stage}.json`), "utf8"));
-        const named = (one) => ({ ...one, title: `${stage}: ${one.name}` });
-        return runner.casesOf(files.get(stage), stage).map(named);
-      });
-      const likely = cases.filter((one) => one.title === first);
-      const others = cases.filter((one) => one.title !== first);
-      parentPort.postMessage(firstWrong(runner.judge, [...likely, ...others]));
+      const { judge } = await import(pathToFileURL(join(port, "runner.mjs")));
+      parentPort.postMessage(firstWrong(judge, [...likely, ...later, ...earlier]));
     } catch (error) {
       parentPort.postMessage({ broken: error.message });
     }
@@ -64,13 +74,14 @@ function wrong(judge, one) {
   }
 }
 
-// ---------------------------------------------------------------------------------- the main thread
+// -------------------------------------------------------------------------------- the main thread
 
 let worker = null;
+let vectors = HERE;
 
 // What the worker says of a copy of the port. A worker that says nothing for long is ended.
-function tried(port, first) {
-  worker ??= new Worker(fileURLToPath(import.meta.url));
+function tried(message) {
+  worker ??= new Worker(fileURLToPath(import.meta.url), { workerData: vectors });
   return new Promise((resolve) => {
     let trying = null;
     const endless = () => {
@@ -80,25 +91,26 @@ function tried(port, first) {
       resolve(trying === null ? { broken: text } : { caught: trying, text });
     };
     let timer = setTimeout(endless, 1000 * PATIENCE);
-    const hear = (message) => {
+    const hear = (answer) => {
       clearTimeout(timer);
-      if ("trying" in message) {
-        trying = message.trying;
+      if ("trying" in answer) {
+        trying = answer.trying;
         timer = setTimeout(endless, 1000 * PATIENCE);
         return;
       }
       worker.off("message", hear);
-      resolve(message);
+      resolve(answer);
     };
     worker.on("message", hear);
-    worker.postMessage({ port, first });
+    worker.postMessage(message);
   });
 }
 
 function readLists() {
   return readdirSync(LISTS).filter((name) => name.endsWith(".json")).sort().map((name) => {
     const path = join(LISTS, name);
-    return { path, mistakes: JSON.parse(readFileSync(path, "utf8")) };
+    const mistakes = JSON.parse(readFileSync(path, "utf8"));
+    return { path, mistakes, stage: name.slice(0, -".json".length) };
   });
 }
 
@@ -113,10 +125,10 @@ function planted(copies, { file, old, new: replacement }) {
 }
 
 // A verdict, a word that `main` counts, and what there is to say.
-async function verdictOn(mistake, copies) {
+async function verdictOn(mistake, stage, copies) {
   const copy = planted(copies, mistake);
   if (copy === null) return { verdict: "stale", text: "the old text is not there once" };
-  const { caught, text, broken } = await tried(copy, mistake.caught ?? null);
+  const { caught, text, broken } = await tried({ port: copy, stage, first: mistake.caught });
   rmSync(copy, { recursive: true });
   if (broken) return { verdict: "broken", text: broken };
   if (caught && mistake.equivalent) return { verdict: "not equivalent", caught, text };
@@ -125,23 +137,30 @@ async function verdictOn(mistake, copies) {
   }
   if (caught) return { verdict: "caught", caught, text };
   if (mistake.equivalent) return { verdict: "equivalent", text: mistake.equivalent };
+  if (mistake.hole) return { verdict: "hole", text: mistake.hole };
   return { verdict: "survives", text: "no case tells it apart" };
 }
 
-const GOOD = ["caught", "equivalent"];
+const GOOD = ["caught", "equivalent", "hole"];
 
-async function main({ only, sample, write }) {
+async function main({ only, sample, write, vectors: given }) {
+  vectors = given ?? HERE;
   const lists = readLists();
-  const all = lists.flatMap(({ mistakes }) => mistakes);
-  const asked = all.filter(({ file }) => only === undefined || file === only);
+  const withStage = ({ mistakes, stage }) => mistakes.map((mistake) => ({ mistake, stage }));
+  const all = lists.flatMap(withStage);
+  const wanted = ({ mistake, stage }) => [undefined, mistake.file, stage].includes(only);
+  const asked = all.filter(wanted);
   const chosen = spread(asked, sample === undefined ? asked.length : Number(sample));
   const copies = mkdtempSync(join(tmpdir(), "mistakes-"));
   const counts = {};
   const bad = [];
-  for (const mistake of chosen) {
-    if (write && !mistake.equivalent) delete mistake.caught; // anew, by the first case of all
-    const { verdict, caught, text } = await verdictOn(mistake, copies);
-    if (write && verdict === "caught") mistake.caught = caught;
+  for (const { mistake, stage } of chosen) {
+    if (write) delete mistake.caught; // anew, by the first case of all
+    const { verdict, caught, text } = await verdictOn(mistake, stage, copies);
+    if (write && verdict === "caught") {
+      mistake.caught = caught;
+      delete mistake.hole;
+    }
     const words = [mistake.file, mistake.mistake, verdict, caught, text].filter(Boolean).join(": ");
     console.log(words);
     counts[verdict] = (counts[verdict] ?? 0) + 1;
@@ -171,6 +190,7 @@ if (isMainThread) {
   const options = {
     only: { type: "string" },
     sample: { type: "string" },
+    vectors: { type: "string" },
     write: { type: "boolean" },
   };
   process.exitCode = await main(parseArgs({ options }).values);

@@ -33,6 +33,12 @@ export function deviation(values) {
   return largest * Math.sqrt(mean(distances.map((d) => (d / largest) ** 2)));
 }
 
+// For sorting: a difference would be NaN for two infinite numbers.
+export function compare(a, b) {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
 export const same = (a, b) => a.length === b.length && a.every((x, i) => x === b[i]);
 
 // {name: [that of each object]} for the names that are asked for.

@@ -17,7 +17,7 @@ import { makeStrategy } from "./strategies.mjs";
 function hillClimbing(c, theta, scale, query, draw) {
   let best = query(theta);
   for (let i = 1; i < c.episodes; i++) {
-    const z = draw("standard_normal");
+    const z = draw("standard_normal", [theta.length, theta[0].length]);
     const near = moved(theta, z, scale, c.inner_sigma);
     const found = query(near);
     theta = theta.map((row, task) => (found[task] > best[task] ? near[task] : row));
@@ -30,7 +30,7 @@ function hillClimbing(c, theta, scale, query, draw) {
 function evolution(c, theta, scale, query, draw) {
   const pairs = [];
   for (let i = 0; i < Math.floor(c.episodes / 2); i++) {
-    const z = draw("standard_normal");
+    const z = draw("standard_normal", [theta.length, theta[0].length]);
     const plus = query(moved(theta, z, scale, c.inner_sigma));
     const minus = query(moved(theta, z, scale, -c.inner_sigma));
     pairs.push({ z, plus, minus });
@@ -106,7 +106,7 @@ export function blackBoxIteration(c, state, noise) {
   const strategy = strategyOf(c, theta);
   const before = { mean: theta, ...others };
   const points = withNoise(noise[`${t}/ask`], (draw) =>
-    strategy.ask(before, draw("standard_normal")));
+    strategy.ask(before, draw("standard_normal", strategy.drawn)));
   const paired = c.algo === "es-maml"; // one task a pair, else every point on all tasks
   const half = c.population / 2;
   const n = paired ? half : c.tasks;

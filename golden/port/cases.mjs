@@ -1,6 +1,6 @@
 // The functions that cases name: inputs -> fields. Each puts together what a stage has.
 
-import { fieldsOf, mean, range, total, zip } from "./arrays.mjs";
+import { fieldsOf, mean, range, shapeOf, total, zip } from "./arrays.mjs";
 import { add, grad, multiply, raised, stop, subtract, tanh, tensor } from "./autodiff.mjs";
 import { judgeMembers } from "./black_boxes.mjs";
 import { advantages, returnsOf, rollout, takeEpisodes } from "./episodes.mjs";
@@ -88,7 +88,7 @@ function policy({ network: description, theta, other, obs, w, noise }) {
   const shared = !Array.isArray(theta[0]); // one theta for all rows
   const rows = (array) => obs.map((_, i) => tensor(shared ? array : array[i]));
   const thetas = rows(theta);
-  const draws = withNoise(noise, (draw) => draw(pi.draws));
+  const draws = withNoise(noise, (draw) => draw(pi.draws, [...shapeOf(w), ...pi.drawn]));
   const actions = zip((row, o, z) => pi.sample(row, o, z), thetas, obs, draws);
   const logs = zip((row, o, a) => pi.logProb(row, o, a), thetas, obs, actions);
   const gradients = zip((l, row, weight) => grad(l, [row], weight)[0].data, logs, thetas, w);
@@ -157,10 +157,11 @@ function fitness({ c, x, tasks: given, noise }) {
 
 // ------------------------------------------------------------------------------- stages 5 and 6
 
-function strategy({ method, options, x, f, noise }) {
+function strategy({ method, options, state, x, f, noise }) {
   const made = makeStrategy(method, options);
-  const draws = noise.map((_, g) => withNoise([noise[g]], (draw) => draw("standard_normal")));
-  const generations = runStrategy(made, { x, f, noise: draws, x0: options.x0 });
+  const draws = noise.map((one) => withNoise([one], (draw) => draw("standard_normal")));
+  const begin = { t: 0, best_x: options.x0, best_f: Infinity, ...made.first, ...state };
+  const generations = runStrategy(made, begin, { x, f, noise: draws });
   const { history, ...fields } = fieldsOf(Object.keys(generations[0]), generations);
   const inverse = made.inverseRoot ? { inverse_root: generations.map(made.inverseRoot) } : {};
   return {

@@ -1,6 +1,6 @@
 // CMA-ES (stage 5): Hansen, arXiv 1604.00772v2, whose equations the numbers name.
 
-import { dot, norm, range, total, zip } from "./arrays.mjs";
+import { compare, dot, norm, range, total, zip } from "./arrays.mjs";
 import { applied, eigen, identity, ofEigenvalues, outer, scaledColumns } from "./matrices.mjs";
 import { fromBounds, shortened } from "./points.mjs";
 
@@ -82,13 +82,19 @@ export function cmaEs({ x0, sigma0, popsize, diagonal = false }) {
   };
 }
 
+// A negative weight as if the point were at the distance sqrt(n). One at the mean adds nothing.
+function rescaled(w, square, n) {
+  if (w >= 0 || square === 0) return w;
+  return (w * n) / square;
+}
+
 function tell(form, constants, state, x, f, t) {
   const { mu, mu_eff, c_1, c_mu, c_sigma, d_sigma, c_c, chi_n, gap } = constants;
   const n = state.mean.length;
   const w = constants.w.map((a) => (a < 0 && fromBounds(x) ? 0 : a));
 
   // The best first, ties in the order of sampling (sort is stable; f may be infinite).
-  const order = range(f.length).sort((i, j) => (f[i] < f[j] ? -1 : Number(f[i] > f[j])));
+  const order = range(f.length).sort((i, j) => compare(f[i], f[j]));
   const points = order.map((i) => {
     const y = zip((a, m) => (a - m) / state.sigma, x[i], state.mean);
     const { step: z, factor } = shortened(form.whitened(state, y));
@@ -110,7 +116,7 @@ function tell(form, constants, state, x, f, t) {
   const pace = h * Math.sqrt(c_c * (2 - c_c) * mu_eff);
   const p_c = zip((p, y) => (1 - c_c) * p + pace * y, state.p_c, y_w); //                     (45)
 
-  const w_o = zip((a, { z }) => (a >= 0 ? a : (a * n) / dot(z, z)), w, points); //            (46)
+  const w_o = zip((a, { z }) => rescaled(a, dot(z, z), n), w, points); //                     (46)
   const keep = 1 + c_1 * (1 - h) * c_c * (2 - c_c) - c_1 - c_mu * total(w);
   const rank_one = form.square(p_c);
   const rank_mu = zip((...column) => dot(w_o, column), ...points.map(({ y }) => form.square(y)));

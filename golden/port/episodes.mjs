@@ -11,7 +11,7 @@ export function takeEpisodes(env, tasks, K, act, draw) {
   const steps = [];
   for (let t = 0; t < env.horizon; t++) {
     const actions = act(now.map((episodes) => episodes.map(({ obs }) => obs)), t);
-    const noise = env.draws ? draw(env.draws) : each(() => null);
+    const noise = env.draws ? draw(env.draws, [tasks.length, K]) : each(() => null);
     const step = each((i, k) => {
       const { obs, mask } = now[i][k];
       const after = env.step(tasks[i], obs, actions[i][k], noise[i][k]);
@@ -38,7 +38,7 @@ function record(obs, actions, { state, reward, done }, mask) {
 export function rollout(policy, env, thetas, tasks, K, draw, deterministic = false) {
   const act = (obs) => {
     if (deterministic) return zip((theta, o) => policy.mode(theta, o), thetas, obs);
-    const noise = draw(policy.draws);
+    const noise = draw(policy.draws, [tasks.length, K, ...policy.drawn]);
     return zip((theta, o, z) => policy.sample(theta, o, z), thetas, obs, noise);
   };
   return takeEpisodes(env, tasks, K, act, draw);

@@ -82,16 +82,18 @@ const bowl = (d) => -4 + Math.max(0, 4 - d * d);
 const inside = (radius) => (away) => away.every((x) => Math.abs(x) < radius);
 
 // Of each family: its options, with any valid defaults (vectors give all that play a part); the
-// environment that is made of them; and a task made of numbers u in [0, 1].
+// environment that is made of them; and a task made of `dims` numbers u in [0, 1].
 const FAMILIES = {
   pointmass: {
     options: { horizon: 1, box: 1, radius: 0.1 },
     make: (o) => plane(o, (d) => -d, { done: inside(o.radius) }),
+    dims: () => 2,
     task: (u, { box }) => u.map((x) => box * (2 * x - 1)), // the box is that of the goals
   },
   "sparse-pointmass": {
     options: { horizon: 1 },
     make: (o) => plane(o, sparse),
+    dims: () => 1,
     task: ([u]) => [Math.cos(Math.PI * u), Math.sin(Math.PI * u)],
   },
   fourcorners: {
@@ -101,17 +103,20 @@ const FAMILIES = {
   "turned-pointmass": {
     options: { horizon: 1 },
     make: (o) => plane(o, (d) => -d, { goal: () => [0.5, 0], angle: ([angle]) => angle }),
+    dims: () => 1,
     task: ([u]) => [Math.PI * (2 * u - 1)],
   },
   bandit: {
     options: { horizon: 1, arms: 2, prior: [] },
     make: bandit,
+    dims: (o) => o.arms,
     task: (u, { prior }) =>
       prior.length === 0 ? u : zip((x, [a, b]) => betaQuantile(x, a, b), u, prior),
   },
   "linear-bandit": {
     options: { horizon: 1, arms: 2, dims: 1, noise: 1, features: 0 },
     make: linearBandit,
+    dims: (o) => o.dims,
     task: (u) => u.map((x) => 1 + normalQuantile(x)),
   },
 };
@@ -149,8 +154,8 @@ export function sampleTasks(name, options, n, split, draw) {
   check(Number.isInteger(n) && n >= 1, "no tasks");
   check(split === "train" || split === "test", `no split ${split}`);
   if (name === "fourcorners") {
-    const permutation = draw("permutation");
-    const shift = draw("integers");
+    const permutation = draw("permutation", [n]);
+    const shift = draw("integers", []);
     return permutation.map((p) => CORNERS[(p + shift) % 4]);
   }
   const wrong = split === "train" ? 1 : 0; // sums of a row that are odd, or even
@@ -159,8 +164,11 @@ export function sampleTasks(name, options, n, split, draw) {
     return [neighbour, ...others];
   };
   const task = (c, v) => {
-    const u = zip((cell, within) => (cell + within) / 50, coloured(c), v);
+    const u = zip((cell, inside) => (cell + inside) / 50, coloured(c), v);
     return FAMILIES[name].task(u, o);
   };
-  return zip(task, draw("integers"), draw("uniform"));
+  const shape = [n, FAMILIES[name].dims(o)];
+  const cells = draw("integers", shape);
+  const within = draw("uniform", shape);
+  return zip(task, cells, within);
 }

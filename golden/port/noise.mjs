@@ -1,13 +1,17 @@
 // Noise is given, not made: each draw is taken from a list, in order.
 
-// f(draw), where draw(kind) gives back the values of the next draw. f has to ask for all draws, and
-// for each by its kind. Otherwise the port asks in another order, and no number can be right.
+import { same, shapeOf } from "./arrays.mjs";
+
+// f(draw), where draw(kind, shape) gives back the values of the next draw. f has to ask for all
+// draws, and for each by its kind and, if it names one, its shape. Otherwise the port asks in
+// another order, or for another number of tasks or episodes, and no number can be right.
 export function withNoise(draws, f) {
   const left = [...draws];
-  const out = f((kind) => {
-    const next = left.shift() ?? { kind: "none" };
-    if (next.kind !== kind) {
-      throw new Error(`the port asks for ${kind}, the next draw is ${next.kind}`);
+  const out = f((kind, shape = null) => {
+    const next = left.shift() ?? { kind: "none", values: [] };
+    const given = shapeOf(next.values);
+    if (next.kind !== kind || !same(given, shape ?? given)) {
+      throw new Error(`the port asks for ${kind} (${shape}), next is ${next.kind} (${given})`);
     }
     return next.values;
   });

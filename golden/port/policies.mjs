@@ -23,7 +23,8 @@ export class Policy {
     this.action_dim = action_dim;
     this.discrete = discrete;
     this.activate = ACTIVATIONS[activation];
-    this.draws = discrete ? "random" : "standard_normal";
+    this.draws = discrete ? "random" : "standard_normal"; // of the shape `drawn` for an action
+    this.drawn = discrete ? [] : [action_dim];
   }
 
   // Tensors of these shapes, taken out of theta one after the other.
@@ -104,7 +105,7 @@ export class Policy {
     for (let i = 0; i < this.layers; i++) {
       const [inputs, outputs] = this.shapes[2 * i];
       const scale = Math.sqrt(6 / (inputs + outputs));
-      theta.push(...draw("uniform").map((u) => u * scale));
+      theta.push(...draw("uniform", [inputs * outputs]).map((u) => u * scale));
       theta.push(...Array(outputs).fill(0));
     }
     if (!this.discrete) theta.push(...Array(this.action_dim).fill(Math.log(std)));

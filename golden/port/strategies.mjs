@@ -1,10 +1,10 @@
 // Evolution strategies (stage 5): OpenAI-ES, SNES and xNES; cma.mjs has CMA-ES. All minimise.
-// A strategy is {constants, first, ask(state, z), tell(state, x, f, generation)}: `first` is the
-// state before generation 1, z the draw, x (popsize, n) and f (popsize,) what is told. `ask` gives
-// points, `tell` the state after. `openai-es` asks for a draw of popsize / 2 rows.
+// A strategy is {constants, first, drawn, ask(state, z), tell(state, x, f, generation)}: `first` is
+// the state before generation 1, z a draw of the shape `drawn`, x (popsize, n) and f (popsize,)
+// what is told. `ask` gives points, `tell` the state after.
 
 import { adam } from "./adam.mjs";
-import { deviation, dot, mean, range, shapeOf, total, zip } from "./arrays.mjs";
+import { compare, deviation, dot, mean, range, shapeOf, total, zip } from "./arrays.mjs";
 import { cmaEs } from "./cma.mjs";
 import { applied, eigen, identity, ofEigenvalues, outer, solve, times } from "./matrices.mjs";
 import { fromBounds, shortened } from "./points.mjs";
@@ -57,10 +57,15 @@ function openaiEs({ x0, sigma0, popsize, ...options }) {
   check(popsize % 2 === 0, "an odd population of pairs");
   const { fitness = "ranks", optimizer = "sgd", weight_decay = 0 } = options;
   const { lr = sigma0 ** 2 } = options;
+  check(Object.hasOwn(SHAPINGS, fitness), `no fitness ${fitness}`);
+  check(optimizer === "sgd" || optimizer === "adam", `no optimizer ${optimizer}`);
+  check(lr > 0 && Number.isFinite(lr), "lr is not positive");
+  check(Number.isFinite(weight_decay), "weight_decay is not a number");
   const zeros = x0.map(() => 0);
   return {
     constants: { lr },
     first: { mean: x0, sigma: sigma0, m: zeros, v: zeros },
+    drawn: [popsize / 2, x0.length],
     ask({ mean, sigma }, z) {
       const steps = z.map((row) => row.map((a) => sigma * a));
       const opposite = steps.map((row) => row.map((a) => -a));
@@ -160,6 +165,7 @@ export function makeStrategy(method, options) {
   check(x0.every(Number.isFinite), "x0 is not finite");
   check(sigma0 > 0 && Number.isFinite(sigma0), "sigma0 is not positive");
   check(Number.isInteger(popsize) && popsize >= 2, "a population below 2");
+  check(Object.hasOwn(STRATEGIES, method), `no method ${method}`);
   const strategy = STRATEGIES[method](options);
   const tell = (state, x, f, generation) => {
     check(shapeOf(x).join() === [popsize, x0.length].join(), "x of the wrong shape");
@@ -168,25 +174,29 @@ export function makeStrategy(method, options) {
     check(!f.every(Number.isNaN), "f is NaN at every point");
     return strategy.tell(state, x, f.map(nanLast), generation);
   };
-  return { ...strategy, tell };
+  return { drawn: [popsize, x0.length], ...strategy, tell };
 }
 
 const nanLast = (x) => (Number.isNaN(x) ? Infinity : x);
 
-// All of a case: in each generation ask, from the noise, then tell what is given.
-export function runStrategy(strategy, { x, f, noise, x0 }) {
-  let state = strategy.first;
-  let best = { x: x0, f: Infinity };
-  const generations = x.map((points, g) => {
+// In each generation ask, from the noise, then tell what is given. `begin` is a state together with
+// t, the generations told before, and the best point of these. Gives the state after each.
+export function runStrategy(strategy, begin, { x, f, noise }) {
+  let { t, best_x, best_f, ...state } = begin;
+  const generations = [];
+  for (const g of range(x.length)) {
     const asked = strategy.ask(state, noise[g]);
-    state = strategy.tell(state, points, f[g], g + 1);
+    t += 1;
+    state = strategy.tell(state, x[g], f[g], t);
     const values = f[g].map(nanLast);
     values.forEach((value, i) => {
-      if (value < best.f) best = { x: points[i], f: value };
+      if (value >= best_f) return;
+      best_x = x[g][i];
+      best_f = value;
     });
-    const sorted = [...values].sort((a, b) => (a < b ? -1 : Number(a > b)));
+    const sorted = [...values].sort(compare);
     const history = [sorted[0], sorted[sorted.length >> 1], sorted.at(-1)];
-    return { asked, ...state, best_x: best.x, best_f: best.f, history };
-  });
+    generations.push({ asked, ...state, best_x, best_f, history });
+  }
   return generations;
 }
