@@ -187,8 +187,9 @@ META = {  # name: (options, why)
     ),
 }
 # fmt: off
-WEIGHTS = "w = advantages(c, D, c[\"standardise\"])[0] / D[\"mask\"].size"
-STEP = "theta = theta - step_size(c, k) * scale * g\n            path"
+WEIGHTS = "D, w = life[\"episodes\"][-1], life[\"weights\"][-1]"
+RAW = "w = advantages(c, D, False)[0] / D[\"mask\"].size"
+STEP = "theta = theta - step_size(c, k) * scale * g\n    life"
 KL = (
     "return [divergence(c, life[\"path\"][-1], path[-1],",
     "return [divergence(c, path[-1], life[\"path\"][-1],",
@@ -198,25 +199,26 @@ PAIRS = "[pair[0][0] for pair in results] + [pair[1][0] for pair in results]"
 FAULTS = {
     "log-prob": [
         ("the inner gradient is a constant: the second-order term is missing",
-         ("life, c[\"estimator\"] == \"first-order\")", "life, True)")),
+         ("life, c.get(\"estimator\") == \"first-order\")", "life, True)")),
         ("the inner step goes up the loss", (STEP, STEP.replace("-", "+"))),
         ("the mean is over the steps that still run, not over K H",
          ("[0] / (K * H)", "[0] / sum(D[\"mask\"].ravel())")),
         ("advantages are not standardised in the outer loss",
-         (WEIGHTS, WEIGHTS.replace("c[\"standardise\"]", "0"))),
+         (WEIGHTS, WEIGHTS + "\n    " + RAW)),
         ("the outer loss is that of theta, not of theta'",
-         ("log_probs(c, path[-1], D)", "log_probs(c, path[0], D)")),
+         ("log_prob(network_of(c), path[-1],", "log_prob(network_of(c), path[0],")),
         ("the episodes after adaptation are taken with theta, not with theta'",
          ("D = episodes(c, theta, task, i, list(stream), c[\"episodes\"])",
-          "D = episodes(c, path[0], task, i, list(stream), c[\"episodes\"])")),
+          "D = episodes(c, split(c, x)[0], task, i, list(stream), c[\"episodes\"])")),
     ],
     "log-prob, two steps": [
         ("all steps have the length of the first", ("(1 if k == 0 else c[\"alpha_decay\"])", "1")),
     ],
-    "lvc": [("the estimator is log-prob", ("r.exp() if estimator == \"lvc\" else 1", "1"))],
+    "lvc": [("the estimator is log-prob", ("elif c[\"estimator\"] == \"lvc\":", "elif False:"))],
     "dice": [
         ("the ratio is that of the step alone (lvc)",
-         ("estimator == \"dice\"", "False"), ("r.exp() if estimator == \"lvc\" else 1", "r.exp()")),
+         ("if c[\"estimator\"] == \"dice\":", "if False:"),
+         ("elif c[\"estimator\"] == \"lvc\":", "elif True:")),
         ("the ratio before the step is not subtracted",
          ("(ratio * so_far - before)", "(ratio * so_far)")),
     ],
