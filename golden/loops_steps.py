@@ -5,6 +5,7 @@ What `adapted` and `meta_loss` compute is a function of x alone, all episodes he
 derivatives are taken by differences. c is the dictionary of options that the vectors carry.
 """
 
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
@@ -34,7 +35,7 @@ def network_of(c):
         if discrete
         else {"obs_dim": 2, "action_dim": 2}
     )
-    return {**dims, "discrete": discrete, "hidden": c["hidden"], "activation": c["activation"]}
+    return {**dims, "discrete": discrete, "hidden": c["hidden"], "activation": c.get("activation")}
 
 
 def size(c):
@@ -260,13 +261,15 @@ def meta_gradient_by_loops(c, x, tasks, noise):
 
 
 # --- TRPO ---
+def states_that_count(D):
+    """(state, its share) of the steps that the mask keeps, equal states together."""
+    kept = [tuple(D["obs"][at]) for at in steps_that_count(D)]
+    return [(list(o), Decimal(n) / len(kept)) for o, n in Counter(kept).items()]
+
+
 def divergence(c, theta, other, D):
-    values = [
-        kl(network_of(c), theta, other, D["obs"][at])
-        for at in np.ndindex(D["mask"].shape)
-        if D["mask"][at]
-    ]
-    return sum(values) / len(values)
+    network = network_of(c)
+    return sum(share * kl(network, theta, other, o) for o, share in states_that_count(D))
 
 
 def jacobian(f, x):
@@ -304,17 +307,16 @@ def hessian_of_divergence(c, theta, D):
     # What it puts out is a policy as well: one of a network without inputs, which is its biases.
     outer = {**network, "obs_dim": 0, "hidden": []}
     total = 0
-    kept = steps_that_count(D)
-    for at in kept:
-        outputs = lambda y, o=D["obs"][at]: outputs_of(network, y, o)
+    for o, share in states_that_count(D):
+        outputs = lambda y, o=o: outputs_of(network, y, o)
         here = outputs(theta)
         G = jacobian(outputs, theta)
         Q = [
             exact.hessian_vector(lambda y, p=here: kl(outer, p, y, []), here, v)
             for v in loops_es.identity(len(here))
         ]
-        total = total + G.T @ np.array(Q) @ G
-    return total / len(kept)
+        total = total + share * (G.T @ np.array(Q) @ G)
+    return total
 
 
 def trial_of_task(c, new, life):
@@ -352,10 +354,11 @@ def trust_region_step(c, x, g, lives):
         "1e-5"
     ) * loops_es.identity(len(x))
     direction = conjugate_gradients(F, g)
-    step = (2 * Decimal("0.01") / (direction @ F @ direction)).sqrt() * direction
+    curvature = max(direction @ F @ direction, Decimal("1e-30"))
+    step = (2 * Decimal("0.01") / curvature).sqrt() * direction
     for i in range(15):
         new = x - loops_policies.power(Decimal("0.8"), i) * step
         kl, gain = sum(np.array(trial_of_task(c, new, life)) for life in lives) / len(lives)
-        if below(kl, Decimal("0.01")) and below(0, gain):
+        if below(kl, Decimal("0.01")) and gain != 0 and below(0, gain):
             return new
     return x

@@ -3,6 +3,7 @@ and whatever is wrong with them is named.
 """
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -27,6 +28,7 @@ from golden import (
     vectors,
 )
 from golden.__main__ import main
+from harness.settings import IGNORED
 
 GOLDEN = kit.FOLDER
 FILES = {
@@ -86,6 +88,75 @@ def test_faults_are_far_from_what_is_right():
             assert vectors.difference(wrong, right, 100 * case["tolerance"][name]), fault["fault"]
 
 
+WITH_OPTIONS = ("4-steps", "6-runs")
+
+
+def numbers_of(c):
+    """{option: number} of a case, those of its family among them; of widths and priors none."""
+    options = {**c, **c["options"]}
+    if "population" in options and c["algo"] == "es-maml":
+        options["pairs"] = options["population"] // 2
+    return {k: v for k, v in options.items() if type(v) in (int, float)}
+
+
+ALONE = {"arms", "pairs"}  # are in no product
+
+
+def coincidences(numbers):
+    """Pairs that are equal or one the double of the other, products of two that are a third.
+    1 may be there twice, and is no factor.
+    """
+    numbers = {k: v for k, v in numbers.items() if v not in (0, 1)}
+    for (i, a), (j, b) in itertools.combinations_with_replacement(numbers.items(), 2):
+        doubles = isinstance(a, float) and (same(a, 2 * b) or same(b, 2 * a))
+        if i != j and (same(a, b) or doubles):
+            yield f"{i} and {j}"
+        if not {i, j} & ALONE:
+            third = numbers.keys() - {i, j} - ALONE
+            yield from (f"{i} {j} = {k}" for k in third if same(a * b, numbers[k]))
+
+
+def same(a, b):
+    return abs(a - b) < 0.01 * abs(b)
+
+
+@pytest.mark.parametrize("stage", WITH_OPTIONS)
+def test_each_option_of_a_case_has_a_number_of_its_own(stage):
+    found = {}
+    for case in FILES[stage]["cases"]:
+        found[case["name"]] = [*coincidences(numbers_of(case["inputs"]["c"]))]
+    assert not {name: pairs for name, pairs in found.items() if pairs}
+
+
+def test_coincidences_are_found():
+    assert [*coincidences({"a": 0.5, "b": 0.25})] == ["a a = b", "a and b"]
+    assert [*coincidences({"a": 0.7, "b": 0.5, "c": 0.35})] == ["a and c", "a b = c"]
+    assert [*coincidences({"a": 2, "b": 3, "c": 6})] == ["a b = c"]
+    assert not [*coincidences({"a": 1, "b": 3, "c": 5, "d": 0.3})]
+
+
+def test_options_are_those_that_play_a_part():
+    """What the settings of the program call ignored is left out, but for two: reptile names an
+    estimator, and the deviation of a policy that does not draw is part of the first theta.
+    """
+    for stage in WITH_OPTIONS:
+        for case in FILES[stage]["cases"]:
+            c = case["inputs"]["c"]
+            ignored = [names for (name, value), names in IGNORED.items() if c.get(name) == value]
+            assert not c.keys() & {*sum(ignored, ())} - {"estimator", "std"}, case["name"]
+
+
+def test_draws_of_tasks_are_raw():
+    """Some cells have the colour of the other split: the step that changes it is not taken yet."""
+    for stage in WITH_OPTIONS:
+        sums = []
+        for case in FILES[stage]["cases"]:
+            for name, draws in vectors.decode(case["inputs"]["noise"]).items():
+                if name.endswith("/tasks") and draws[0]["kind"] == "integers":
+                    sums += [*draws[0]["values"].sum(1)]
+        assert 0.3 < np.mean(np.array(sums) % 2) < 0.7
+
+
 def test_no_seed_among_the_inputs():
     """All noise is there.
 
@@ -93,6 +164,9 @@ def test_no_seed_among_the_inputs():
     """
     for case in ENTRIES.values():
         assert not re.search(r'"(seed|rng)"', json.dumps(case["inputs"]))
+
+
+STANDARD = {"collections", "decimal", "functools", "itertools", "operator", "numpy"}
 
 
 def test_what_checks_them_knows_nothing_of_the_project():
@@ -105,9 +179,7 @@ def test_what_checks_them_knows_nothing_of_the_project():
             ]
             absolute = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
             absolute += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0]
-            assert set(absolute) <= {"decimal", "functools", "itertools", "operator", "numpy"}, (
-                path.name
-            )
+            assert set(absolute) <= STANDARD, path.name
             relative = [
                 a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.level for a in n.names
             ]
