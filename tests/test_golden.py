@@ -20,6 +20,7 @@ from scipy.special import betainc
 from golden import (
     cases_autodiff,
     exact,
+    jitter,
     kit,
     loops_envs,
     loops_es,
@@ -204,6 +205,35 @@ def test_the_readme_describes_every_function_and_field():
         }
         missing |= {name for name in case["inputs"].get("c", ()) if name not in words}
     assert not missing
+
+
+# --- Rounding ---
+def test_what_rounding_moves_too_far_is_named(monkeypatch):
+    stage = kit.STAGES[3]
+    case = next(c for c in stage.cases() if c.name == "iteration: joint")
+    inputs = vectors.decode(ENTRIES[stage.STAGE, case.name]["inputs"])
+    got = kit.computed(stage, case, inputs)
+    assert kit.ill_conditioned(stage, case, inputs, got) == []
+    monkeypatch.setattr(kit, "ALLOWED", 1e-9)
+    lines = kit.ill_conditioned(stage, case, inputs, got)
+    assert {line.partition(":")[0] for line in lines} >= {"theta", "m", "v"}
+    assert all(line.endswith("(rounded otherwise)") for line in lines)
+
+
+def test_jitter_is_small_and_keeps_what_is_equal_opposite_or_short():
+    x = np.random.default_rng(0).standard_normal(1000)
+    for seed in jitter.SEEDS:
+        y = jitter.jittered(x, seed)
+        ulps = (y - x) / np.spacing(np.abs(x))
+        assert 0.5 < np.abs(ulps).mean() < 2 and np.abs(ulps).max() <= 4
+        assert np.array_equal(jitter.jittered(-x, seed), -y)
+        assert np.array_equal(jitter.jittered(np.tile(x, 2), seed), np.tile(y, 2))
+        short = np.array([0.0, 0.5, -0.375, 9999.0, 1e4, np.inf, -np.inf])
+        assert np.array_equal(jitter.jittered(short, seed), short)
+    whole = np.arange(3)
+    assert jitter.off({"c": x, "n": [whole]}, 0) == {"c": x, "n": [whole]}
+    moved = jitter.off({"noise": {"0/tasks": [{"values": x}]}}, 0)["noise"]["0/tasks"][0]["values"]
+    assert np.array_equal(moved, jitter.jittered(x, 0))
 
 
 # --- What is wrong is named ---
