@@ -444,10 +444,12 @@ def meta_gradient_backwards(c, x, life):
     "name",
     [
         "first-order",
+        "first-order, two steps, learned",
         "log-prob, two steps",
         "lvc",
         "dice",
         "sampling term",
+        "sampling term, two steps",
         "learned step sizes",
         "bandit",
     ],
