@@ -125,10 +125,11 @@ def point_masses():
     normal = noise("point masses").standard_normal
     goals = [[0.253, -0.152], [-0.41, 0.307]]
     # episode 0 of task 0 comes to 0.008 of the goal in both axes in its third step,
-    # episode 1 in one axis only
+    # episode 1 in one axis only, episode 2 to 0.003 in both
     actions = 1.5 * normal((2, 3, 5, 2))
     actions[0, 0, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, -0.14]]
     actions[0, 1, :3] = [[0.9, -0.8], [0.85, -0.5], [0.7, 0.4]]
+    actions[0, 2, :3] = [[0.9, -0.8], [0.85, -0.5], [0.75, -0.19]]
     options = {"horizon": 5, "box": 0.5, "radius": 0.01}
     why = "actions are clipped; the reward is that of the position after the move; "
     why += "the end needs both axes"
