@@ -307,6 +307,7 @@ function optionsOf(name, given) {
   const o = { ...FAMILIES[name].options, ...given };
   check(Number.isInteger(o.horizon) && o.horizon >= 1, "horizon below 1");
   check(o.radius === undefined || (o.radius >= 0 && o.radius <= 0.1), "radius outside [0, 0.1]");
+  check(o.box === undefined || o.box > 0, "no box");
   check(o.arms === undefined || (Number.isInteger(o.arms) && o.arms >= 2), "fewer than 2 arms");
   check(!o.prior?.length || o.prior.length === o.arms, "another number of priors than arms");
   return o;

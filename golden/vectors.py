@@ -85,6 +85,17 @@ class Replay(Noise):
         return self.left.pop(0)["values"]
 
 
+class Copies(Noise):
+    """The draws of another generator, copied: what the program does to them leaves them raw."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source = source
+
+    def draw(self, kind, *args, **options):
+        return np.copy(self.source.draw(kind, *args, **options))[()]
+
+
 class Streams:
     """Takes the place of metarl.noise_at: gives the noise at each address,
     and takes it down unless it was recorded.
