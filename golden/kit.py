@@ -75,18 +75,32 @@ def disagreements(case, got, want, share=1.0):
             yield f"{name}: {words}"
 
 
-def faulty(case, words, edit, inputs, right):
-    """The fields, by a thousand tolerances or more, that a port with a fault gets different."""
-    with digits():
-        wrong = edit(inputs)
-    wrong = {
-        k: v for k, v in wrong.items() if difference(v, right[k], 1000 * tolerance(case, k) or 0)
-    }
+def faulty(case, words, wrong, right, others=()):
+    """Of the fields of a port with a fault those that are a thousand tolerances or more from the
+    right ones, and from those of the ports with the other faults of the case.
+    """
+    for fields in (right, *others):
+        wrong = {
+            k: v
+            for k, v in wrong.items()
+            if k not in fields or difference(v, fields[k], 1000 * tolerance(case, k) or 0)
+        }
     # Small ones are enough to tell
     wrong = dict(sorted(wrong.items(), key=lambda item: np.size(item[1]))[:3])
     if not wrong:
-        raise AssertionError(f"{case.name}: nothing changes where {words}")
+        raise AssertionError(f"{case.name}: nothing changes, or as elsewhere, where {words}")
     return wrong
+
+
+def faults_of(case, inputs, right):
+    """[{"fault": words, "outputs": the fields that tell it from the others}]"""
+    with digits():
+        wrongs = [edit(inputs) for _, edit in case.faults]
+    entries = []
+    for i, (words, _) in enumerate(case.faults):
+        others = wrongs[:i] + wrongs[i + 1 :]
+        entries.append({"fault": words, "outputs": faulty(case, words, wrongs[i], right, others)})
+    return entries
 
 
 def entry(stage, case):
@@ -101,10 +115,7 @@ def entry(stage, case):
     between = getattr(stage, "INTERMEDIATE", {}).get(case.function, ())
     between = {name: value for name, value in fields.items() if name in between}
     outputs = {name: value for name, value in fields.items() if name not in between}
-    wrong = [
-        {"fault": words, "outputs": faulty(case, words, edit, inputs, fields)}
-        for words, edit in case.faults
-    ]
+    wrong = faults_of(case, inputs, fields)
     parts = {"inputs": case.inputs, "intermediate": between, "outputs": outputs}
     parts["tolerance"] = {name: tolerance(case, name) for name in fields}
     return {**head, **encode(parts), **({"faults": encode(wrong)} if wrong else {})}

@@ -3,6 +3,7 @@ and whatever is wrong with them is named.
 """
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -84,6 +85,16 @@ def test_faults_are_far_from_what_is_right():
         for name, wrong in vectors.decode(fault["outputs"]).items():
             right = vectors.decode({**case["intermediate"], **case["outputs"]}[name])
             assert vectors.difference(wrong, right, 100 * case["tolerance"][name]), fault["fault"]
+
+
+def test_no_fault_is_taken_for_another():
+    """A port that has one agrees with the fields of this one alone."""
+    for case in ENTRIES.values():
+        faults = [vectors.decode(fault["outputs"]) for fault in case.get("faults", ())]
+        for one, other in itertools.combinations(faults, 2):
+            for name in one.keys() & other.keys():
+                far = 100 * case["tolerance"][name]
+                assert vectors.difference(one[name], other[name], far), case["name"]
 
 
 def test_no_seed_among_the_inputs():
@@ -239,7 +250,9 @@ refuses("a close sign", loops_es.signed, np.array([[half], [half]]))
 refuses("two chunks", vectors.Streams(), 0, 1, 0, 1, 5, 0)
 refuses("a fault without a place", vectors.slip, loops_es.signed, ("nothing like it", ""))
 case = Case("name", "step", "", "", {{}})
-refuses("a fault that changes nothing", kit.faulty, case, "", dict, {{}}, {{}})
+refuses("a fault that changes nothing", kit.faulty, case, "", {{}}, {{}})
+wrong = {{"a": 0.5}}
+refuses("a fault like another", kit.faulty, case, "", wrong, {{"a": 0.0}}, [wrong])
 stage.FUNCTIONS["accepts"] = (dict, None)
 refuses("no refusal", kit.entry, stage, Case("name", "accepts", "", "", {{}}, rejects=True))
 """
