@@ -121,19 +121,30 @@ const FAMILIES = {
   },
 };
 
+const wholeFrom = (least) => (x) => Number.isInteger(x) && x >= least;
+
+// What the value of an option may be.
+const ALLOWED = {
+  horizon: wholeFrom(1),
+  box: (x) => x > 0,
+  radius: (x) => x >= 0 && x <= 0.1,
+  arms: wholeFrom(2),
+  prior: (pairs) => pairs.flat().every((x) => x > 0),
+  dims: wholeFrom(1),
+  noise: (x) => x >= 0,
+  features: wholeFrom(0),
+};
+
 function optionsOf(name, given) {
   check(Object.hasOwn(FAMILIES, name), `no family ${name}`);
   const defaults = FAMILIES[name].options;
-  for (const key of Object.keys(given)) {
+  for (const [key, value] of Object.entries(given)) {
     check(Object.hasOwn(defaults, key), `no option ${key} of ${name}`);
+    check(ALLOWED[key](value), `${key} = ${value} is not allowed`);
   }
   const o = { ...defaults, ...given };
-  const has = (key) => Object.hasOwn(o, key);
-  check(Number.isInteger(o.horizon) && o.horizon >= 1, "horizon below 1, or not whole");
-  if (has("radius")) check(o.radius >= 0 && o.radius <= 0.1, "radius outside [0, 0.1]");
-  if (has("arms")) check(Number.isInteger(o.arms) && o.arms >= 2, "fewer than 2 arms");
-  if (has("prior")) {
-    check(o.prior.length === 0 || o.prior.length === o.arms, "another number of priors than arms");
+  if (name === "bandit") {
+    check([0, o.arms].includes(o.prior.length), "another number of priors than arms");
   }
   return o;
 }

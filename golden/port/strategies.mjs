@@ -98,10 +98,10 @@ function shaped(u, x, f) {
 }
 
 // Wierstra et al. 2014. A deviation for each coordinate.
-function snes({ x0, sigma0, popsize, ...options }) {
+function snes({ x0, sigma0, popsize }) {
   const n = x0.length;
   const u = utilities(popsize);
-  const { eta_sigma = (3 + Math.log(n)) / (5 * Math.sqrt(n)) } = options;
+  const eta_sigma = (3 + Math.log(n)) / (5 * Math.sqrt(n));
   return {
     constants: { u, eta_sigma },
     first: { mean: x0, sigma: x0.map(() => sigma0) },
@@ -122,11 +122,11 @@ function snes({ x0, sigma0, popsize, ...options }) {
 }
 
 // A scalar sigma and a matrix B of determinant 1.
-function xnes({ x0, sigma0, popsize, ...options }) {
+function xnes({ x0, sigma0, popsize }) {
   const n = x0.length;
   const u = utilities(popsize);
-  const rate = (9 + 3 * Math.log(n)) / (5 * n * Math.sqrt(n));
-  const { eta_sigma = rate, eta_B = rate } = options;
+  const eta_sigma = (9 + 3 * Math.log(n)) / (5 * n * Math.sqrt(n));
+  const eta_B = eta_sigma;
   return {
     constants: { u, eta_sigma, eta_B },
     first: { mean: x0, sigma: sigma0, B: identity(n) },
