@@ -156,9 +156,11 @@ function reshape(x, shape) {
   return take(x, range(x.data.length), shape);
 }
 
+const fromFront = (axis, shape) => (axis < 0 ? axis + shape.length : axis);
+
 // Axes are one, a list, or null for all: the shape with them of length 1, without them, and where each element goes.
 function reduced(shape, axes) {
-  const over = axes === null ? range(shape.length) : flat(axes);
+  const over = axes === null ? range(shape.length) : flat(axes).map((axis) => fromFront(axis, shape));
   check(over.every((axis) => axis >= 0 && axis < shape.length), "no such axis");
   const kept = shape.map((n, axis) => (over.includes(axis) ? 1 : n));
   const dropped = shape.filter((_, axis) => !over.includes(axis));
@@ -202,7 +204,9 @@ function matmul(a, b) {
 
 function takeAlongAxis(x, chosen, axis) {
   const [shape, list] = [shapeOf(chosen), flat(chosen)];
-  const from = (at) => at.map((i, a) => (a === axis ? list[place(at, shape)] : i));
+  const along = fromFront(axis, shape);
+  check(list.every((i) => i >= 0 && i < x.shape[along]), "no such index");
+  const from = (at) => at.map((i, a) => (a === along ? list[place(at, shape)] : i));
   return take(x, places(shape, x.shape, from), shape);
 }
 
