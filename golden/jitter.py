@@ -20,7 +20,7 @@ import policies
 ULPS = 2
 FACTORS = 1 + (np.arange(2**12) % (2 * ULPS + 1) - ULPS) * np.finfo(float).eps
 # One for each seed, to be multiplied with the bits of a number: odd, and without a pattern
-MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
 SEEDS = range(len(MULTIPLIERS))
 SIGN = np.uint64(1)  # the first bit
 LONG = np.uint64(12 + 24)  # sign, exponent, and so many digits that a number with them is short

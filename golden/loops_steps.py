@@ -83,12 +83,25 @@ def advantages(c, D, standardise):
     return A, deviation_of(raw[D["mask"]])
 
 
+def of_policy(f, c, theta):
+    """f(network, theta, obs, action) as a function of obs and action, each pair computed once:
+    in a bandit they come again and again.
+    """
+    network, known = network_of(c), {}
+
+    def once(o, a):
+        key = (*o, *np.ravel(a))
+        if key not in known:
+            known[key] = f(network, theta, o, a)
+        return known[key]
+
+    return once
+
+
 def log_probs(c, theta, D):
-    K, H = D["mask"].shape
-    at = np.ndindex(K, H)
-    return np.array(
-        [log_prob(network_of(c), theta, D["obs"][i], D["actions"][i]) for i in at]
-    ).reshape(K, H)
+    log_pi = of_policy(log_prob, c, theta)
+    at = np.ndindex(D["mask"].shape)
+    return np.array([log_pi(D["obs"][i], D["actions"][i]) for i in at]).reshape(D["mask"].shape)
 
 
 # --- The inner loop of one task ---
@@ -103,21 +116,21 @@ def loss_gradient(c, theta, D, w, old):
 
     Steps after the end of an episode are left out: their weights are 0.
     """
-    network = network_of(c)
+    s_of, log_pi = of_policy(score, c, theta), of_policy(log_prob, c, theta)
     g = np.array([Decimal(0)] * len(theta))
     for k, t in steps_that_count(D):
-        at = theta, D["obs"][k, t], D["actions"][k, t]
-        s = score(network, *at)
+        at = D["obs"][k, t], D["actions"][k, t]
+        s = s_of(*at)
         if c["estimator"] == "dice":
             if t == 0:  # the ratio of all actions before t, and the gradient of its logarithm
                 ratio = Decimal(1)
                 so_far = 0 * g
             before = ratio * so_far
-            ratio = ratio * (log_prob(network, *at) - old[k, t]).exp()
+            ratio = ratio * (log_pi(*at) - old[k, t]).exp()
             so_far = so_far + s
             g = g - w[k, t] * (ratio * so_far - before)
         elif c["estimator"] == "lvc":
-            g = g - w[k, t] * (log_prob(network, *at) - old[k, t]).exp() * s
+            g = g - w[k, t] * (log_pi(*at) - old[k, t]).exp() * s
         else:
             g = g - w[k, t] * s
     return g
@@ -213,10 +226,10 @@ def sampling(c, path, life):
 def meta_loss(c, path, life, ratio=False):
     """On the episodes after adaptation: minus sum_t w_t log pi, or w_t pi / pi_old."""
     D, w = life["episodes"][-1], life["weights"][-1]
+    log_pi = of_policy(log_prob, c, path[-1])
     loss = Decimal(0)
     for at in steps_that_count(D):
-        log_pi = log_prob(network_of(c), path[-1], D["obs"][at], D["actions"][at])
-        r = log_pi - life["old"][-1][at]
+        r = log_pi(D["obs"][at], D["actions"][at]) - life["old"][-1][at]
         loss -= w[at] * (r.exp() if ratio else r)
     if c.get("sampling_term"):
         loss += sampling(c, path, life)
@@ -350,6 +363,8 @@ def conjugate_gradients(F, g):
 
 
 def trust_region_step(c, x, g, lives):
+    if not any(g):
+        return x
     F = sum(fisher_matrix(c, x, life) for life in lives) / len(lives) + Decimal(
         "1e-5"
     ) * loops_es.identity(len(x))

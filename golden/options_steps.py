@@ -386,7 +386,7 @@ OTHER_DRAWS = {
     "iteration: trpo, mlp": "trpo mlp 9",
     "iteration: trpo, learned": "trpo learned 1",
     "iteration: trpo, emaml": "trpo sampling 2",
-    "iteration: trpo, two steps": "trpo two 2",
+    "iteration: trpo, two steps": "trpo two 6",
     "run: maml, dice, trpo": "run 0",
 }
 
@@ -410,7 +410,7 @@ FAULTS = {
         ("advantages are not standardised in the outer loss",
          (WEIGHTS, WEIGHTS + "\n    " + RAW)),
         ("the outer loss is that of theta, not of theta'",
-         ("log_prob(network_of(c), path[-1],", "log_prob(network_of(c), path[0],")),
+         ("of_policy(log_prob, c, path[-1])", "of_policy(log_prob, c, path[0])")),
         ("the episodes after adaptation are taken with theta, not with theta'",
          ("D = episodes(c, theta, task, i, list(stream), c[\"episodes\"])",
           "D = episodes(c, split(c, x)[0], task, i, list(stream), c[\"episodes\"])")),
