@@ -334,16 +334,18 @@ def infinite_adjoint():
 
 
 def conventions():
-    """Where there is no derivative: with adjoint and directions of ones,
-    all that is expected is written out.
+    """Where there is no derivative: all that is expected is written out, the adjoints of the
+    arguments for an adjoint of ones, here with others.
     """
     yield infinite_adjoint()
     for name, op_name, args, options, expected, why in CONVENTIONS:
         args = [np.array(a) for a in args]
-        ones = [np.ones(a.shape) for a in args]
-        inputs = {"op": op_name, "args": args, "options": options, "v": ones}
-        inputs["w"] = np.ones(np.shape(call(op_name, args, options)))
+        inputs = {"op": op_name, "args": args, "options": options}
+        inputs["v"] = [np.ones(a.shape) for a in args]
+        w = np.array([1.5, -0.75, 2.25])[: np.size(expected["value"])]
+        inputs["w"] = w
         expected = {f: np.array(value) for f, value in expected.items()}
+        expected |= {f: (g.T * w).T for f, g in expected.items() if f != "value"}
         expected |= {f"second{i}": np.zeros(a.shape) for i, a in enumerate(args)}
         yield Case(name, "operation", why, HAND, inputs, expected=expected)
 

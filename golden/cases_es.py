@@ -148,11 +148,13 @@ def signs_set(s):
 
 
 def lived(name, method, generations, options):
-    """The state after some generations on `bowl`."""
+    """The state after some generations on `bowl`, in 64ths: what is as good as the best so far
+    is so however numbers are rounded.
+    """
     s = es.METHODS[method](**options, rng=noise(f"{name}: before"))
     for _ in range(generations):
         x = s.ask()
-        s.tell(x, np.round(bowl(x), 3))
+        s.tell(x, np.round(64 * bowl(x)) / 64)
         signs_set(s)
     return {name: value for name, value in s.state().items() if name != "history"}
 
