@@ -28,7 +28,7 @@ import { casesOf, STAGES } from "./port/runner.mjs";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const LISTS = join(HERE, "mistakes");
 const PORT = join(HERE, "port");
-const PATIENCE = 60; // seconds without a word from the worker: a loop that does not end
+const PATIENCE = 300; // seconds without a word from the worker: a loop that does not end
 
 // ------------------------------------------------------------------------------------ the worker
 

@@ -122,13 +122,20 @@ export function stack(xs, axis) {
   return concatenate(xs.map(longer), along);
 }
 
+// An index from 0.
+function indexOf(i, length) {
+  check(i >= 0 && i < length, "no such index");
+  return i;
+}
+
 // For each axis, from the first: a number, which drops the axis, an array of numbers, or
 // {start, stop}. Axes without an index stay as they are.
 export function getitem(x, index) {
+  check(index.length <= x.shape.length, "more indices than axes");
   const chosen = x.shape.map((n, axis) => {
     const one = index[axis] ?? { start: 0, stop: n };
-    if (typeof one === "number") return [one];
-    if (Array.isArray(one)) return one;
+    if (typeof one === "number") return [indexOf(one, n)];
+    if (Array.isArray(one)) return one.map((i) => indexOf(i, n));
     return range(one.stop - one.start).map((i) => one.start + i);
   });
   const from = (at) => at.map((i, axis) => chosen[axis][i]);
@@ -140,7 +147,7 @@ export function getitem(x, index) {
 export function takeAlongAxis(x, chosen, axis) {
   const along = axisOf(axis, x.shape.length);
   const shape = shapeOf(chosen);
-  const list = flat(chosen);
+  const list = flat(chosen).map((i) => indexOf(i, x.shape[along]));
   const from = (at) => at.map((i, other) => (other === along ? list[place(at, shape)] : i));
   return take(x, places(shape, x.shape, from), shape);
 }
