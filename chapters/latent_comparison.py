@@ -29,14 +29,14 @@ def told(length, x, y, memory):
 
 
 def history(x, y, memory):
-    """For each transition as many before it, in a row, the oldest first; before the flight: 0."""
+    """For each transition the `memory` ones before it, (B, N, memory * 10), the oldest first."""
     N = x.shape[1]
     padded = padded_pairs(x, y, memory)
     return np.concatenate([padded[:, i : i + N] for i in range(memory)], -1)
 
 
 def padded_pairs(x, y, memory):
-    """(B, memory + N, 10): x and y of each transition, and before the first ones zeros."""
+    """(B, memory + N, 10): x and y of each transition; as many zeros for what was before."""
     pairs = np.concatenate([x, y], -1)
     return np.pad(pairs, [(0, 0), (memory, 0), (0, 0)])
 
@@ -46,10 +46,11 @@ def as_context(length):
     return np.log(length)[:, None] + 0.8
 
 
-def negative_log_p(net, theta, q, x_and_c, y, eps, each):
-    """What these models learn by in place of the ELBO, (K,). They have no z, so no use for q, eps.
+def negative_log_p(net, theta, q, x_and_c, y, eps, weight):
+    """What rivals learn by in place of the ELBO, (K,).
 
-    As Adam does not mind a factor, `each` is left out.
+    Without z there is no use for q and eps; and without KL none for the weight, as Adam does not
+    mind a factor.
     """
     return -ad.sum(net.log_p(theta, x_and_c, y), -1)
 
@@ -66,12 +67,12 @@ def known(lengths):
 
 
 def of_another(context, other):
-    """What `context` would tell of another flight: that of flight b is for b's row of `other`."""
+    """In flight b the context of flight other[b]."""
     return lambda t, x, y: context(t, x, y)[other]
 
 
 def latest(memory):
-    """The latest transitions, as in `history`."""
+    """The history of the transition to come: the latest ones."""
 
     def context(t, x, y):
         return padded_pairs(x, y, memory)[:, -memory:].reshape(len(x), -1)
@@ -80,7 +81,10 @@ def latest(memory):
 
 
 def slide(c, x, y):
-    """A history one transition later: in a plan those that the model predicts join it."""
+    """A history (..., memory * 10) after one more transition, x (..., 6) and y (..., 4).
+
+    In a plan these are the transitions that the model predicts.
+    """
     pair = np.concatenate([x, y], -1)
     return np.concatenate([c[..., pair.shape[-1] :], pair], -1)
 
@@ -90,10 +94,10 @@ SEEN = (0, 1, 2, 5, 10, 50)  # transitions that z is inferred from
 
 
 def predictions(o, models, z_from, seed):
-    """{row: {"-log p": number}}: of new transitions of the held-out payloads, two flights of each.
+    """{row: {"-log p": number}}: of each held-out payload, a second flight after a first.
 
-    z_from(x, y, n, rng): draws of z for n transitions, inferred from x and y of the first flight.
-    The second flight is predicted.
+    From the end of the first flight z_from(x, y, n, rng) infers z, and draws it for n transitions
+    of the second, which is predicted.
     """
     length = np.repeat(o.held_out, 2)
     x, y = payload.wander(length, o.flight_steps, noise_at(seed, OWN, 5))
@@ -111,7 +115,7 @@ def predictions(o, models, z_from, seed):
         contexts[f"z from {n}"] = z
     rows = {}
     for name, c in contexts.items():
-        model = models.get(name, models["z"])
+        model = models.get(name, models["z"])  # of rows "z from ..."
         log_p = model.net.log_p(model.theta, np.concatenate([x_new, c], -1), y_new)
         rows[f"predicted, {name}"] = {"-log p": -log_p.mean()}
     return rows

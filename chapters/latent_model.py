@@ -28,7 +28,7 @@ and models without z, which are told nothing, the last five transitions, or the 
 
 Read from the top: the ELBO and training, l.1 to 3; inference, l.5; the flight, l.4, 6 and 7; `run`,
 which flies with all that is compared. payload.py has the world; models.py the network, Adam and the
-planner; latent_comparison.py what the models without z are told, and all that is printed.
+planner; latent_comparison.py what the models without z are told, and what is printed and drawn.
 
 Said plainly: in the 15 steps after an exchange z is no better than a history, as the transitions
 that it is inferred from must first be those of the new payload. A belief that has seen nothing
@@ -84,8 +84,8 @@ QUICK = Options(hidden=(32, 32), train_steps=300, infer_steps=4, cem=QUICK_PLANN
 
 
 # --- l.3: the ELBO ---
-# Of each of B payloads there are n transitions, x (B, n, 6) and y (B, n, 4), as in payload.py, and
-# a belief, a row mu, log sigma of q (B, 2). A q (2,) is the same for all.
+# Of each of B payloads there are n transitions: x (B, n, 6) is s and a, y (B, n, 4) the change to
+# s', both scaled. The beliefs are q (B, 2), rows of mu and log sigma, or (2,), the same of all.
 def kl(q):
     """KL(N(mu, sigma^2) || N(0, 1)), (B,)."""
     mu = q[..., 0]
@@ -122,10 +122,10 @@ def split(net, w):
 
 
 def train(o, net, x, y, q, seed, loss=negative_elbo):
-    """theta (P,) and q (K, 2), from x (K, N, e), y (K, N, 4) and the first q, or one of no rows."""
+    """theta (P,) and q (K, 2), from x (K, N, e), y (K, N, 4) and the first q, of rivals (0, 2)."""
     K, N, _ = x.shape
     rng = noise_at(seed, OWN, 1, net.inputs)
-    k = np.arange(K)[:, None]
+    k = np.arange(K)[:, None]  # with i (K, batch) it picks transitions of each payload
     weight = N / o.batch  # the sum over a batch stands for that over all transitions
 
     def loss_of_batch(w, i, eps):
@@ -170,7 +170,7 @@ def learn(o, seed):
 
 
 # --- l.5: inference ---
-STARTS = np.array([[mu, -1.0] for mu in (-2, -1, 0, 1, 2)])
+STARTS = np.array([[mu, -1.0] for mu in (-2, -1, 0, 1, 2)])  # mu, log sigma
 
 
 def prior(B):
@@ -264,7 +264,7 @@ def fly(o, model, context, lengths, seed):
         y = np.concatenate([y, y_now[:, None]], 1)
         states.append(new)
         contexts.append(c)
-        plan = later(plan)
+        plan = later(plan)  # where the next one starts
     return np.stack(states), np.stack(contexts)
 
 
@@ -275,13 +275,12 @@ def run(o, seed):
     z = models["z"]
     lengths, other = payload.in_flight(o)
     B = len(other)
-    another = comparison.of_another(inferred(o, z, seed, B), other)
     flown = {
         "no z": (models["no z"], comparison.nothing(0)),
         "history": (models["history"], comparison.latest(o.memory)),
         "z inferred": (z, inferred(o, z, seed, B)),
         "prior's z": (z, comparison.nothing(1)),
-        "another's z": (z, another),
+        "another's z": (z, comparison.of_another(inferred(o, z, seed, B), other)),
         "length known": (models["length known"], comparison.known(lengths)),
     }
     rows = {}

@@ -9,7 +9,7 @@ on a tether of length L:
     action   (..., 2)   the vehicle's velocity, m/s
     length   (...)      of the tether, m
 
-Read from the top: the world, what a model of it learns, the test flights, how they are drawn.
+Read from the top: who flies; the world; what a model of it learns; the test flights.
 """
 
 from dataclasses import dataclass

@@ -259,6 +259,39 @@ def test_a_history_is_what_was_before_and_not_what_is():
     assert_array_equal(comparison.latest(2)(4, x, y)[0], everything)
 
 
+def test_models_learn_of_each_payload_from_its_own_flights(monkeypatch):
+    """And z without a word of its length: rivals are told in columns that are added to x."""
+    trained = []
+
+    def train(o, net, x, y, q, seed, loss=lm.negative_elbo):
+        trained.append((x, y, q, loss))
+        return lm_train(o, net, x, y, q, seed, loss)
+
+    lm_train = lm.train
+    monkeypatch.setattr(lm, "train", train)
+    lm.learn(SMALL, 3)
+    x, y = payload.wander(np.repeat(SMALL.lengths, 2), 12, noise_at(3, lm.OWN, 0))
+    x = (x / x.std((0, 1))).reshape(3, 24, 6)
+    y = (y / y.std((0, 1))).reshape(3, 24, 4)
+    q = np.tile([0, -2.0], (3, 1))
+    for (x_and_c, y_of_it, first_q, loss), width in zip(trained, (6, 6, 56, 7), strict=True):
+        assert x_and_c.shape[-1] == width
+        assert_allclose(x_and_c[..., :6], x)
+        assert_allclose(y_of_it, y)
+        is_z = len(first_q) > 0
+        assert is_z == (loss is lm.negative_elbo) == (first_q.shape == q.shape)
+    assert_array_equal(trained[0][2], q)
+    assert_allclose(trained[3][0][..., 6], np.log(SMALL.lengths)[:, None] + 0.8 + np.zeros(24))
+
+
+def test_rivals_learn_by_the_likelihood_alone():
+    net, theta = some_net()
+    x, y, eps = some_transitions()
+    x_and_c = np.concatenate([x, eps[..., None]], -1)
+    loss = comparison.negative_log_p(net, theta, np.zeros((0, 2)), x_and_c, y, eps, 7.0)
+    assert_allclose(loss, -net.log_p(theta, x_and_c, y).sum(-1))
+
+
 # --- Inference ---
 @pytest.fixture(scope="module")
 def learned():
@@ -309,6 +342,36 @@ def test_a_belief_starts_again_where_that_is_better_and_only_there(linear):
     assert_array_equal(q, [[-2, -1], [0.95, -4]])
     for part in moments:
         assert_array_equal(part, [[0, 0], [1, 1]])
+
+
+def test_z_is_drawn_from_what_is_believed_of_each(linear):
+    y = np.array([-1.9, 0.95])[:, None, None] + np.zeros((2, 8, 4))
+    z = lm.z_from(replace(SMALL, infer_beta=0.02), linear, np.zeros((2, 8, 6)), y, 99, noise_at(0))
+    assert z.shape == (2, 99, 1)
+    assert_allclose(z.mean(1)[:, 0], [-1.9, 0.95], atol=0.2)
+    assert (z.std(1) > 0.05).all()
+
+
+def test_predictions_are_of_second_flights_after_the_ends_of_the_first(learned):
+    o = replace(SMALL, flight_steps=60)
+    seen = []
+
+    def z_from(x, y, n, rng):
+        seen.append((x, y))
+        return np.full((4, n, 1), 0.3)
+
+    rows = comparison.predictions(o, learned, z_from, 3)
+    x, y = payload.wander(np.repeat(o.held_out, 2), 60, noise_at(3, lm.OWN, 5))
+    x = x / learned["z"].x_std
+    y = y / learned["z"].y_std
+    for (x_seen, y_seen), n in zip(seen, (0, 1, 2, 5, 10, 50), strict=True):
+        assert_array_equal(x_seen, x[0::2, 60 - n :])
+        assert_array_equal(y_seen, y[0::2, 60 - n :])
+    lengths = np.log(o.held_out)[:, None, None] + 0.8 + np.zeros((60, 1))
+    for name, c in (("length known", lengths), ("z from 5", np.full((4, 60, 1), 0.3))):
+        model = learned["z" if name == "z from 5" else name]
+        log_p = model.net.log_p(model.theta, np.concatenate([x[1::2], c], -1), y[1::2])
+        assert rows[f"predicted, {name}"]["-log p"] == pytest.approx(-log_p.mean())
 
 
 # --- The flight ---
@@ -385,6 +448,27 @@ def test_the_cost_of_a_plan_is_a_loop(learned, name, e):
                 if name == "history":
                     told = told[10:] + [*x, *y]
             assert costs[b, n] == pytest.approx(cost, rel=1e-10)
+
+
+def test_a_plan_starts_where_the_last_one_ended_and_its_first_action_is_taken(learned):
+    means = []
+
+    class Planner:
+        def plan(self, cost, mean, rng):
+            means.append(mean)
+            return mean + np.arange(6).reshape(3, 2) / 10
+
+    o = replace(SMALL, cem=Planner())
+    lengths, _ = payload.in_flight(o)
+    states, _ = lm.fly(o, learned["no z"], comparison.nothing(0), lengths, 3)
+    plan = np.zeros((6, 3, 2))
+    for t, mean in enumerate(means):
+        assert_array_equal(mean, plan)
+        plan = plan + np.arange(6).reshape(3, 2) / 10
+        vehicle = states[t, :, 4:] + payload.DT * plan[:, 0]
+        assert_allclose(states[t + 1, :, 4:], vehicle, atol=1e-12)
+        plan = later(plan)
+    assert len(means) == 12
 
 
 def test_all_fly_the_same_payloads_in_the_same_gusts(learned, monkeypatch):
