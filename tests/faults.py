@@ -76,6 +76,7 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/carml.py": ["tests/test_chapters.py"],
     "chapters/models.py": ["tests/test_chapters_model.py"],
     "chapters/latent_model.py": ["tests/test_chapters_model.py"],
+    "chapters/latent_comparison.py": ["tests/test_chapters_model.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
