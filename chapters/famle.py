@@ -34,8 +34,8 @@ model of each robot, l.7 and 8; the drive, l.6, 9 and 10; `run`, which drives wi
 compared; what is printed. ice.py has the world, models.py Adam and the planner.
 
 Said plainly: a single prior whose step size was tuned on the test itself arrives in nine of ten
-drives, with three times the gradient steps in nearly all; the published share, 40 %, is that of
-small steps. Choosing is not all of the gain: an h that is drawn anew at every step, and adapted,
+drives, with three times the gradient steps in nearly all; the 40 % that are quoted from the paper
+(we have not seen its table) are those of small steps. Choosing is not all of the gain: an h that is drawn anew at every step, and adapted,
 does better than a single prior, since the mistakes of one h are not those of the next. FAMLE wants
 small steps: with the longest it arrives hardly sooner than a single prior. And the world is made
 for it: where an action is a push along two axes, not a bearing, any prior adapts at once.
@@ -80,12 +80,12 @@ class Options:
 
 
 QUICK = Options(
-    hidden=(32, 32), iterations=200, steps=6, betas=(0.003, 0.01), limit=25, cem=QUICK_PLANNER
+    hidden=(32, 32), iterations=300, steps=6, betas=(0.003, 0.01), limit=25, cem=QUICK_PLANNER
 )
 
 # Noise of its own: (seed, OWN, 0) transitions in simulation; (1, e) meta-training with e numbers in
-# h; 2 goals; 3 noise in the world; (4, t) plans at step t; 5 situations at random, once, (6, t) at
-# step t; 7 parameters without a prior.
+# h; 2 goals; 3 noise in the world; (4, t) plans at step t; 5 the situation at random
+# of each robot, (6, t) another at step t; 7 parameters without a prior.
 
 
 # --- The model, and gradient steps on it ---
@@ -126,6 +126,7 @@ class Prior(NamedTuple):
 
 
 def untrained(o, e, rng):
+    """The Prior before meta-training, which has learned nothing."""
     net = Network(4 + e, 2, o.hidden)
     theta = net.init(rng)
     return Prior(net, theta, rng.standard_normal((len(ice.SIMULATED), e)))
@@ -156,10 +157,10 @@ def meta_train(o, e, x, y, seed):
 
 
 # --- l.7: the choice of a prior ---
-# From the step t, which robots are still driving, b (B,), and their latest transitions, x (B, n, 4)
-# and y (B, n, 2), to a situation for each, i (B,).
+# From the step t, the numbers b (B,) of the robots on their way, and the latest transitions of each,
+# x (B, n, 4) and y (B, n, 2), to a situation for each, i (B,).
 def likeliest(prior, first):
-    """The choice of FAMLE. Before there are transitions it is as good as at random: `first`."""
+    """The choice of FAMLE. While there are no transitions it is at random: `first` (B,)."""
 
     def choice(t, b, x, y):
         if t == 0:
@@ -171,7 +172,7 @@ def likeliest(prior, first):
 
 
 def given(i):
-    """A robot's own situation of i, for good: at random, that is nobody's choice."""
+    """For each robot its number in i, at all steps: chosen by nobody, where i is at random."""
     return lambda t, b, x, y: i[b]
 
 
@@ -229,7 +230,7 @@ def drive(o, model, situation, goal, seed):
     y = np.zeros((B, 0, 2))
     plan = np.zeros((B, o.horizon, 2))
     steps = np.zeros(B, int)
-    b = np.arange(B)  # the robots that have not arrived; the others drift on, and nobody looks
+    b = np.arange(B)  # the robots on their way; those that have arrived are no longer planned for
     for t in range(o.limit):  # l.6
         predict = model(t, b, x[b, -o.memory :], y[b, -o.memory :])  # l.7, l.8
         cost = partial(costs, predict, state[b], goal[b])
@@ -264,7 +265,7 @@ def run(o, seed):
     first = noise_at(seed, OWN, 5).integers(N, size=len(goal))
     chosen = likeliest(many, first)
     at_random = given(first)
-    models = {
+    models = {  # by row and step size, if they have one
         ("dynamics known", ""): known(situation),
         ("without l.8", ""): adapting(many, chosen, 0, 0),
         ("no prior, 0.01", ""): adapting(none, at_random, o.steps, 0.01),
