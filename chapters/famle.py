@@ -35,10 +35,11 @@ compared; what is printed. ice.py has the world, models.py Adam and the planner.
 
 Said plainly: a single prior whose step size was tuned on the test itself arrives in nine of ten
 drives, with three times the gradient steps in nearly all; the 40 % that are quoted from the paper
-(we have not seen its table) are those of small steps. Choosing is not all of the gain: an h that is drawn anew at every step, and adapted,
-does better than a single prior, since the mistakes of one h are not those of the next. FAMLE wants
-small steps: with the longest it arrives hardly sooner than a single prior. And the world is made
-for it: where an action is a push along two axes, not a bearing, any prior adapts at once.
+(we have not seen its table) are those of small steps. Choosing is not all of the gain: an h that is
+drawn anew at every step, and adapted, does better than a single prior, since the mistakes of one h
+are not those of the next. FAMLE wants small steps: with the longest it arrives hardly sooner than a
+single prior. And the world is made for it: where an action is a push along two axes, not a bearing,
+any prior adapts at once.
 
 Smaller than in the paper: a point on ice for walking robots; one network; the cross-entropy method
 for random shooting; Adam for gradient descent. Their code takes situations in turn and chooses
@@ -157,7 +158,7 @@ def meta_train(o, e, x, y, seed):
 
 
 # --- l.7: the choice of a prior ---
-# From the step t, the numbers b (B,) of the robots on their way, and the latest transitions of each,
+# From the step t, the numbers b (B,) of the robots on their way, and their latest transitions,
 # x (B, n, 4) and y (B, n, 2), to a situation for each, i (B,).
 def likeliest(prior, first):
     """The choice of FAMLE. While there are no transitions it is at random: `first` (B,)."""
