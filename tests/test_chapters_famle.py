@@ -169,6 +169,7 @@ def test_an_iteration_moves_theta_and_one_row_of_h_by_epsilon(seed):
     for new in (whole, part):
         assert_array_equal(np.nonzero((new.h != prior.h).any(1))[0], [i])
         assert (new.theta != prior.theta).any()
+        assert np.isfinite(new.theta).all() and np.isfinite(new.h).all()
     assert_allclose(part.theta - prior.theta, 0.3 * (whole.theta - prior.theta), atol=1e-12)
     assert_allclose(part.h - prior.h, 0.3 * (whole.h - prior.h), atol=1e-12)
 
