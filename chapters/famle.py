@@ -5,9 +5,9 @@
 Kaushik, Anne & Mouret, "Fast Online Adaptation in Robotics through Meta-Learning Embeddings of
 Simulated Priors", 2020, arXiv 2003.04663 (FAMLE). Anne, Wilkinson & Li, "Meta-Reinforcement
 Learning for Adaptive Motor Control in Changing Robot Dynamics and Environments", 2021, arXiv
-2101.07599, walk with it. One model y = f_theta(x, h) is shared by all situations, and each has an
-embedding of its own, h_i, a few numbers. In our words, with the numbers that the lines of the code
-carry:
+2101.07599, walk with it. One model y = f_theta(x, h) is shared by all situations: from velocity and
+action, x, to the change of the velocity, y. Each situation has an embedding of its own, h_i, a few
+numbers. In our words, with the numbers that the lines of the code carry:
 
     in simulation
     l.1   transitions (x, y) in situations 1 ... N; theta and h_1 ... h_N at random
@@ -28,6 +28,11 @@ prior, never from what the step before has come to.
 
 The claim: where situations differ much, no single prior is near all of them. A robot that can
 choose among many arrives in fewer steps than one that adapts a single prior.
+
+The rows: dynamics known; FAMLE; without l.8, so that the prior itself is the model; without l.7,
+with an h at random, drawn once for each robot or anew at every step; one prior, without h, with k
+gradient steps and with 3 k; no prior, but random parameters. Where there is a step size in l.8 four
+are tried, of which in each seed the best one counts; for FAMLE it is always the same.
 
 Read from the top: the model and its gradient steps; meta-training, l.1 to 5; the choice and the
 model of each robot, l.7 and 8; the drive, l.6, 9 and 10; `run`, which drives with all that is to be
@@ -183,7 +188,7 @@ def anew(N, seed):
 
 
 # --- l.8: the model of each robot ---
-# From the same, to a function that predicts y (B, n, 2) from x (B, n, 4).
+# From the same as above, to a function that predicts y (B, n, 2) from x (B, n, 4).
 def adapting(prior, choice, steps, beta):
     def model(t, b, x, y):
         i = choice(t, b, x, y)  # l.7
@@ -301,11 +306,11 @@ def report(rows):
     by_step_size = [name for name, row in rows.items() if f"steps {OURS}" in row]
     others = [name for name, row in rows.items() if "steps" in row]
     return f"""
-Steps of held-out robots to the goal, by the step size of l.8; 3 k: three times as many steps in it
+Steps to the goal, by the step size of l.8, of robots in situations that were not simulated
 {table(rows, by_step_size, columns_of(rows, "steps"))}
 Robots that arrived, %
 {table(rows, by_step_size, columns_of(rows, "arrived"), 0)}
-Both
+Steps, and robots that arrived, %, where there is no step size to choose
 {table(rows, others, ("steps", "arrived"))}
 After {Options.memory} transitions FAMLE's choice is one of the two nearest situations
 {cell(rows["choice"]["nearest"])}; by chance 0.17
