@@ -293,7 +293,7 @@ def run(o, seed):
     n = o.memory
     i = chosen(n, np.arange(len(goal)), ours.x[:, :n], ours.y[:, :n])
     rows["choice"] = {"nearest": ice.is_nearest(situation, i).mean()}
-    return rows, {"situation": situation, "goal": goal, "drives": drives}
+    return rows, {"goal": goal, "drives": drives}
 
 
 # --- What is printed ---
