@@ -38,13 +38,13 @@ Read from the top: the model and its gradient steps; meta-training, l.1 to 5; th
 model of each robot, l.7 and 8; the drive, l.6, 9 and 10; `run`, which drives with all that is to be
 compared; what is printed. ice.py has the world, models.py Adam and the planner.
 
-Said plainly: a single prior whose step size was tuned on the test itself arrives in nine of ten
-drives, with three times the gradient steps in nearly all; the 40 % that are quoted from the paper
+Said plainly: a single prior whose step size was tuned on the test itself arrives in five of six
+drives, with three times the gradient steps in nine of ten; the 40 % that are quoted from the paper
 (we have not seen its table) are those of small steps. Choosing is not all of the gain: an h that is
 drawn anew at every step, and adapted, does better than a single prior, since the mistakes of one h
-are not those of the next. FAMLE wants small steps: with the longest it arrives hardly sooner than a
-single prior. And the world is made for it: where an action is a push along two axes, not a bearing,
-any prior adapts at once.
+are not those of the next. FAMLE wants small steps: with the longest it loses most of its lead. And
+the world is made for it: where an action is a push along two axes, not a bearing, any prior adapts
+at once.
 
 Smaller than in the paper: a point on ice for walking robots; one network; the cross-entropy method
 for random shooting; Adam for gradient descent. Their code takes situations in turn and chooses
