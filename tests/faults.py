@@ -77,6 +77,8 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/models.py": ["tests/test_chapters_model.py"],
     "chapters/latent_model.py": ["tests/test_chapters_model.py"],
     "chapters/latent_comparison.py": ["tests/test_chapters_model.py"],
+    "chapters/famle.py": ["tests/test_chapters_famle.py"],
+    "chapters/ice.py": ["tests/test_chapters_famle.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
