@@ -29,21 +29,24 @@ the code carry:
     l.12  an episode by pi_theta(a|s, z), z ~ q_phi(z|h)
 
 In phase 1 every history is a demonstrator's. In the test it is the agent's own, such as q_phi has
-never seen. What is lost by that is the gap, and phase 2 is there to close it: its histories are the
-agent's own. The rewards in them need not be true for that, if they fit together.
+never seen. What is lost by that is the gap. Phase 2 closes it: there histories are the agent's own
+too. The rewards in them need not be true for that; they have to fit each other.
 
-The claim: there is a gap; phase 2 closes most of it without a reward, nearly as if it were paid.
+The claim: there is a gap, and phase 2 closes most of it without a reward, nearly as if it were
+paid.
 
-The rows. After phase 1: `phase 1`. After phase 2: `decoder`, in which the encoder and the decoder
-are trained on, on labels that the decoder of phase 1 gives; and its controls: `shuffled`, in which
-z' is another task's, drawn afresh at each labelling, and `none`, as many steps on the offline data
-alone. With --ablations `frozen`, as published, without l.4; `true`, which is paid; and `shuffled by
-round`, in which all new episodes of a task in a round get the labels of the same other task.
-The columns say whose the history is in l.12: two episodes of the agent's own, as in l.11; two of a
-demonstrator in this task; or in another.
+The rows: `phase 1`, and for phase 2
+    decoder     l.4 goes on; all histories h of l.10 are new episodes, with labels of phase 1's phi
+    shuffled    the same with labels by the z' of another task, drawn afresh at each labelling
+    none        as many steps on the offline data, and no new episode
+    frozen      as `decoder` without l.4, as published; with --ablations, as the last two
+    mixed       as `decoder`, where h is of all episodes in D_i, new or not, as published
+    true        as `decoder`, where the world pays
+The columns: whose the history in l.12 is. The agent's own of l.11; a demonstrator's in the task; a
+demonstrator's in another task.
 
-Read from the top: the networks; the losses and `update`, l.2 to 6; exploration and `phase_2`; the
-test; what is printed. direction.py has the world, offline.py the data.
+Read from the top: phase 1; exploration, labels and `phase_2`; the test; what is printed. l.2 to 6
+are in smac_agent.py: read it after `phase_1`. direction.py has the world, offline.py the data.
 
 Said plainly: TODO
 
@@ -95,9 +98,9 @@ QUICK = Options(steps=150, rounds=3, round_steps=20, trials=1)
 # tasks, 7 their demonstrators, 8 exploration in them.
 
 
-# --- l.1: phase 1 ---
+# --- l.1 to 6: phase 1 ---
 def phase_1(o, data, seed):
-    """The agent after phase 1."""
+    """The agent after phase 1, out of the Data of the training tasks alone."""
     agent = first_agent(o, seed)
     rng = noise_at(seed, OWN, 3)
     for _ in range(o.steps):  # l.1
@@ -147,15 +150,12 @@ def labeller(o, phi, data, rng, how):
     The mean of q_phi(z|h) stands for a draw of z'.
     """
     T, K, _ = data.rewards.shape
-    fixed = rng.permutation(T)
 
     def label(d):
         h = of_episodes(data, rng.integers(K, size=(T, o.context)))
         z, _ = q(o, phi, h)
         if how == "shuffled":
             z = z[rng.permutation(T)]
-        elif how == "shuffled by round":
-            z = z[fixed]
         return d._replace(rewards=decoded(o, phi, d.obs, d.actions, z[:, None]))
 
     return label
@@ -167,8 +167,11 @@ def as_paid(d):
 
 
 def phase_2(o, world, agent, tasks, data, seed, how):
-    """The agents [after phase 1, after each round] of one of the rows in the header."""
+    """The agents [after phase 1, after each round], of one of the rows in the header."""
     phi_1 = agent.phi  # gives all labels, whatever becomes of phi
+    oldest = data.rewards.shape[1]  # histories are of episodes from here on: the new ones
+    if how in ("none", "mixed"):
+        oldest = 0
     agents = [agent]
     buffer = data
     for i in range(o.rounds):  # l.7
@@ -178,7 +181,7 @@ def phase_2(o, world, agent, tasks, data, seed, how):
             buffer = together(buffer, explored(o, world, agent, tasks, label, rng))
         rng = noise_at(seed, OWN, 5, i)
         for _ in range(o.round_steps):  # l.10
-            agent = update(o, agent, buffer, rng, climb=True, frozen=how == "frozen")
+            agent = update(o, agent, buffer, rng, oldest, climb=True, frozen=how == "frozen")
         agents.append(agent)
     return agents
 
@@ -242,7 +245,7 @@ def r_squared(o, agent, test):
 
 
 HEADLINE = ("decoder", "shuffled", "none")
-ABLATIONS = ("frozen", "true", "shuffled by round")
+ABLATIONS = ("frozen", "mixed", "true")
 
 
 def run(o, seed):
@@ -336,7 +339,7 @@ def draw(figure, picture):
     by_round.legend(fontsize=6)
 
 
-FLAGS = {"ablations": f"also the rows {', '.join(ABLATIONS)}"}
+FLAGS = {"ablations": f"the rows {', '.join(ABLATIONS)} too"}
 CHAPTER = Chapter("smac", __doc__, Options(), QUICK, run, report, claims, draw, FLAGS)
 
 if __name__ == "__main__":

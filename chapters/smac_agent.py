@@ -112,11 +112,14 @@ def pi(o, theta, s, z):
 
 
 # --- l.2 to 6: a step ---
-def sample(o, data, rng):
-    """A history h (tasks, context, H, ...) and transitions h' (tasks, batch, ...) of tasks i."""
+def sample(o, data, rng, oldest=0):
+    """A history h (tasks, context, H, ...) and transitions h' (tasks, batch, ...) of tasks i.
+
+    h is of episodes from the number `oldest` on; h' of all.
+    """
     T, K, H = data.rewards.shape
     of_i = of_tasks(data, rng.integers(T, size=o.tasks))
-    h = of_episodes(of_i, rng.integers(K, size=(o.tasks, o.context)))
+    h = of_episodes(of_i, rng.integers(oldest, K, size=(o.tasks, o.context)))
     as_rows = Data(*[part.reshape(o.tasks, K * H, *part.shape[3:]) for part in of_i])
     h_prime = of_episodes(as_rows, rng.integers(K * H, size=(o.tasks, o.batch)))
     return h, h_prime
@@ -145,13 +148,18 @@ def critic_loss(o, w, h_prime, z, y):
 
 
 def actor_loss(o, theta, w, h_prime, z, climb):
-    """The loss of l.6, with weights that sum to 1. climb: by a gradient through Q_w, too."""
-    s, a, *_ = h_prime
+    """The loss of l.6: log pi of the actions that were taken, weighted by exp(A / lambda).
+
+    The weights are divided by their sum, and are constants: theta is not to change A.
+    climb: also up Q_w at the mean of pi_theta, by the gradient through both.
+    """
+    s = h_prime.obs
+    a = h_prime.actions
     mean = pi(o, theta, s, z)
     value = lower(Q(o, w, s, mean, z))
-    advantage = lower(Q(o, w, s, a, z)) - ad.value(value)
-    log_weights = ad.log_softmax(advantage.reshape(-1) / o.temperature)
-    weights = np.exp(log_weights).reshape(advantage.shape)
+    A = lower(Q(o, w, s, a, z)) - ad.value(value)
+    log_weights = ad.log_softmax(A.reshape(-1) / o.temperature)
+    weights = np.exp(log_weights).reshape(A.shape)
     error = a - mean
     log_pi = -0.5 * ad.sum(error * error, -1) / o.std**2  # but for a constant
     loss = -ad.sum(weights * log_pi)
@@ -160,9 +168,9 @@ def actor_loss(o, theta, w, h_prime, z, climb):
     return loss
 
 
-def update(o, agent, data, rng, climb=False, frozen=False):
+def update(o, agent, data, rng, oldest=0, climb=False, frozen=False):
     """The agent after a step on Data of all tasks; frozen: without l.4."""
-    h, h_prime = sample(o, data, rng)  # l.2
+    h, h_prime = sample(o, data, rng, oldest)  # l.2
     eps = rng.standard_normal((o.tasks, 1, o.latent), np.float32)
     z = z_of(*q(o, agent.phi, h), eps)  # l.3
     phi = agent.phi
