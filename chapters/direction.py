@@ -55,7 +55,8 @@ def origins(env, tasks, episodes):
 def demonstrations(env, tasks, episodes, skill, noise, rng):
     """Data of demonstrators, who know the directions; offline.py says what skill and noise mean."""
     states = origins(env, tasks, episodes)
-    act = demonstrator(lambda obs: tasks[:, None], states.shape[:2], skill, noise, rng)
+    shape = (len(tasks), episodes)
+    act = demonstrator(lambda obs: tasks[:, None], shape, skill, noise, rng)
     data = record(env, tasks, states, act, rng)
     return Data(*[part.astype(np.float32) for part in data])
 
@@ -63,5 +64,7 @@ def demonstrations(env, tasks, episodes, skill, noise, rng):
 def turned_to_the_right(paths, tasks):
     """Paths (T, ..., 2), each turned about the origin so that its direction is (1, 0)."""
     x, y = tasks.T
-    turn = np.stack([np.stack([x, y], -1), np.stack([-y, x], -1)], -2)
+    along = np.stack([x, y], -1)
+    across = np.stack([-y, x], -1)
+    turn = np.stack([along, across], -2)
     return np.einsum("tij,t...j->t...i", turn, paths)

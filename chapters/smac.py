@@ -268,9 +268,9 @@ def run(o, seed):
     rows["labels"] = {"R^2": r_squared(o, agent, test)}
     rows["optimum"] = {"return": world.optimal_return(test.tasks).mean()}
     paths = {
-        "phase 1, a demonstrator's history": adapted(o, agent, test, test.offline),
-        "phase 1, its own history": adapted(o, agent, test, own(o, agent, test)),
-        "phase 2, its own history": adapted(o, after, test, own(o, after, test)),
+        "phase 1,\na demonstrator's history": adapted(o, agent, test, test.offline),
+        "phase 1,\nits own history": adapted(o, agent, test, own(o, agent, test)),
+        "phase 2,\nits own history": adapted(o, after, test, own(o, after, test)),
     }
     return rows, {"curves": curves, "rows": rows, "paths": paths, "tasks": test.tasks}
 
@@ -290,8 +290,8 @@ def report(rows):
     agents = [name for name in rows if "own" in rows[name]]
     shown = {}
     for name in agents:
-        shown[name] = rows[name] | {"gap closed, %": 100 * closed(rows, name)}
-    columns = ("own", "demonstrator's", "another task's", "gap closed, %")
+        shown[name] = rows[name] | {"gap closed": closed(rows, name)}
+    columns = ("own", "demonstrator's", "another task's", "gap closed")
     return f"""
 Returns in tasks never met, after adaptation to two episodes; whose they were
 {table(shown, agents, columns, heading="after")}
@@ -322,21 +322,21 @@ def claims(rows):
 
 def draw(figure, picture):
     """Paths of held-out tasks before and after phase 2; the return by round."""
-    figure.set_size_inches(9.6, 3)
+    figure.set_size_inches(10.4, 2.8)
     *panels, by_round = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.3))
     for panel, (title, d) in zip(panels, picture["paths"].items(), strict=True):
         paths = turned_to_the_right(d.next_obs[:60, 0], picture["tasks"][:60])
         panel.plot(*paths.T, color="tab:blue", linewidth=0.6, alpha=0.6)
         panel.plot(0, 0, "ko", markersize=3)
-        panel.set(title=title, xlim=(-2.5, 3), ylim=(-2.75, 2.75), aspect="equal")
-        panel.set(xlabel="along the direction of the task")
-    panels[0].set_ylabel("across")
+        panel.set(title=title, xlim=(-2, 3), ylim=(-2.5, 2.5), aspect="equal")
+        panel.set(xlabel="along the task's direction")
+    panels[0].set_ylabel("across it")
     before = picture["rows"]["phase 1"]["demonstrator's"]
-    by_round.axhline(before, color="0.5", linestyle=":", label="phase 1, a demonstrator's")
+    by_round.axhline(before, color="0.5", linestyle=":", label="demonstrator's,\nphase 1")
     for how, curve in picture["curves"].items():
         by_round.plot(curve, label=how, linewidth=1)
-    by_round.set(title="return, adapted to its own history", xlabel="round of phase 2")
-    by_round.legend(fontsize=6)
+    by_round.set(title="return,\nits own history", xlabel="round of phase 2")
+    by_round.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 FLAGS = {"ablations": f"the rows {', '.join(ABLATIONS)} too"}

@@ -68,8 +68,8 @@ def q(o, phi, h):
     The product of the Gaussians of all transitions. There precisions, one over variances, add up,
     and the mean is that of their means, weighted by precision. So no order of transitions matters.
     """
-    transitions = np.concatenate([h.obs, h.actions, h.rewards[..., None]], -1)
-    gaussians = encoder(o).apply(phi, transitions.reshape(len(transitions), -1, 5))
+    x = np.concatenate([h.obs, h.actions, h.rewards[..., None]], -1)
+    gaussians = encoder(o).apply(phi, x.reshape(len(x), -1, 5))
     means = gaussians[..., : o.latent]
     variances = ad.softplus(gaussians[..., o.latent :]) + 1e-4  # no transition may decide alone
     precisions = 1 / variances
@@ -118,11 +118,12 @@ def sample(o, data, rng, oldest=0):
     h is of episodes from the number `oldest` on; h' of all.
     """
     T, K, H = data.rewards.shape
-    of_i = of_tasks(data, rng.integers(T, size=o.tasks))
-    h = of_episodes(of_i, rng.integers(oldest, K, size=(o.tasks, o.context)))
+    i = rng.integers(T, size=o.tasks)
+    k = rng.integers(oldest, K, size=(o.tasks, o.context))
+    n = rng.integers(K * H, size=(o.tasks, o.batch))
+    of_i = of_tasks(data, i)
     as_rows = Data(*[part.reshape(o.tasks, K * H, *part.shape[3:]) for part in of_i])
-    h_prime = of_episodes(as_rows, rng.integers(K * H, size=(o.tasks, o.batch)))
-    return h, h_prime
+    return of_episodes(of_i, k), of_episodes(as_rows, n)
 
 
 def reward_loss(o, phi, h, h_prime, eps):
