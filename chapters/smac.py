@@ -50,7 +50,7 @@ Read from the top: phase 1; exploration, labels and `phase_2`; the test; what is
 are in smac_agent.py: read it after `phase_1`. direction.py has the world, offline.py the data.
 
 Said plainly: the share that is closed is of the gap after phase 1. Phase 2 also helps after a
-demonstrator's history, so that own ones stay worse than these, by some 3. That all histories of
+demonstrator's history, so that own ones stay worse than these, by 2 to 3. That all histories of
 phase 2 are new is ours, and it counts: see `mixed` and `frozen`. `shuffled` is worse than no phase
 2 at all, so it does not tell what new states and actions do without labels; a trial, with h out of
 all of D_i and labels shuffled once a round, found that they keep up to half of the gain. The world
@@ -73,7 +73,7 @@ import numpy as np
 from chapters import common
 from chapters.common import EACH, OWN, Chapter, above, below, cell, table
 from chapters.direction import Direction, Unpaid, demonstrations, origins, turned_to_the_right
-from chapters.offline import Data, of_episodes, record
+from chapters.offline import Data, of_episodes, of_tasks, record
 from chapters.smac_agent import decoded, first_agent, pi, q, update, z_of
 from metarl import noise_at
 
@@ -107,7 +107,7 @@ QUICK = Options(steps=150, rounds=3, round_steps=20, trials=1)
 
 # Noise of its own: (seed, OWN, 0) training tasks; 1 their demonstrators; 2 the networks at first;
 # 3 the steps of phase 1; of round i (4, i) exploration and labels, (5, i) the steps; 6 held-out
-# tasks, 7 their demonstrators, 8 exploration in them.
+# tasks, 7 their demonstrators, 8 exploration in them, 9 who gets whose history.
 
 
 # --- l.1 to 6: phase 1 ---
@@ -237,11 +237,15 @@ def mean_return(d):
 
 
 def measured(o, agent, test):
-    """The columns of an agent: by whose history it has adapted."""
+    """The columns of an agent: by whose history it has adapted.
+
+    Another task's is that of any task at random, which in one of a hundred is the same.
+    """
+    any_task = noise_at(test.seed, OWN, 9).permutation(len(test.tasks))
     histories = {
         "own": own(o, agent, test),
         "demonstrator's": test.offline,
-        "another task's": Data(*[np.roll(part, 1, 0) for part in test.offline]),
+        "another task's": of_tasks(test.offline, any_task),
     }
     return {whose: mean_return(adapted(o, agent, test, h)) for whose, h in histories.items()}
 
