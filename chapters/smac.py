@@ -319,10 +319,11 @@ The decoder of phase 1 on the agent's own exploration: R^2 {cell(rows["labels"][
 def claims(rows):
     ours = rows["decoder"]["own"]
     another = rows["phase 1"]["another task's"]
+    fit = rows["labels"]["R^2"]
     judged = [
         above("there is a gap", 2.5, gap(rows), EACH),
         below("the history counts: return after another task's", 3, another, EACH),
-        above("labels fit unseen behaviour: R^2 of the decoder", 0.7, rows["labels"]["R^2"], EACH),
+        above("labels fit unseen behaviour: R^2 of the decoder", 0.7, fit, EACH),
         above("share of the gap that is closed, decoder", 0.5, closed(rows, "decoder"), EACH),
         above("the same", 0.8, closed(rows, "decoder")),
         above("new data are needed: decoder - none", 1.5, ours - rows["none"]["own"], EACH),
