@@ -63,7 +63,7 @@ class Options:
     tasks: int = 20  # in an iteration
     episodes: int = 20  # of each of them, before the step and after it
     alpha: float = 1.0  # inner step size
-    maml_alpha: float = 0.2
+    maml_alpha: float = 0.2  # these two of MAML are as in harness/settings.py for this world
     beta: float = 0.003  # Adam's step size at first; it falls to 0
     max_norm: float = 0.3  # to which a longer outer gradient is cut
     maml_max_norm: float = 10.0
@@ -197,12 +197,12 @@ def held_out(c):
     return metarl.sample_tasks(c, c.test_tasks, noise_at(c.seed, TEST, TASKS), "test")
 
 
-def before(c, theta, K):
+def episodes_before(c, theta, K):
     """D to take a step from: K episodes by theta (P,) in each held-out task."""
     return rollout(c.family, c.pi, theta, held_out(c), K, noise_at(c.seed, TEST, INNER))
 
 
-def after(c, theta):
+def episodes_after(c, theta):
     """Fresh episodes by theta (n, P) or (P,) in each held-out task, for the return."""
     n = c.test_episodes
     return rollout(c.family, c.pi, theta, held_out(c), n, noise_at(c.seed, TEST, MEASURE))
@@ -229,42 +229,43 @@ def rewarded(c, theta, D):
 def best_step(o, c, theta, D):
     """The same with the alpha of o.alphas that is best on the held-out tasks: in its favour."""
     steps = [rewarded(replace(c, alpha=alpha), theta, D) for alpha in o.alphas]
-    return max(steps, key=lambda theta_prime: after(c, theta_prime).returns.mean())
+    return max(steps, key=lambda theta_prime: episodes_after(c, theta_prime).returns.mean())
 
 
 def with_norml(o, c):
     """{row: (theta before, theta' after)}: NoRML, and what becomes of it with a part missing."""
     x = meta_train(c, norml, first_x(c))
     theta, offset, _ = parts(c, x)
-    D = before(c, theta, o.adapt_episodes)
+    D = episodes_before(c, theta, o.adapt_episodes)
     bare = meta_train(c, partial(norml, with_offset=False), first_x(c))
     bare_theta, _, _ = parts(c, bare)
+    bare_D = episodes_before(c, bare_theta, o.adapt_episodes)
     return {
         "NoRML": (theta, stepped(c, x, D)),
-        "one episode": (theta, stepped(c, x, before(c, theta, 1))),
+        "one episode": (theta, stepped(c, x, episodes_before(c, theta, 1))),
         "another's episodes": (theta, stepped(c, x, of_another(D))),
         "offset alone": (theta, theta + offset),
-        "without offset": (bare_theta, stepped(c, bare, before(c, bare_theta, o.adapt_episodes))),
+        "without offset": (bare_theta, stepped(c, bare, bare_D)),
     }
 
 
 def with_rewards(o, seed):
     """The same of MAML and of joint, whose steps see rewards.
 
-    Of a single episode the linear baseline leaves next to nothing: there MAML goes without.
+    Of a single episode the linear baseline leaves little: there MAML goes without.
     """
     c = setting(o, seed, alpha=o.maml_alpha, max_norm=o.maml_max_norm)
     theta = meta_train(c, metarl.maml, first_theta(c))
-    D = before(c, theta, o.adapt_episodes)
+    D = episodes_before(c, theta, o.adapt_episodes)
+    one = episodes_before(c, theta, 1)
     no_baseline = replace(c, baseline="none")
-    one = before(c, theta, 1)
-    # It takes no episodes before a step, so that it may have twice as many tasks.
+    # joint takes no episodes before a step, so that it may have twice as many tasks.
     j = setting(o, seed, algo="joint", max_norm=o.maml_max_norm, tasks=2 * o.tasks)
     policy = meta_train(j, metarl.maml, first_theta(j))
     return {
         "MAML": (theta, rewarded(c, theta, D)),
         "MAML, one episode": (theta, rewarded(no_baseline, theta, one)),
-        "joint": (policy, best_step(o, j, policy, before(j, policy, o.adapt_episodes))),
+        "joint": (policy, best_step(o, j, policy, episodes_before(j, policy, o.adapt_episodes))),
     }
 
 
@@ -275,7 +276,7 @@ def run(o, seed):
     rows = {}
     episodes = {}
     for name, (theta, theta_prime) in compared.items():
-        episodes[name] = (after(c, theta), after(c, theta_prime))
+        episodes[name] = (episodes_after(c, theta), episodes_after(c, theta_prime))
         first, last = episodes[name]
         rows[name] = {
             "before": first.returns.mean(),
@@ -299,17 +300,16 @@ The best that knows the angle: {best}; standing still: -10.00
 
 
 def claims(rows):
-    after = rows["NoRML"]["after"]
+    ours = rows["NoRML"]["after"]
+    worst = rows["NoRML"]["worst task"]
     return [
-        above("adapts without rewards: NoRML", -3.2, after),
-        above("adapts without rewards: NoRML", -4, after, EACH),
-        above(
-            "so it does to each of 40 angles: the worst task", -8, rows["NoRML"]["worst task"], EACH
-        ),
+        above("adapts without rewards: NoRML", -3.2, ours),
+        above("adapts without rewards: NoRML", -4, ours, EACH),
+        above("and to each of 40 angles: the worst task", -8, worst, EACH),
         above("from one episode", -6, rows["one episode"]["after"], EACH),
         below("it reads the episodes: with another's", -15, rows["another's episodes"]["after"]),
         below("it is the step that adapts: offset alone", -9, rows["offset alone"]["after"]),
-        above("one policy for all cannot: NoRML - joint", 0, after - rows["joint"]["after"], EACH),
+        above("one policy for all cannot: NoRML - joint", 0, ours - rows["joint"]["after"], EACH),
     ]
 
 

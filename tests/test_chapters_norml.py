@@ -233,11 +233,11 @@ def test_the_test_is_on_angles_never_trained_on_and_on_fresh_episodes():
     angles = nr.held_out(c)
     assert_array_equal(angles, c.family.sample_tasks(4, noise_at(1, TEST, TASKS), "test"))
     theta = nr.first_theta(c)
-    D = nr.before(c, theta, 3)
+    D = nr.episodes_before(c, theta, 3)
     assert D.obs.shape == (4, 3, 20, 2)
     expected = rollout(c.family, c.pi, theta, angles, 3, noise_at(1, TEST, INNER))
     assert_array_equal(D.actions, expected.actions)
-    fresh = nr.after(c, theta)
+    fresh = nr.episodes_after(c, theta)
     expected = rollout(c.family, c.pi, theta, angles, 2, noise_at(1, TEST, MEASURE))
     assert_array_equal(fresh.rewards, expected.rewards)
     assert not np.isin(fresh.actions, D.actions).any()
@@ -255,14 +255,14 @@ def test_the_episodes_of_another_are_all_of_another():
 def test_a_rewarded_step_is_policy_gradient_and_joint_has_the_best():
     c = a_setting(alpha=0.3)
     theta = nr.first_theta(c)
-    D = nr.before(c, theta, 3)
+    D = nr.episodes_before(c, theta, 3)
     leaf = Tensor(np.tile(theta, (4, 1)))
     g = grad(ad.sum(surrogate(c, leaf, D)), leaf).data
     assert_allclose(nr.rewarded(c, theta, D), theta - 0.3 * g, rtol=1e-12)
     returns = []
     for alpha in NORML.alphas:
-        returns.append(nr.after(c, theta - alpha * g).returns.mean())
-    best = nr.after(c, nr.best_step(NORML, c, theta, D)).returns.mean()
+        returns.append(nr.episodes_after(c, theta - alpha * g).returns.mean())
+    best = nr.episodes_after(c, nr.best_step(NORML, c, theta, D)).returns.mean()
     assert best == pytest.approx(max(returns))
     assert len(set(np.round(returns, 9))) == 3
 
@@ -272,7 +272,7 @@ def test_rows_of_norml_are_what_they_are_called():
     c = nr.setting(NORML, 2)
     x = nr.meta_train(c, nr.norml, nr.first_x(c))
     theta, offset, _ = nr.parts(c, x)
-    D = nr.before(c, theta, 3)
+    D = nr.episodes_before(c, theta, 3)
     bare = nr.meta_train(c, lambda *args: nr.norml(*args, with_offset=False), nr.first_x(c))
     m = nr.setting(NORML, 2, alpha=0.2, max_norm=10.0)
     maml = nr.meta_train(m, metarl.maml, nr.first_theta(m))
@@ -281,22 +281,22 @@ def test_rows_of_norml_are_what_they_are_called():
     one = replace(m, baseline="none")
     expected = {
         "NoRML": (theta, nr.stepped(c, x, D)),
-        "one episode": (theta, nr.stepped(c, x, nr.before(c, theta, 1))),
+        "one episode": (theta, nr.stepped(c, x, nr.episodes_before(c, theta, 1))),
         "another's episodes": (theta, nr.stepped(c, x, nr.of_another(D))),
         "offset alone": (theta, theta + offset),
         "without offset": (
             bare[: theta.size],
-            nr.stepped(c, bare, nr.before(c, bare[: theta.size], 3)),
+            nr.stepped(c, bare, nr.episodes_before(c, bare[: theta.size], 3)),
         ),
-        "MAML": (maml, nr.rewarded(m, maml, nr.before(m, maml, 3))),
-        "MAML, one episode": (maml, nr.rewarded(one, maml, nr.before(m, maml, 1))),
-        "joint": (joint, nr.best_step(NORML, j, joint, nr.before(j, joint, 3))),
+        "MAML": (maml, nr.rewarded(m, maml, nr.episodes_before(m, maml, 3))),
+        "MAML, one episode": (maml, nr.rewarded(one, maml, nr.episodes_before(m, maml, 1))),
+        "joint": (joint, nr.best_step(NORML, j, joint, nr.episodes_before(j, joint, 3))),
     }
     assert list(rows) == [*expected, "the angle known"]
     for name, (first, last) in expected.items():
-        returns = nr.after(c, last).returns
+        returns = nr.episodes_after(c, last).returns
         assert rows[name] == {
-            "before": nr.after(c, first).returns.mean(),
+            "before": nr.episodes_after(c, first).returns.mean(),
             "after": returns.mean(),
             "worst task": returns.min(),
         }
