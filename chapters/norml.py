@@ -70,10 +70,10 @@ class Options:
     test_tasks: int = 40  # held out
     adapt_episodes: int = 40  # of each of them, for the step; one alone is tried too
     test_episodes: int = 40  # that measure a return
-    alphas: tuple = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0)  # of which joint has the best
+    alphas: tuple = (0.004, 0.008, 0.015, 0.03, 0.06, 0.125)  # of which joint has the best
 
 
-QUICK = Options(iterations=20, tasks=10, test_tasks=10, alphas=(0.125, 0.5))
+QUICK = Options(iterations=20, tasks=10, test_tasks=10, alphas=(0.03, 0.125))
 
 # Noise is that of metarl.py, at its addresses; of its own: (seed, OWN, 0) psi at first.
 
