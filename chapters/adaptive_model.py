@@ -29,12 +29,12 @@ not for one that was only trained on all of them.
 Read from the top: experience, l.3; the model and its step, l.4; `meta_train`; the evaluation; what
 is printed.
 
-Said plainly: the error that is left after one step is next to all that one step can do. A model
-that is linear in what it adapts moves by the sum of y a^T, which is the turn times the covariance
-of those 20 actions, where the turn alone is wanted: on average an error of .04. The next steps see
-what is left. Fine-tuned three times with the best step size, joint acts nearly as well, since a
-greedy action needs no exact model. And somebody knows the goal: what is absent are rewards, not an
-aim.
+Said plainly: what is left after one step is next to all that one step can do. The gradient of a
+linear model is a sum of y a^T, in which the turn is multiplied by the covariance of those 20
+actions, and one step cannot divide that out: it costs .04 on average, and further steps make up for
+it. joint has learned next to nothing, an untrained network adapts almost as well; fine-tuned three
+times with the best step size, both act nearly as well as MAML's model does after one step, since a
+greedy action needs no exact model. And somebody knows the goal: absent are rewards, not an aim.
 
 Smaller than in the paper: a point that is turned for legged robots; the past is one episode of
 random actions, and theta' is kept for the test, where theirs is made anew at every step from the

@@ -395,7 +395,7 @@ def test_the_model_is_trained_by_adam_on_new_tasks_in_shorter_and_shorter_steps(
 
 
 def test_what_one_step_leaves_of_a_linear_model():
-    """As the header has it: the best multiple of the mean of y a^T over 20 actions, without a turn,
+    """As the header has it: the best multiple of the mean of a a^T over 20 actions, for no turn,
     mistakes moves by .04.
     """
     a = noise_at(0).standard_normal((4000, 20, 2)).clip(-1, 1)
