@@ -185,7 +185,7 @@ def test_the_outer_loss_is_that_of_the_rewards_after_the_step():
 
 # --- norml.py: the outer loop ---
 def iteration_by_hand(c, x, m, v, t, keep):
-    """l.3 to 7: tasks, the mean of their gradients, its length cut, Adam's step, which shrinks."""
+    """l.3 to 7: tasks, the mean of their gradients, its length cut, and a step of Adam's."""
     address = (c.seed, TRAIN, t)
     tasks = c.family.sample_tasks(c.tasks, noise_at(*address, TASKS))
     leaf = rows_of(x)
@@ -198,7 +198,7 @@ def iteration_by_hand(c, x, m, v, t, keep):
 
 @pytest.mark.parametrize("with_offset", [True, False])
 def test_training_is_adam_on_the_mean_gradient_in_shorter_and_shorter_steps(with_offset):
-    c = a_setting(iterations=3, max_norm=0.01)
+    c = a_setting(iterations=3, max_norm=3.0)  # the first gradient is longer, the others are not
     first = nr.first_x(c)
     P = c.pi.size
     keep = np.ones(first.size)
