@@ -423,7 +423,7 @@ def test_greedy_takes_the_action_that_the_model_says_is_best():
     o = replace(MODEL, hidden=())
     angles = np.array([[0.4], [2.0], [-1.0]])
     theta = a_model_that_knows(angles)
-    s = 0.6 * noise_at(0).standard_normal((3, 2))
+    s = [0.5, 0] + 0.1 * noise_at(0).standard_normal((3, 2))  # within a step of the goal
     goals = am.WORLD.goals(angles)
     for i, action in enumerate(am.greedy(o, theta, s, goals)):
         best = None
