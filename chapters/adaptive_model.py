@@ -32,9 +32,9 @@ is printed.
 Said plainly: what is left after one step is next to all that one step can do. The gradient of a
 linear model is a sum of y a^T, in which the turn is multiplied by the covariance of those 20
 actions, and one step cannot divide that out: it costs .04 on average, and further steps make up for
-it. joint has learned next to nothing, an untrained network adapts almost as well; fine-tuned three
-times with the best step size, both act nearly as well as MAML's model does after one step, since a
-greedy action needs no exact model. And somebody knows the goal: absent are rewards, not an aim.
+it. joint has learned next to nothing: in a step an untrained network adapts as well. In three, with
+the best step size, joint comes to act nearly as well as MAML's model after one, since a greedy
+action needs no exact model. And somebody knows the goal: absent are rewards, not an aim.
 
 Smaller than in the paper: a point that is turned for legged robots; the past is one episode of
 random actions, and theta' is kept for the test, where theirs is made anew at every step from the
