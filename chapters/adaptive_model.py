@@ -289,7 +289,7 @@ def draw(figure, picture):
             by_angle.semilogy(degrees, errors, ".", label=column.removeprefix("error, "))
     by_angle.set(title="squared error", xlabel="angle of the task, degrees", ylim=(1e-3, 6))
     by_angle.set(xticks=(-180, -90, 0, 90, 180))
-    by_angle.legend(ncols=3, fontsize=7)
+    by_angle.legend(ncols=3, fontsize=7, handletextpad=0, columnspacing=1)
 
 
 CHAPTER = Chapter("adaptive_model", __doc__, Options(), QUICK, run, report, claims, draw)
