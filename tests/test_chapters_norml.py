@@ -221,7 +221,7 @@ def test_maml_is_trained_by_the_same_schedule():
     c = a_setting(iterations=2)
     state = metarl.initial_state(c)
     for t in range(2):
-        shorter = replace(c, beta=[0.003, 0.0015][t])
+        shorter = replace(c, beta=[0.002, 0.001][t])
         state = metarl.maml(shorter, state | {"t": t}, (1, TRAIN, t), metarl.in_chunks)
     trained = nr.meta_train(c, metarl.maml, nr.first_theta(c))
     assert_array_equal(trained, state["theta"])
@@ -274,9 +274,10 @@ def test_rows_of_norml_are_what_they_are_called():
     theta, offset, _ = nr.parts(c, x)
     D = nr.episodes_before(c, theta, 3)
     bare = nr.meta_train(c, lambda *args: nr.norml(*args, with_offset=False), nr.first_x(c))
-    m = nr.setting(NORML, 2, alpha=0.2, max_norm=10.0)
+    of_maml = replace(NORML, std=0.25, alpha=0.2, beta=0.003, max_norm=10.0)
+    m = nr.setting(of_maml, 2)
     maml = nr.meta_train(m, metarl.maml, nr.first_theta(m))
-    j = nr.setting(NORML, 2, algo="joint", max_norm=10.0, tasks=6)
+    j = nr.setting(replace(of_maml, tasks=6), 2, algo="joint")
     joint = nr.meta_train(j, metarl.maml, nr.first_theta(j))
     one = replace(m, baseline="none")
     expected = {
