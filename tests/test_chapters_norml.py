@@ -16,6 +16,7 @@ from autodiff import Tensor, grad
 from chapters import adaptive_model as am
 from chapters import common
 from chapters import norml as nr
+from chapters.norml import episodes_after, episodes_before
 from envs import TurnedPointMass, turned
 from metarl import INIT, INNER, MEASURE, TASKS, TEST, TRAIN, noise_at
 from policies import Policy, rollout, surrogate
@@ -109,12 +110,12 @@ def test_gradients_through_the_inner_step_are_those_of_differences(block):
     blocks = dict(zip(("theta", "offset", "psi"), nr.parts(c, x), strict=True))
 
     def loss(part):
-        all_parts = [part if name == block else b for name, b in blocks.items()]
+        all_parts = list((blocks | {block: part}).values())
         both = ad.broadcast_to(ad.concatenate(all_parts), (3, x.size))
         return 10 * nr.meta_loss(c, both, lambda k, theta: D_prime if k else D)
 
     ad.check_grads(loss, blocks[block], order=1)
-    [leaf] = [Tensor(blocks[block])]
+    leaf = Tensor(blocks[block])
     assert np.abs(grad(ad.sum(loss(leaf)), leaf).data).max() > 1e-3
 
 
@@ -150,8 +151,11 @@ def test_rewards_of_the_first_episodes_are_nan_and_no_reward_changes_the_step(mo
 
     monkeypatch.setattr(nr, "adapted", spy)
     paid = D._replace(rewards=1e9 * noise_at(0).standard_normal(D.rewards.shape))
-    losses = [nr.meta_loss(c, rows_of(x), lambda k, theta, E=E: D if k else E) for E in (D, paid)]
-    steps = [nr.stepped(c, x, E) for E in (D, paid)]
+    losses = []
+    steps = []
+    for E in (D, paid):
+        losses.append(nr.meta_loss(c, rows_of(x), lambda k, theta, E=E: D if k else E))
+        steps.append(nr.stepped(c, x, E))
     assert len(seen) == 4 and all(np.isnan(E.rewards).all() for E in seen)
     assert losses[0].data.tobytes() == losses[1].data.tobytes()
     assert steps[0].tobytes() == steps[1].tobytes()
@@ -233,11 +237,11 @@ def test_the_test_is_on_angles_never_trained_on_and_on_fresh_episodes():
     angles = nr.held_out(c)
     assert_array_equal(angles, c.family.sample_tasks(4, noise_at(1, TEST, TASKS), "test"))
     theta = nr.first_theta(c)
-    D = nr.episodes_before(c, theta, 3)
+    D = episodes_before(c, theta, 3)
     assert D.obs.shape == (4, 3, 20, 2)
     expected = rollout(c.family, c.pi, theta, angles, 3, noise_at(1, TEST, INNER))
     assert_array_equal(D.actions, expected.actions)
-    fresh = nr.episodes_after(c, theta)
+    fresh = episodes_after(c, theta)
     expected = rollout(c.family, c.pi, theta, angles, 2, noise_at(1, TEST, MEASURE))
     assert_array_equal(fresh.rewards, expected.rewards)
     assert not np.isin(fresh.actions, D.actions).any()
@@ -255,14 +259,14 @@ def test_the_episodes_of_another_are_all_of_another():
 def test_a_rewarded_step_is_policy_gradient_and_joint_has_the_best():
     c = a_setting(alpha=0.3)
     theta = nr.first_theta(c)
-    D = nr.episodes_before(c, theta, 3)
+    D = episodes_before(c, theta, 3)
     leaf = Tensor(np.tile(theta, (4, 1)))
     g = grad(ad.sum(surrogate(c, leaf, D)), leaf).data
     assert_allclose(nr.rewarded(c, theta, D), theta - 0.3 * g, rtol=1e-12)
     returns = []
     for alpha in NORML.alphas:
-        returns.append(nr.episodes_after(c, theta - alpha * g).returns.mean())
-    best = nr.episodes_after(c, nr.best_step(NORML, c, theta, D)).returns.mean()
+        returns.append(episodes_after(c, theta - alpha * g).returns.mean())
+    best = episodes_after(c, nr.best_step(NORML, c, theta, D)).returns.mean()
     assert best == pytest.approx(max(returns))
     assert len(set(np.round(returns, 9))) == 3
 
@@ -272,7 +276,7 @@ def test_rows_of_norml_are_what_they_are_called():
     c = nr.setting(NORML, 2)
     x = nr.meta_train(c, nr.norml, nr.first_x(c))
     theta, offset, _ = nr.parts(c, x)
-    D = nr.episodes_before(c, theta, 3)
+    D = episodes_before(c, theta, 3)
     bare = nr.meta_train(c, lambda *args: nr.norml(*args, with_offset=False), nr.first_x(c))
     of_maml = replace(NORML, std=0.25, alpha=0.2, beta=0.003, max_norm=10.0)
     m = nr.setting(of_maml, 2)
@@ -282,22 +286,22 @@ def test_rows_of_norml_are_what_they_are_called():
     one = replace(m, baseline="none")
     expected = {
         "NoRML": (theta, nr.stepped(c, x, D)),
-        "one episode": (theta, nr.stepped(c, x, nr.episodes_before(c, theta, 1))),
+        "one episode": (theta, nr.stepped(c, x, episodes_before(c, theta, 1))),
         "another's episodes": (theta, nr.stepped(c, x, nr.of_another(D))),
         "offset alone": (theta, theta + offset),
         "without offset": (
             bare[: theta.size],
-            nr.stepped(c, bare, nr.episodes_before(c, bare[: theta.size], 3)),
+            nr.stepped(c, bare, episodes_before(c, bare[: theta.size], 3)),
         ),
-        "MAML": (maml, nr.rewarded(m, maml, nr.episodes_before(m, maml, 3))),
-        "MAML, one episode": (maml, nr.rewarded(one, maml, nr.episodes_before(m, maml, 1))),
-        "joint": (joint, nr.best_step(NORML, j, joint, nr.episodes_before(j, joint, 3))),
+        "MAML": (maml, nr.rewarded(m, maml, episodes_before(m, maml, 3))),
+        "MAML, one episode": (maml, nr.rewarded(one, maml, episodes_before(m, maml, 1))),
+        "joint": (joint, nr.best_step(NORML, j, joint, episodes_before(j, joint, 3))),
     }
     assert list(rows) == [*expected, "the angle known"]
     for name, (first, last) in expected.items():
-        returns = nr.episodes_after(c, last).returns
+        returns = episodes_after(c, last).returns
         assert rows[name] == {
-            "before": nr.episodes_after(c, first).returns.mean(),
+            "before": episodes_after(c, first).returns.mean(),
             "after": returns.mean(),
             "worst task": returns.min(),
         }
@@ -450,9 +454,10 @@ def test_a_model_that_knows_the_turn_goes_to_the_goal():
 
 
 def test_the_best_of_each_column_is_in_their_favour():
-    candidates = [{"error, k = 1": 2.0, "return, k = 1": -5.0}]
-    candidates += [{"error, k = 1": 3.0, "return, k = 1": -4.0}]
-    assert am.best_of(candidates) == {"error, k = 1": 2.0, "return, k = 1": -4.0}
+    one = {"error, k = 1": 2.0, "return, k = 1": -5.0}
+    other = {"error, k = 1": 3.0, "return, k = 1": -4.0}
+    best = am.best_of([one, other])
+    assert best == {"error, k = 1": 2.0, "return, k = 1": -4.0}
 
 
 def test_rows_of_the_model_are_what_they_are_called():
@@ -499,9 +504,12 @@ def test_a_chapter_in_small(chapter, o, capsys, tmp_path):
     tiny = chapter.CHAPTER._replace(quick=o)
     assert common.main(tiny, [*argv, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert all(len(n) == 1 for columns in content["rows"].values() for n in columns.values())
-    assert all(set(claim) == {"claim", "must", "measured", "holds"} for claim in content["claims"])
-    rows = {r: {c: np.array(n) for c, n in row.items()} for r, row in content["rows"].items()}
+    for claim in content["claims"]:
+        assert set(claim) == {"claim", "must", "measured", "holds"}
+    rows = {}
+    for name, row in content["rows"].items():
+        rows[name] = {column: np.array(numbers) for column, numbers in row.items()}
+        assert all(len(numbers) == 1 for numbers in row.values())
     assert "MAML" in tiny.report(rows)
     if "--plot" in argv:
         assert chapter.__name__ == f"chapters.{tiny.name}"
