@@ -1,0 +1,263 @@
+"""Evolved policy gradients: the loss itself is learned, by evolution over whole lives.
+
+    python -m chapters.epg [--seeds 5] [--first-seed 0] [--quick] [--plot DIR] [--json]
+
+Houthooft, Chen, Isola, Stadie, Wolski, Ho & Abbeel, "Evolved Policy Gradients", 2018, arXiv
+1802.04821, Algorithm 1. In our words, with the numbers that the lines of the code carry:
+
+    l.1   while not done:
+    l.2     losses phi_v = phi + sigma eps_v, in pairs with eps and -eps
+    l.3     for each v: a task, and a policy theta, born at random
+    l.4       S times: D <- K episodes by theta
+    l.5         theta <- theta - alpha grad_theta L_phi_v(theta, D)
+    l.6       F_v <- the return of theta at the end
+    l.7     phi: a step along sum_v rank(F_v) eps_v
+
+L_phi is a network's mean over the steps of D. No gradient goes through a life: the outer loop sees
+F alone. So the loss may be anything, as long as theta has a gradient.
+
+The claim: a loss that was so learned teaches policies from birth faster than policy gradient does.
+It goes on to teach after the life that it was learned for, and where it was never trained, where a
+learned birth (MAML) is lost: here, behind the agent, after training on goals ahead.
+
+What the loss is told decides on the last one, and two losses are compared:
+
+    open      states, actions, rewards, and what the policy would do: what EPG's own is told
+    closed    rewards and log pi of the actions: it cannot know where anything is
+
+Read from the top, life.py first, which has the world, l.1 to 7 but for L_phi, and the test: the two
+losses; the rows of the table; what is printed.
+
+Said plainly: that closed is as good behind as ahead is a theorem and no feat: nothing that it is
+told changes if the world is turned around, births and noise with it. With EPG's own inputs (open)
+evolution learns to say "go ahead": it does not look at the rewards, and behind it is worse than
+standing still. That a learned birth is lost behind is a fact of births for one step of MAML.
+
+Smaller than in the paper: a point in a plane for simulated robots; a life of 8 steps. The loss is
+told the changes of the reward before and after a step, where theirs has convolutions over time, a
+memory and a context; no PPO guides the first generations; the members of a pair have one life each,
+where theirs have several.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import autodiff as ad
+import metarl
+from chapters import common, life
+from chapters.common import OWN, Chapter, above, below, difference, table
+from chapters.life import AHEAD, BEHIND, Parts, best_alpha, by_hand, tested
+from harness.settings import Setting
+from metarl import noise_at
+from policies import Network
+
+
+@dataclass(frozen=True)
+class Options(life.Life):
+    longer: int = 32  # steps of a life that goes on
+    larger: tuple = (32, 32)  # units of a policy that no loss was learned for
+    maml_iterations: int = 150
+    maml_tasks: int = 20  # in an iteration
+    maml_alpha: float = 0.25  # its inner step in training
+
+
+QUICK = Options(generations=20, test_lives=40, maml_iterations=10, alphas=(0.03, 0.06, 0.125))
+
+
+# --- L_phi: what it is told ---
+def rewards_told(D):
+    """Of each step its reward, the changes of the reward before and after it, and the mean reward.
+
+    (n, K, H, 4). A move is of 0.1 at most: ten times a change is a number of the size of 1. Neither
+    has a sum over time: that what comes later counts, the loss has to find out.
+    """
+    r = D.rewards
+    change = 10 * np.diff(r, axis=2)
+    none = np.zeros_like(r[..., :1])
+    before = np.concatenate([none, change], 2)
+    after = np.concatenate([change, none], 2)
+    mean = np.broadcast_to(r.mean((1, 2), keepdims=True), r.shape)
+    return np.stack([r, before, after, mean], -1)
+
+
+def closed_inputs(o, theta, D):
+    """(n, K, H, 5): rewards, and log pi of what was done."""
+    log_pi = life.policy(o).log_prob(theta, D.obs, D.actions)
+    return ad.concatenate([rewards_told(D), log_pi[..., None]], -1)
+
+
+def open_inputs(o, theta, D):
+    """(n, K, H, 12): states, actions, rewards; mean and log deviation of theta's actions."""
+    pi = life.policy(o)
+    mu = pi.network.apply(theta, D.obs)
+    log_std = ad.broadcast_to(pi.log_std(theta, mu.ndim), mu.shape)
+    return ad.concatenate([D.obs, D.actions, rewards_told(D), mu, log_std], -1)
+
+
+class Kind(NamedTuple):
+    inputs: Callable
+    width: int  # the number of inputs
+
+
+CLOSED = Kind(closed_inputs, 5)
+OPEN = Kind(open_inputs, 12)
+
+
+# --- L_phi, and the lives that it teaches ---
+def network(o, kind):
+    return Network(kind.width, 1, (o.loss_units,))
+
+
+def first_phi(o, kind, seed):
+    return network(o, kind).init(noise_at(seed, OWN, life.START))
+
+
+def learned_loss(o, kind, phi, theta, D):
+    """(n,): for each life the mean of the network phi (n, Q) over the steps of its episodes."""
+    x = kind.inputs(o, theta, D)
+    return ad.mean(network(o, kind).apply(phi, x), (1, 2, 3))
+
+
+def taught(kind, o, phi, theta):
+    """Parts of lives that are born as theta (n, P) and taught by phi (n, Q)."""
+    return Parts(theta, np.full(o.steps, o.alpha), partial(learned_loss, o, kind, phi))
+
+
+def learn_loss(o, kind, seed):
+    """phi (Q,), learned on goals ahead."""
+    return life.evolve(o, first_phi(o, kind, seed), partial(taught, kind), seed)
+
+
+# --- What it is compared with ---
+NOTHING = np.zeros(0)  # the x of lives that have nothing learned
+
+
+def plain(alpha, o, nothing, theta):
+    """Parts of lives by policy gradient from random births theta (n, P)."""
+    return by_hand(o, theta, alpha)
+
+
+def born_as(alpha, o, birth, theta):
+    """Parts of lives by policy gradient from learned births (n, P)."""
+    return by_hand(o, birth, alpha)
+
+
+def maml(o, seed):
+    """A birth (P,), learned by MAML on goals ahead for one step of policy gradient."""
+    c = Setting(
+        algo="maml",
+        env=AHEAD,
+        policy=life.policy(o),
+        alpha=o.maml_alpha,
+        tasks=o.maml_tasks,
+        episodes=o.episodes,
+        seed=seed,
+    )
+    states = metarl.train(c, metarl.initial_state(c))
+    for _ in range(o.maml_iterations):
+        state = next(states)
+    return state["theta"]
+
+
+def told_wrong(parts_of, o, x, theta):
+    """The same parts, but each life is told the rewards of another, which has a goal of its own."""
+    parts = parts_of(o, x, theta)
+
+    def loss(theta, D):
+        return parts.loss(theta, D._replace(rewards=np.roll(D.rewards, 1, 0)))
+
+    return parts._replace(loss=loss)
+
+
+def run(o, seed):
+    """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
+    birth = maml(o, seed)
+    alpha = best_alpha(o, seed, plain, NOTHING)
+    alpha_of_maml = best_alpha(o, seed, born_as, birth)
+    ways = {
+        "closed loss": (partial(taught, CLOSED), learn_loss(o, CLOSED, seed)),
+        "open loss": (partial(taught, OPEN), learn_loss(o, OPEN, seed)),
+        "policy gradient": (partial(plain, alpha), NOTHING),
+        "MAML's birth": (partial(born_as, alpha_of_maml), birth),
+    }
+    rows = {}
+    curves = {}
+    for name, (parts_of, x) in ways.items():
+        longer = replace(o, steps=o.longer)
+        ahead = tested(longer, seed, AHEAD, parts_of, x)
+        behind = tested(longer, seed, BEHIND, parts_of, x)
+        rows[name] = by_step(o, "ahead", ahead) | by_step(o, "behind", behind)
+        curves[name] = (ahead, behind)
+
+    def at_the_end(o, parts_of, x):
+        return {"return": tested(o, seed, AHEAD, parts_of, x)[-1]}
+
+    for name, (parts_of, x) in ways.items():
+        rows[f"{name}, others' rewards"] = at_the_end(o, partial(told_wrong, parts_of), x)
+    for name, kind in (("closed loss", CLOSED), ("open loss", OPEN)):
+        phi = first_phi(o, kind, seed)
+        rows[f"{name}, untrained"] = at_the_end(o, partial(taught, kind), phi)
+    larger = replace(o, hidden=o.larger)
+    alpha = best_alpha(larger, seed, plain, NOTHING)
+    ways["policy gradient"] = (partial(plain, alpha), NOTHING)
+    for name in ("closed loss", "open loss", "policy gradient"):
+        rows[f"{name}, larger policy"] = at_the_end(larger, *ways[name])
+    return rows, curves
+
+
+def by_step(o, where, returns):
+    """{column: number} of returns (S + 1,) after so many steps."""
+    return {f"{where}, {k}": returns[k] for k in (1, o.steps, o.longer)}
+
+
+# --- What is printed ---
+def report(rows):
+    ways = ("closed loss", "open loss", "policy gradient", "MAML's birth")
+    controls = [name for name in rows if name not in ways]
+    ahead = [column for column in rows["closed loss"] if column.startswith("ahead")]
+    behind = [column for column in rows["closed loss"] if column.startswith("behind")]
+    return f"""
+Return after 1, 8 and 32 steps of learning, on goals ahead
+{table(rows, ways, ahead)}
+and behind, where nothing was trained
+{table(rows, ways, behind)}
+Ahead, after 8 steps
+{table(rows, controls, ("return",))}"""
+
+
+def claims(rows):
+    closed = rows["closed loss"]
+    others = rows["closed loss, others' rewards"]["return"]
+    faster = difference(rows, "closed loss", "policy gradient")
+    birth = rows["MAML's birth"]
+    sides = np.abs(closed["ahead, 8"] - closed["behind, 8"])
+    further = closed["ahead, 32"] - closed["ahead, 8"]
+    lost = birth["ahead, 8"] - birth["behind, 8"]
+    larger = difference(rows, "closed loss, larger policy", "policy gradient, larger policy")
+    return [
+        above("closed loss learns: ahead", -7.4, closed["ahead, 8"]),
+        above("and behind", -7.4, closed["behind, 8"]),
+        below("as well: ahead and behind apart", 0.5, sides),
+        above("faster than policy gradient: closed - pg", 0.4, faster["ahead, 8"]),
+        below("rewards are what it looks at: told others'", -12, others),
+        above("it goes on to teach: 32 steps - 8", 0, further),
+        above("on a larger policy: closed - pg", 0, larger["return"]),
+        below("open loss says go ahead: behind", -15, rows["open loss"]["behind, 8"]),
+        above("a learned birth is lost behind: ahead - behind", 3, lost),
+    ]
+
+
+def draw(figure, curves):
+    """Return after each step of learning, ahead and behind."""
+    figure.set_size_inches(8, 3.2)
+    life.draw_curves(figure.subplots(1, 2, sharey=True), curves)
+
+
+CHAPTER = Chapter("epg", __doc__, Options(), QUICK, run, report, claims, draw)
+
+if __name__ == "__main__":
+    raise SystemExit(common.main(CHAPTER))
