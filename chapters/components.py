@@ -44,7 +44,7 @@ import numpy as np
 
 from chapters import common, epg, life
 from chapters.common import Chapter, above, below, difference, table
-from chapters.life import AHEAD, BEHIND, best_alpha, by_hand, tested
+from chapters.life import AHEAD, BEHIND, best_alpha, by_hand, learning_curve
 from metarl import noise_at
 
 
@@ -115,9 +115,9 @@ def run(o, seed):
         parts_with = partial(parts_of, numbers, alpha)
         if learned:
             x = life.evolve(o, x, parts_with, seed)
-        ahead = tested(o, seed, AHEAD, parts_with, x)
-        behind = tested(o, seed, BEHIND, parts_with, x)
-        quiet = tested(o, seed, AHEAD, parts_with, x, quiet=True)
+        ahead = learning_curve(o, seed, AHEAD, parts_with, x)
+        behind = learning_curve(o, seed, BEHIND, parts_with, x)
+        quiet = learning_curve(o, seed, AHEAD, parts_with, x, quiet=True)
         rows[name] = {
             "numbers": len(x),
             "ahead": ahead[-1],

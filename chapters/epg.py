@@ -50,7 +50,7 @@ import autodiff as ad
 import metarl
 from chapters import common, life
 from chapters.common import OWN, Chapter, above, below, difference, table
-from chapters.life import AHEAD, BEHIND, Parts, best_alpha, by_hand, tested
+from chapters.life import AHEAD, BEHIND, Parts, best_alpha, by_hand, learning_curve
 from harness.settings import Setting
 from metarl import noise_at
 from policies import Network
@@ -188,13 +188,13 @@ def run(o, seed):
     curves = {}
     for name, (parts_of, x) in ways.items():
         longer = replace(o, steps=o.longer)
-        ahead = tested(longer, seed, AHEAD, parts_of, x)
-        behind = tested(longer, seed, BEHIND, parts_of, x)
-        rows[name] = by_step(o, "ahead", ahead) | by_step(o, "behind", behind)
+        ahead = learning_curve(longer, seed, AHEAD, parts_of, x)
+        behind = learning_curve(longer, seed, BEHIND, parts_of, x)
+        rows[name] = columns(o, "ahead", ahead) | columns(o, "behind", behind)
         curves[name] = (ahead, behind)
 
     def at_the_end(o, parts_of, x):
-        return {"return": tested(o, seed, AHEAD, parts_of, x)[-1]}
+        return {"ahead": learning_curve(o, seed, AHEAD, parts_of, x)[-1]}
 
     for name, (parts_of, x) in ways.items():
         rows[f"{name}, others' rewards"] = at_the_end(o, partial(told_wrong, parts_of), x)
@@ -209,44 +209,44 @@ def run(o, seed):
     return rows, curves
 
 
-def by_step(o, where, returns):
-    """{column: number} of returns (S + 1,) after so many steps."""
-    return {f"{where}, {k}": returns[k] for k in (1, o.steps, o.longer)}
+def columns(o, where, returns):
+    """{column: number} of returns after 0, 1, ..., o.longer steps: three of them."""
+    return {
+        f"{where}, 1 step": returns[1],
+        where: returns[o.steps],
+        f"{where}, longer": returns[o.longer],
+    }
 
 
 # --- What is printed ---
 def report(rows):
     ways = ("closed loss", "open loss", "policy gradient", "MAML's birth")
     controls = [name for name in rows if name not in ways]
-    ahead = [column for column in rows["closed loss"] if column.startswith("ahead")]
-    behind = [column for column in rows["closed loss"] if column.startswith("behind")]
     return f"""
-Return after 1, 8 and 32 steps of learning, on goals ahead
-{table(rows, ways, ahead)}
-and behind, where nothing was trained
-{table(rows, ways, behind)}
-Ahead, after 8 steps
-{table(rows, controls, ("return",))}"""
+Return on goals ahead after 1 step of learning, after 8, and after 32
+{table(rows, ways, ("ahead, 1 step", "ahead", "ahead, longer"))}
+The same on goals behind, where nothing was trained
+{table(rows, ways, ("behind, 1 step", "behind", "behind, longer"))}
+Controls, after 8 steps
+{table(rows, controls, ("ahead",))}"""
 
 
 def claims(rows):
     closed = rows["closed loss"]
-    others = rows["closed loss, others' rewards"]["return"]
+    others = rows["closed loss, others' rewards"]["ahead"]
     faster = difference(rows, "closed loss", "policy gradient")
     birth = rows["MAML's birth"]
-    sides = np.abs(closed["ahead, 8"] - closed["behind, 8"])
-    further = closed["ahead, 32"] - closed["ahead, 8"]
-    lost = birth["ahead, 8"] - birth["behind, 8"]
-    larger = difference(rows, "closed loss, larger policy", "policy gradient, larger policy")
+    sides = np.abs(closed["ahead"] - closed["behind"])
+    further = closed["ahead, longer"] - closed["ahead"]
+    lost = birth["ahead"] - birth["behind"]
     return [
-        above("closed loss learns: ahead", -7.4, closed["ahead, 8"]),
-        above("and behind", -7.4, closed["behind, 8"]),
+        above("closed loss learns: ahead", -7.4, closed["ahead"]),
+        above("and behind", -7.4, closed["behind"]),
         below("as well: ahead and behind apart", 0.5, sides),
-        above("faster than policy gradient: closed - pg", 0.4, faster["ahead, 8"]),
+        above("faster than policy gradient: closed - pg", 0.4, faster["ahead"]),
         below("rewards are what it looks at: told others'", -12, others),
         above("it goes on to teach: 32 steps - 8", 0, further),
-        above("on a larger policy: closed - pg", 0, larger["return"]),
-        below("open loss says go ahead: behind", -15, rows["open loss"]["behind, 8"]),
+        below("open loss says go ahead: behind", -15, rows["open loss"]["behind"]),
         above("a learned birth is lost behind: ahead - behind", 3, lost),
     ]
 

@@ -6,7 +6,7 @@ How to read it, from top to bottom:
 2. `Life`, the options that both programs share.
 3. `Parts`, what a life is made of, and `live`, the inner loop; parts that all lives can have.
 4. `evolve`, the outer loop, whatever part of a life it moves.
-5. The test: `tested`, `best_alpha`, a picture.
+5. The test: `learning_curve`, `best_alpha`, a picture.
 
     n, S, K, H                  lives side by side, learning steps in each, episodes, horizon
     theta, births  (n, P)       a policy for each life
@@ -182,7 +182,7 @@ def fitness(o, parts, tasks, address):
 
 
 # --- The test ---
-def tested(o, seed, world, parts_of, x, split="test", where=TESTED, quiet=False):
+def learning_curve(o, seed, world, parts_of, x, split="test", where=TESTED, quiet=False):
     """(S + 1,): the mean return after 0, 1, ..., S steps of lives that all have x (Q,).
 
     Goals are held out; goals, births and noise are the same whatever is tested.
@@ -211,7 +211,7 @@ def best_alpha(o, seed, parts_with, x):
     at_the_end = []
     for alpha in o.alphas:
         parts_of = partial(parts_with, alpha)
-        returns = tested(o, seed, AHEAD, parts_of, x, split="train", where=CHOICE)
+        returns = learning_curve(o, seed, AHEAD, parts_of, x, split="train", where=CHOICE)
         at_the_end.append(returns[-1])
     return o.alphas[np.argmax(at_the_end)]
 
