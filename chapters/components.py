@@ -22,8 +22,8 @@ The life, and with it all that may be learned, with the numbers that the lines o
 
 and around it evolution, which sees x and F alone: epg.py, l.1 to 7, with x in the place of phi.
 
-The claim is the lecture's sentence: each of the parts can be learned, and is worth it. The table
-has the price beside it, on goals behind, where nothing was trained.
+The claim is the lecture's sentence: each of the parts can be learned, and is worth it. Beside it
+the table has the price, on goals behind, where nothing was trained.
 
 Read epg.py first, and life.py, which has the life and evolution. Here are the parts, l.1 to 5; the
 rows of the table; what is printed.
@@ -142,7 +142,8 @@ def report(rows):
     del over_nothing["nothing - nothing"]
     return f"""
 Return after 8 steps of learning, by what evolution has learned on goals
-ahead (so many numbers); quiet: without noise on the actions
+ahead (so many numbers). Standing still has -15.0, who knows the goal -2.2.
+quiet: without noise on the actions
 {table(counted, counted, columns)}
 {table(over_nothing, over_nothing, columns, heading="paired")}"""
 
@@ -167,6 +168,7 @@ def draw(figure, picture):
     for name, numbers in picture["schedules"].items():
         panels[2].plot(numbers, label=name, marker=".")
     panels[2].set(title="learned, each alone", xlabel="steps of learning", yscale="log")
+    panels[2].set_ylabel("step size; deviation")
     panels[2].legend(fontsize=6)
 
 

@@ -1,5 +1,5 @@
-"""The chapters in which evolution moves what a life is made of: each part against its slow form, and
-what a loss can and cannot know. Whole runs are in .ci/run, as --quick --json.
+"""The chapters in which evolution moves a part of a life: each part against its slow form, and what
+a loss can and cannot know. Whole runs are in .ci/run, as --quick --json.
 """
 
 from dataclasses import replace
@@ -204,8 +204,8 @@ def test_returns_are_of_held_out_goals_after_each_step(quiet):
 
 
 def test_the_best_alpha_is_chosen_at_the_end_and_not_on_test_goals(monkeypatch):
-    def fake(o, seed, world, parts_of, x, split, where):
-        assert (world, split, where, x) == (AHEAD, "train", life.CHOICE, "x")
+    def fake(o, seed, world, parts_of, x, split, lives):
+        assert (world, split, lives, x) == (AHEAD, "train", life.CHOICE, "x")
         alpha = parts_of()
         return np.array([alpha, -abs(alpha - 0.3)])
 
