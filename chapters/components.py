@@ -28,13 +28,13 @@ the table has the price, on goals behind, where nothing was trained.
 Read epg.py first, and life.py, which has the life and evolution. Here are the parts, l.1 to 5; the
 rows of the table; what is printed.
 
-Said plainly: the birth is worth most where it was trained, and is what loses behind. Much of what
-exploration gains, and some of what all gain, is no more than to act without noise at the end: the
-column "quiet" has the return of all without it. What is left by hand is left as it is best by hand,
-for policy gradient from random births.
+Said plainly: the birth is worth most where it was trained, and it alone loses behind. More than
+half of what exploration gains, and some of what all gain, is no more than to act without noise at
+the end: the column "quiet" compares all without it. What is not learned stays as it is best by
+hand, whatever is learned beside it: the step size is the best for random births.
 
-Smaller than in the papers: their outer loops are gradients through the life, and ours is one of
-epg.py; lives of 8 steps of a point in a plane.
+Smaller than in the papers: of these only EPG evolves, the others go up a gradient through the life;
+a life is 8 steps of learning, of a point in a plane.
 """
 
 from dataclasses import dataclass
@@ -68,26 +68,31 @@ LEARNED = {  # which parts are x in each row of the table
 }
 
 
-def by_hand_numbers(o, seed):
-    """{part: numbers (q,)} that evolution starts from: as by hand, the loss and birth at random."""
+def first_numbers(o, seed):
+    """{part: numbers (q,)} that evolution starts from: as by hand; loss and birth are random."""
     rng = noise_at(seed, common.OWN, life.START, 1)
     return {
-        "step sizes": np.zeros(o.steps),  # logarithms of factors on what they are by hand
+        "step sizes": np.zeros(o.steps),  # logarithms of factors on the step size by hand
         "exploration": np.full(o.steps + 1, np.log(o.std)),
         "loss": epg.first_phi(o, epg.CLOSED, seed),
         "birth": life.policy(o).init(rng),
     }
 
 
-def split(numbers, x):
-    """{part: x (n, q)} of x (n, Q), in which the parts that `numbers` has follow each other."""
-    ends = np.cumsum([len(part) for part in numbers.values()])
-    return dict(zip(numbers, np.split(x, ends[:-1], axis=-1), strict=True))
+def split(first, x):
+    """{part: its numbers (n, q)} of x (n, Q), in which the parts of `first` follow each other."""
+    learned = {}
+    start = 0
+    for part, numbers in first.items():
+        end = start + len(numbers)
+        learned[part] = x[:, start:end]
+        start = end
+    return learned
 
 
-def parts_of(numbers, alpha, o, x, theta):
-    """Parts of lives: of x (n, Q) what is learned, of births theta (n, P) and alpha the rest."""
-    learned = split(numbers, x) if numbers else {}
+def parts_of(first, alpha, o, x, theta):
+    """Parts of lives: those of `first` are in x (n, Q), others by hand; theta: random births."""
+    learned = split(first, x)
     parts = by_hand(o, theta, alpha)
     if "birth" in learned:
         parts = parts._replace(births=learned["birth"])  # l.1
@@ -104,20 +109,20 @@ def parts_of(numbers, alpha, o, x, theta):
 # --- The rows ---
 def run(o, seed):
     """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
-    first = by_hand_numbers(o, seed)
+    numbers = first_numbers(o, seed)
     alpha = best_alpha(o, seed, partial(parts_of, {}), epg.NOTHING)
     rows = {}
     curves = {}
     schedules = {}
     for name, learned in LEARNED.items():
-        numbers = {part: first[part] for part in learned}
-        x = np.concatenate([epg.NOTHING, *numbers.values()])
-        parts_with = partial(parts_of, numbers, alpha)
+        first = {part: numbers[part] for part in learned}
+        x = np.concatenate([epg.NOTHING, *first.values()])
+        lives = partial(parts_of, first, alpha)
         if learned:
-            x = life.evolve(o, x, parts_with, seed)
-        ahead = learning_curve(o, seed, AHEAD, parts_with, x)
-        behind = learning_curve(o, seed, BEHIND, parts_with, x)
-        quiet = learning_curve(o, seed, AHEAD, parts_with, x, quiet=True)
+            x = life.evolve(o, x, lives, seed)
+        ahead = learning_curve(o, seed, AHEAD, lives, x)
+        behind = learning_curve(o, seed, BEHIND, lives, x)
+        quiet = learning_curve(o, seed, AHEAD, lives, x, quiet=True)
         rows[name] = {
             "numbers": len(x),
             "ahead": ahead[-1],

@@ -228,6 +228,6 @@ def draw_curves(panels, curves):
     for i, title in enumerate(("goals ahead", "goals behind")):
         for name, both in curves.items():
             panels[i].plot(both[i], label=name)
-        panels[i].set(title=title, xlabel="steps of learning", ylim=(-32, 0))
+        panels[i].set(title=title, xlabel="steps of learning", ylim=(-40, 0))
     panels[0].set_ylabel("return")
     panels[1].legend(loc="lower right", fontsize=6)

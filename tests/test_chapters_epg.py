@@ -350,7 +350,7 @@ def as_arrays(rows):
 
 # --- Components ---
 def all_numbers(o):
-    return components.by_hand_numbers(o, 1)
+    return components.first_numbers(o, 1)
 
 
 def test_x_is_all_parts_one_after_the_other():
@@ -374,7 +374,7 @@ def test_each_part_changes_what_it_names_and_nothing_else():
     for name, learned in components.LEARNED.items():
         numbers = {part: all_numbers(o)[part] for part in learned}
         x = rng.standard_normal((3, sum(len(part) for part in numbers.values())))
-        own = components.split(numbers, x) if numbers else {}
+        own = components.split(numbers, x)
         parts = components.parts_of(numbers, 0.1, o, x, theta)
         assert_array_equal(parts.births, own.get("birth", theta))
         step = o.alpha if "loss" in own else 0.1
