@@ -151,12 +151,12 @@ def test_the_two_of_a_pair_share_birth_task_and_noise(monkeypatch):
         for shared in (theta, tasks, F[:, None]):
             assert_array_equal(shared[::2], shared[1::2])
         everything.append(np.concatenate([theta, tasks, F[:, None]], 1)[::2])
+        assert (tasks[:, 0] > 0).all()  # ahead
     everything = np.concatenate(everything)  # of all pairs of all generations
-    random = np.ptp(everything, 0) > 0
-    random[o.hidden[0] * 2 : o.hidden[0] * 3] = True  # biases are born 0
-    for column in everything.T[everything.any(0)]:
-        assert len(np.unique(column)) in (1, 9)
-    assert random.sum() >= 9
+    different = [len(np.unique(column)) for column in everything.T]
+    assert set(different) == {1, 9}
+    weights = 2 * 3 + 3 * 2
+    assert different.count(9) == weights + 2 + 1  # the biases and deviations at birth are the same
 
 
 def test_evolution_goes_up_the_fitness(monkeypatch):
@@ -318,7 +318,7 @@ def test_told_wrong_is_another_lifes_rewards_and_nothing_else():
         assert loss != right.loss(theta, D)[i]
 
 
-def test_the_other_rows():
+def test_the_birth_is_that_of_maml():
     o = EPG
     birth = epg.maml(o, 6)
     c = Setting(
@@ -327,13 +327,45 @@ def test_the_other_rows():
     )  # fmt: skip
     state = next(metarl.train(c, metarl.initial_state(c)))
     assert_array_equal(birth, state["theta"])
+
+
+def test_the_rows_of_epg():
+    """Each against what it says it is."""
+    o = EPG
     rows, curves = epg.run(o, 6)
+    longer = replace(o, steps=3)
+    larger = replace(o, hidden=(4, 2))
+    for name, kind in (("closed loss", CLOSED), ("open loss", OPEN)):
+        phi = epg.learn_loss(o, kind, 6)
+        parts_of = partial(epg.taught, kind)
+        curve = partial(learning_curve, seed=6, parts_of=parts_of)
+        assert_array_equal(curves[name][0], curve(longer, world=AHEAD, x=phi))
+        assert_array_equal(curves[name][1], curve(longer, world=BEHIND, x=phi))
+        untrained = epg.first_phi(o, kind, 6)
+        at_the_end = [
+            curve(o, world=AHEAD, x=untrained)[-1],
+            curve(larger, world=AHEAD, x=phi)[-1],
+            learning_curve(o, 6, AHEAD, partial(epg.told_wrong, parts_of), phi)[-1],
+        ]
+        for control, number in zip(
+            ("untrained", "larger policy", "others' rewards"), at_the_end, strict=True
+        ):
+            assert rows[f"{name}, {control}"]["ahead"] == number
+    for options, returns in (
+        (o, rows["policy gradient"]["ahead"]),
+        (larger, rows["policy gradient, larger policy"]["ahead"]),
+    ):
+        by_alpha = []
+        for alpha in o.alphas:
+            plain = partial(epg.plain, alpha)
+            by_alpha.append(learning_curve(options, 6, AHEAD, plain, epg.NOTHING)[-1])
+        alpha = life.best_alpha(options, 6, epg.plain, epg.NOTHING)
+        assert returns == by_alpha[o.alphas.index(alpha)]
     for name, both in curves.items():
         for where, returns in zip(("ahead", "behind"), both, strict=True):
             assert len(returns) == 4
             columns = [rows[name][f"{where}, 1 step"], rows[name][where]]
             assert columns + [rows[name][f"{where}, longer"]] == list(returns[1:])
-    assert rows["closed loss"]["ahead"] != rows["closed loss, untrained"]["ahead"]
     assert len(rows) == 4 + 4 + 2 + 3
     many = as_arrays(rows)
     assert "open loss, larger policy" in epg.report(many)
@@ -411,6 +443,14 @@ def test_the_rows_of_components():
     for name, (ahead, behind) in picture["curves"].items():
         assert (rows[name]["ahead"], rows[name]["behind"]) == (ahead[-1], behind[-1])
     assert_allclose(picture["schedules"]["exploration"], 0.5, rtol=0.3)
+    first = {"birth": components.first_numbers(COMPONENTS, 2)["birth"]}
+    alpha = life.best_alpha(COMPONENTS, 2, epg.plain, epg.NOTHING)
+    lives = partial(components.parts_of, first, alpha)
+    x = life.evolve(COMPONENTS, first["birth"], lives, 2)
+    curve = partial(learning_curve, COMPONENTS, 2, parts_of=lives, x=x)
+    assert rows["birth"]["ahead"] == curve(AHEAD)[-1]
+    assert rows["birth"]["behind"] == curve(BEHIND)[-1]
+    assert rows["birth"]["ahead, quiet"] == curve(AHEAD, quiet=True)[-1]
     many = as_arrays(rows)
     assert "all - nothing" in components.report(many)
     assert len(components.claims(many)) == 9
