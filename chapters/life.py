@@ -67,7 +67,7 @@ class Life:
     episodes: int = 8  # K, for a step
     loss_units: int = 16  # of the learned loss
     alpha: float = 1.0  # step size on a learned loss
-    alphas: tuple = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0)  # plain policy gradient has the best
+    alphas: tuple = (0.03, 0.06, 0.125, 0.25, 0.5, 1.0)  # policy gradient has the best of them
     generations: int = 200
     members: int = 64  # in antithetic pairs
     sigma: float = 0.1  # deviation of the members
@@ -151,7 +151,7 @@ def births(o, n, rng):
 
 
 def policy_gradient(o):
-    """The loss of a life by hand: minus the return, by the score function, as metarl.py has it."""
+    """The loss of a life by hand: that of policies.py, whose gradient is the policy gradient."""
     return partial(surrogate, Setting(policy=policy(o)))
 
 
@@ -171,8 +171,10 @@ def evolve(o, x, parts_of, seed):
     n = o.members // 2
     for t in range(o.generations):  # EPG l.1
         address = (seed, OWN, GENERATION, t)
+        # `ask` gives n members and then the other halves of the pairs. A life has its rows pair by
+        # pair, and `tell` takes them in any order.
         plus, minus = strategy.ask().reshape(2, n, -1)  # EPG l.2
-        members = np.stack([plus, minus], 1).reshape(2 * n, -1)  # pair by pair
+        members = np.stack([plus, minus], 1).reshape(2 * n, -1)
         tasks = AHEAD.sample_tasks(n, noise_at(*address, TASKS))  # EPG l.3
         theta = births(o, n, noise_at(*address, BIRTHS))
         parts = parts_of(o, members, np.repeat(theta, 2, 0))
