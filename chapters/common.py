@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import metarl
 from harness.checkpoints import Stop
 from harness.results import interval
 from harness.terminal import say, show
@@ -127,6 +128,17 @@ def prepare_plot(directory):
         import matplotlib  # noqa: F401
     except ImportError:
         raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
+
+
+# --- Training ---
+def meta_train(c, state=None):
+    """The state of metarl.train after c.iterations, from `state` or from the beginning."""
+    if state is None:
+        state = metarl.initial_state(c)
+    states = metarl.train(c, state)
+    for _ in range(c.iterations):
+        state = next(states)
+    return state
 
 
 # --- Seeds ---

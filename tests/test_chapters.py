@@ -246,7 +246,7 @@ def test_a_program_that_peeks_at_true_rewards_is_caught(monkeypatch):
         x, *_ = carml.carml(replace(CARML, rounds=1), 7)
     assert np.isnan(x).any()
     with pytest.raises(AssertionError, match="asked for goals"):
-        swirl.meta_train(swirl.setting(UML, Blind(), 0))
+        common.meta_train(swirl.setting(UML, Blind(), 0))
 
 
 @pytest.mark.parametrize("learned, o", [(learned_by_uml, UML), (learned_by_carml, CARML)])
@@ -570,7 +570,7 @@ def test_rows_of_uml_are_what_they_are_called():
         "UML-DIAYN": uml.unsupervised(UML, 2, phi),
         "UML-RANDOM": uml.unsupervised(UML, 2, random_phi),
         "shuffled": uml.unsupervised(UML, 2, phi, Shuffled),
-        "MAML on goals": swirl.meta_train(on_goals)["theta"],
+        "MAML on goals": common.meta_train(on_goals)["theta"],
     }
     theta = {
         "scratch": swirl.untrained(UML, 2),
@@ -592,7 +592,7 @@ def test_rows_of_carml_are_what_they_are_called():
     theta, rounds, _ = carml.carml(o, 2)
     one, rounds_of_one, _ = carml.carml(o, 2, refit=False)
     mixed, _, _ = carml.carml(o, 2, shuffle=True)
-    long = swirl.meta_train(swirl.setting(o, o.world, 2, iterations=4))["theta"]
+    long = common.meta_train(swirl.setting(o, o.world, 2, iterations=4))["theta"]
     x = {"CARML": theta, "one round": one, "shuffled": mixed, "MAML on goals": long}
     for name, each in x.items():
         assert list(rows[name].values()) == list(swirl.meta_test(on_goals, each))
