@@ -79,6 +79,14 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/latent_comparison.py": ["tests/test_chapters_model.py"],
     "chapters/famle.py": ["tests/test_chapters_famle.py"],
     "chapters/ice.py": ["tests/test_chapters_famle.py"],
+    "chapters/norml.py": ["tests/test_chapters_norml.py"],
+    "chapters/adaptive_model.py": ["tests/test_chapters_norml.py"],
+    "chapters/life.py": ["tests/test_chapters_epg.py"],
+    "chapters/epg.py": ["tests/test_chapters_epg.py"],
+    "chapters/components.py": ["tests/test_chapters_epg.py"],
+    "chapters/direction.py": ["tests/test_chapters_smac.py"],
+    "chapters/smac_agent.py": ["tests/test_chapters_smac.py"],
+    "chapters/smac.py": ["tests/test_chapters_smac.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
