@@ -33,7 +33,7 @@ HELD_OUT = situations(range(30, 360, 60))  # between those
 
 # --- What a model of it learns: from x to y, velocities in units of PUSH ---
 def x_of(state, action):
-    """(..., 4): all that a change of v depends on."""
+    """(..., 4): all that a change of v depends on, but for the situation."""
     return np.concatenate([state[..., 2:4] / PUSH, action], -1)
 
 
@@ -59,8 +59,9 @@ def moved(state, y):
 
 
 def simulate(n, rng):
-    """n transitions, x (N, n, 4) and y (N, n, 2), of a robot in each of the N simulated
-    situations, that acts at random.
+    """x (N, n, 4) and y (N, n, 2): n transitions in each of the N simulated situations.
+
+    The robots act at random.
     """
     N = len(SIMULATED)
     state = np.zeros((N, 4))
@@ -91,4 +92,4 @@ def is_nearest(situation, i):
     """(B,): whether simulated situation i (B,) is one of the two nearest to situation (B, 2)."""
     away = situation - SIMULATED[i]
     cosine = np.cos(away[:, 0])
-    return (away[:, 1] == 0) & (cosine > np.cos(np.radians(31)))
+    return (away[:, 1] == 0) & (cosine > np.cos(np.radians(31)))  # it is 30 from both

@@ -31,18 +31,18 @@ def told(length, x, y, memory):
 def history(x, y, memory):
     """For each transition the `memory` ones before it, (B, N, memory * 10), the oldest first."""
     N = x.shape[1]
-    padded = padded_pairs(x, y, memory)
+    padded = padded_pairs(x, y, memory)  # transition n is at n + memory, after all it is told
     return np.concatenate([padded[:, i : i + N] for i in range(memory)], -1)
 
 
 def padded_pairs(x, y, memory):
-    """(B, memory + N, 10): x and y of each transition; as many zeros for what was before."""
+    """(B, memory + N, 10): x and y of each transition, after zeros for the `memory` before all."""
     pairs = np.concatenate([x, y], -1)
     return np.pad(pairs, [(0, 0), (memory, 0), (0, 0)])
 
 
 def as_context(length):
-    """Lengths (B,) as a context (B, 1): logarithms, which in training have the mean 0."""
+    """Lengths (B,) as a context (B, 1): logarithms, moved so that in training their mean is 0."""
     return np.log(length)[:, None] + 0.8
 
 
@@ -94,10 +94,11 @@ SEEN = (0, 1, 2, 5, 10, 50)  # transitions that z is inferred from
 
 
 def predictions(o, models, z_from, seed):
-    """{row: {"-log p": number}}: of each held-out payload, a second flight after a first.
+    """{row: {"-log p": number}}: how well models predict a second flight of each held-out payload.
 
-    From the end of the first flight z_from(x, y, n, rng) infers z, and draws it for n transitions
-    of the second, which is predicted.
+    From the end of the first flight z_from(x, y, n, rng) infers a belief, and draws n times z from
+    it, one for each transition of the second. -log p is that of p(y|x, z) with the z that was
+    drawn, in the mean over transitions.
     """
     length = np.repeat(o.held_out, 2)
     x, y = payload.wander(length, o.flight_steps, noise_at(seed, OWN, 5))
@@ -109,13 +110,13 @@ def predictions(o, models, z_from, seed):
     y_new = y[1::2]
     contexts = told(length[1::2], x_new, y_new, o.memory)
     rng = noise_at(seed, OWN, 6)
-    for n in SEEN:
-        start = o.flight_steps - n
+    for seen in SEEN:
+        start = o.flight_steps - seen
         z = z_from(x_seen[:, start:], y_seen[:, start:], o.flight_steps, rng)
-        contexts[f"z from {n}"] = z
+        contexts[f"z from {seen}"] = z
     rows = {}
     for name, c in contexts.items():
-        model = models.get(name, models["z"])  # of rows "z from ..."
+        model = models.get(name, models["z"])  # the latter for "z from ..."
         log_p = model.net.log_p(model.theta, np.concatenate([x_new, c], -1), y_new)
         rows[f"predicted, {name}"] = {"-log p": -log_p.mean()}
     return rows
@@ -130,7 +131,7 @@ def report(rows):
 Distance of the payload to the circle, cm: before the payload is exchanged,
 in the 15 steps after, 30 steps after and later; lengths outside those of training
 {table(rows, flown, columns)}
--log p of new transitions of held-out payloads; of z after so many others
+-log p of new transitions of held-out payloads; z from 5 is drawn after 5 others were seen
 {table(rows, predicted, ("-log p",))}"""
 
 
@@ -152,7 +153,7 @@ def claims(rows):
 
 # --- The picture ---
 def draw(figure, picture):
-    """The longest tether outside training, flown with three models; below, z over time."""
+    """The second half of flights with the longest tether, with three models; below, z over time."""
     o = picture["o"]
     figure.set_size_inches(8, 6)
     three = ["no z", "history", "z inferred"]

@@ -24,18 +24,18 @@ The claim: with z inferred, payloads that training never met fly as if their tet
 without z they cannot. Here a payload is even exchanged in flight, without a word.
 
 The rows: z inferred; another's z, that of another flight; prior's z, which is 0: l.5 is left out;
-and models without z, which are told nothing, the last five transitions, or the length.
+and rivals of z, models that are told nothing, the last five transitions, or the length.
 
 Read from the top: the ELBO and training, l.1 to 3; inference, l.5; the flight, l.4, 6 and 7; `run`,
 which flies with all that is compared. payload.py has the world; models.py the network, Adam and the
-planner; latent_comparison.py what the models without z are told, and what is printed and drawn.
+planner; latent_comparison.py what the rivals are told, and what is printed and drawn.
 
 Said plainly: in the 15 steps after an exchange z is no better than a history, as the transitions
-that it is inferred from must first be those of the new payload. A belief that has seen nothing
-predicts worse than no z at all: the model takes the prior's mean for a payload, and is sure. z is
-not the length: its sign is the run's, and outside the lengths of training two of it can mean one
-payload. The model with a history has the training of all others; with four times that its error is
-a fifth less, still nearly twice that of z.
+that it is inferred from must first be those of the new payload. A z drawn before anything was seen
+predicts worse than no z at all: the model takes any z for a payload's, and is sure. z is not the
+length: in one run it grows with the length, in another it falls, and outside the lengths of
+training two values of z can mean the same payload. The model with a history is trained as long as
+the others; trained four times as long its error is a fifth less, still nearly twice that of z.
 
 Smaller than in the paper: a simulated payload seen from above, at small angles, and no camera; a
 circle to fly, and no pick-up. The state is observed whole, so that z comes without a history, where
@@ -67,7 +67,9 @@ class Options(payload.Flights):
     train_steps: int = 1500
     beta: float = 0.003  # Adam's step size; it falls to a tenth
     batch: int = 64  # transitions of each payload in a step
-    first_log_sigma: float = -2.0  # of q_k; where q_k start wide or apart, payloads can get lost
+    # At first all q_k are narrow, with mu = 0. Wide ones can stay wide, and tell nothing; from
+    # different mu they can end in a wrong order, as in one dimension they cannot pass each other.
+    first_log_sigma: float = -2.0
     memory: int = 5  # transitions that the model with a history is told
     window: int = 10  # latest transitions, from which q is inferred
     infer_steps: int = 10  # of Adam on q, at each step of a flight
@@ -84,8 +86,9 @@ QUICK = Options(hidden=(32, 32), train_steps=300, infer_steps=4, cem=QUICK_PLANN
 
 
 # --- l.3: the ELBO ---
-# Of each of B payloads there are n transitions: x (B, n, 6) is s and a, y (B, n, 4) the change to
-# s', both scaled. The beliefs are q (B, 2), rows of mu and log sigma, or (2,), the same of all.
+# Of each of B payloads, in training K, there are n transitions: x (B, n, 6) is s and a, y (B, n, 4)
+# the change to s', both scaled. A belief is held as its mu and log sigma: q is (B, 2), or (2,) for
+# the same belief about all.
 def kl(q):
     """KL(N(mu, sigma^2) || N(0, 1)), (B,)."""
     mu = q[..., 0]
@@ -100,14 +103,17 @@ def z_of(q, eps):
 
 
 def negative_elbo(net, theta, q, x, y, eps, weight=1.0):
-    """KL - weight * sum of log p_theta(y|x, z), (B,), with a draw of z for each transition."""
+    """KL - weight * sum of log p_theta(y|x, z), (B,), with a draw of z for each transition.
+
+    weight: how many transitions each of these stands for.
+    """
     x_and_z = ad.concatenate([x, z_of(q, eps)], -1)
     return kl(q) - weight * ad.sum(net.log_p(theta, x_and_z, y), -1)
 
 
 # --- l.1 to 3: training ---
 class Model(NamedTuple):
-    """p_theta(y|x, c). Its context c (B, e) is what it is told of payloads: z, or a rival's."""
+    """p_theta(y|x, c). Its context c (B, e) is what it is told beside x: z, or what a rival is."""
 
     net: Dynamics
     theta: np.ndarray  # (P,), frozen
@@ -122,7 +128,10 @@ def split(net, w):
 
 
 def train(o, net, x, y, q, seed, loss=negative_elbo):
-    """theta (P,) and q (K, 2), from x (K, N, e), y (K, N, 4) and the first q, of rivals (0, 2)."""
+    """theta (P,) and q (K, 2), from x (K, N, 6), y (K, N, 4) and the first q.
+
+    Rivals have no q, which then is (0, 2), and their x has c at its end: (K, N, 6 + e).
+    """
     K, N, _ = x.shape
     rng = noise_at(seed, OWN, 1, net.inputs)
     k = np.arange(K)[:, None]  # with i (K, batch) it picks transitions of each payload
@@ -199,7 +208,10 @@ def infer(o, model, q, moments, x, y, rng):
 
 
 def inferred(o, model, seed, B):
-    """The context of `fly` that l.5 makes: z = mu of B payloads, whose q it keeps between steps."""
+    """A function for `fly` that does l.5 and gives the context z = mu, (B, 1).
+
+    Between the steps of a flight it keeps q, and Adam's moments.
+    """
     q, moments = prior(B)
 
     def context(t, x, y):
@@ -213,7 +225,10 @@ def inferred(o, model, seed, B):
 
 
 def z_from(o, model, x, y, n, rng):
-    """Draws of z, (B, n, 1), from x and y, with 20 times the inference of a step of a flight."""
+    """n draws of z, (B, n, 1), from the belief that x and y lead to.
+
+    It is for predictions, not for flights, and has 20 times the inference of a step of a flight.
+    """
     q, moments = prior(len(x))
     for _ in range(20):
         q, moments = infer(o, model, q, moments, x, y, rng)
@@ -242,7 +257,7 @@ def fly(o, model, context, lengths, seed):
     """B flights with tethers of lengths (H, B): states (H + 1, B, 6), contexts (H, B, e).
 
     At step t the model is told context(t, x, y), out of the transitions until then, x (B, t, 6) and
-    y (B, t, 4). The lengths are for the world alone: an exchange is a new number in their row.
+    y (B, t, 4). The lengths are for the world alone: an exchange is another number from a step on.
     """
     H, B = lengths.shape
     gusts = noise_at(seed, OWN, 2)
@@ -272,15 +287,15 @@ def fly(o, model, context, lengths, seed):
 def run(o, seed):
     """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
     models, q = learn(o, seed)
-    z = models["z"]
+    with_z = models["z"]
     lengths, other = payload.in_flight(o)
     B = len(other)
     flown = {
         "no z": (models["no z"], comparison.nothing(0)),
         "history": (models["history"], comparison.latest(o.memory)),
-        "z inferred": (z, inferred(o, z, seed, B)),
-        "prior's z": (z, comparison.nothing(1)),
-        "another's z": (z, comparison.of_another(inferred(o, z, seed, B), other)),
+        "z inferred": (with_z, inferred(o, with_z, seed, B)),
+        "prior's z": (with_z, comparison.nothing(1)),
+        "another's z": (with_z, comparison.of_another(inferred(o, with_z, seed, B), other)),
         "length known": (models["length known"], comparison.known(lengths)),
     }
     rows = {}
@@ -288,7 +303,7 @@ def run(o, seed):
     for name, (model, context) in flown.items():
         flights[name] = fly(o, model, context, lengths, seed)
         rows[name] = payload.errors(o, flights[name][0])
-    rows |= comparison.predictions(o, models, partial(z_from, o, z), seed)
+    rows |= comparison.predictions(o, models, partial(z_from, o, with_z), seed)
     return rows, {"o": o, "q": q, "lengths": lengths, "flights": flights}
 
 

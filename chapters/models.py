@@ -1,7 +1,7 @@
 """What the chapters that learn a model share: the model, a step of Adam, and the planner.
 
-x (..., inputs), y (..., outputs)   what a transition starts from, and what it changes
-theta (P,)                          parameters of the model, or (T, P), a row for each of T
+x (..., inputs), y (..., outputs)   state and action before a transition, and the change it makes
+theta (P,)                          parameters of the model, or (B, P), a row for each of B robots
 plans (B, n, H, A)                  n plans of H actions, A numbers each, for each of B robots
 """
 
@@ -18,9 +18,10 @@ from policies import Policy
 
 @dataclass(frozen=True)
 class Dynamics:
-    """p_theta(y|x): a network gives the mean of y; its deviations are parameters too, the last.
+    """p_theta(y|x): a Gaussian. A network gives the mean of y.
 
-    That is what policies.py calls a Gaussian policy, with y for the action.
+    The deviations are the same for all x; their logarithms are the last parameters. That is what
+    policies.py calls a Gaussian policy, with y for the action.
     """
 
     inputs: int
@@ -64,7 +65,8 @@ class Moments(NamedTuple):
 def adam_step(loss, w, step_size, moments):
     """w after a step of Adam down loss(w), and the moments.
 
-    loss(w) may have an axis, say a loss of each row of w: the step goes down the sum.
+    loss(w) may have an axis, say a loss of each row of w: the step goes down the sum. If each row
+    decides only its own loss, each takes a step of its own.
     """
     x = Tensor(w)
     g = grad(ad.sum(loss(x)), x).data
@@ -85,8 +87,9 @@ class CEM:
     bound: float = 2.0  # actions are between -bound and bound
 
     def plan(self, cost, mean, rng):
-        """The mean of the last elites, (B, H, A). The first round draws plans around `mean`.
+        """A plan for each robot, (B, H, A): the mean of the last elites.
 
+        mean (B, H, A): the first round draws plans around it.
         cost: from plans (B, n, H, A) to what each would cost, (B, n).
         """
         B, H, A = mean.shape
@@ -104,5 +107,8 @@ class CEM:
 
 
 def later(plan):
-    """Where to plan on after the first action of a plan (B, H, A): the rest, its end repeated."""
+    """The `mean` for the next step, when the first action of a plan (B, H, A) is done.
+
+    It is the rest of the plan, with the last action twice.
+    """
     return np.concatenate([plan[:, 1:], plan[:, -1:]], 1)

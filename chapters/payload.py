@@ -74,7 +74,10 @@ def step(state, action, length, rng):
 
 # --- What a model of it learns: from x to y ---
 def x_of(state, action):
-    """(..., 6): all that a change depends on; where in the world the payload is does not matter."""
+    """(..., 6): all that a change depends on, but for the length of the tether.
+
+    Where in the world the payload is does not matter.
+    """
     offset = state[..., 0:2] - state[..., 4:6]
     return np.concatenate([offset, state[..., 2:4], action], -1)
 
@@ -91,14 +94,14 @@ def moved(state, action, y):
 
 
 def wander(length, steps, rng):
-    """Flights with actions at random, with tethers of length (B,): x (B, steps, 6), y (.., 4)."""
+    """B flights with actions at random: x (B, steps, 6) and y (B, steps, 4); length (B,)."""
     B = len(length)
     state = at_rest(B)
     action = np.zeros((B, 2))
     x = []
     y = []
     for _ in range(steps):
-        action = 0.4 * action + 0.9 * rng.standard_normal((B, 2))  # of deviation 1, but the first
+        action = 0.4 * action + 0.9 * rng.standard_normal((B, 2))  # of deviation about 1
         new = step(state, action, length, rng)
         x.append(x_of(state, action))
         y.append(y_of(state, new))
@@ -125,8 +128,9 @@ def in_flight(o):
 def errors(o, states):
     """{column: root mean square distance to the circle, in cm} of states (H + 1, B, 6).
 
-    With the settings of the chapter, an exchange at step 60 and H = 120: held out and outside begin
-    at step 30, when the start is over; exchanged are the 15 steps from 60; settled begins at 90.
+    With the settings of the chapter, an exchange at step 60 and H = 120, the columns are: held out,
+    from step 30, when the start is over, to the exchange; exchanged, the 15 steps from 60; settled,
+    from 90 on; outside, from 30 on, since those are not exchanged.
     """
     squared = np.stack([distance_squared(s, t) for t, s in enumerate(states)])
     n = len(o.held_out)
