@@ -1,0 +1,374 @@
+"""Offline meta-RL with advantage weighting: simple offline RL inside, and outside too.
+
+    python -m chapters.macaw [--seeds 5] [--first-seed 0] [--ablations] [--quick] [--plot DIR]
+                             [--json]
+
+Mitchell, Rafailov, Peng, Levine & Finn, "Offline Meta-Reinforcement Learning with Advantage
+Weighting" (MACAW), 2021, arXiv 2008.06043, Algorithms 1 and 2. V_phi is a value function, pi_theta
+a policy. In our words, with the numbers that the lines of the code carry:
+
+    meta-training, on data that others have collected
+    l.1   while not done:
+    l.2     some of the tasks, and of each episodes D and others D'
+    l.3       phi' = phi - alpha grad L_V(phi, D)
+    l.4       theta' = theta - alpha grad L_pi(theta, phi', D)
+    l.5     phi: a step down the sum over tasks of L_V(phi', D')
+    l.6     theta: a step down the sum over tasks of L_AWR(theta', phi', D')
+    meta-test
+    l.7   l.3 and l.4 with some episodes D of a new task
+
+    L_V    the mean of (V(s) - R)^2, where R is the return-to-go in the data
+    L_AWR  the mean of -w log pi(a|s), advantage-weighted regression: imitate an action the more,
+           the larger its advantage A = R - V(s); w is exp(A / temperature)
+    L_pi   L_AWR + lambda times the mean of (A(s, a) - A)^2, where A(s, a) is a head of the policy
+
+Without the head, theta' would know of the rewards only through weights on imitation. The head has
+to tell from the policy's own features how good an action was, so that they learn it.
+
+World: a point mass and a goal in a box. Each of 80 tasks has 20 episodes of demonstrators of all
+skills, D', and 20 random walks, D. All of meta-training sees these arrays and no world. A new task
+gives five random walks, 100 steps that know nothing of the goal but their rewards.
+
+The claim: from a few poor episodes one step finds the way.
+
+Read from the top: the networks; the losses; adaptation, l.3 and 4; meta-training; what it has to
+beat; the test. offline.py has the data, weight_transform.py the layers.
+
+The rows: return in new tasks before and after the step, and after one on another task's data, which
+must not help. `meta-BC` imitates instead, with w = 1. `multi-task` has no inner step: it trains on
+all tasks at once, and then takes gradient steps with Adam, of which the best count is chosen
+afterwards. With --ablations: without weight transform, without head, without both.
+
+Said plainly: ...
+
+Smaller than in the paper: ...
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+import autodiff as ad
+from autodiff import Tensor, grad
+from chapters import common
+from chapters.awr import L_AWR, L_V, L_head, advantages, features, mean_action, nets, shapes
+from chapters.common import EACH, OWN, Chapter, above, cell, table
+from chapters.models import Moments, adam_step
+from chapters.offline import Data, demonstrator, of_episodes, of_tasks, record, unit
+from envs import PointMass
+from metarl import noise_at
+
+WORLD = PointMass(horizon=20, box=1.0, radius=0.0)
+RANDOM_WALKS = (0.0, 0.0)  # skills, as offline.py has them
+ALL_SKILLS = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    train_tasks: int = 80
+    test_tasks: int = 100
+    episodes: int = 20  # of each kind in the data of a task
+    noise: float = 0.3  # in the actions of the data
+    iterations: int = 1500
+    tasks: int = 8  # in an iteration
+    inner_episodes: int = 5  # D, also in a test
+    outer_episodes: int = 10  # D'
+    hidden: int = 32
+    std: float = 0.2  # of the policy's actions, held
+    d: int = 16  # of the weight transform; 0: none
+    head: bool = True  # whether L_pi has one
+    imitate: bool = False  # whether w is 1
+    gamma: float = 0.9
+    alpha: float = 0.05  # the first step size of each tensor
+    lam: float = 0.1  # the first lambda
+    beta: float = 0.001  # Adam's step size
+    beta_rates: float = 0.01  # the same for alpha and lambda
+    fine_tuning: tuple = (0, 1, 10, 30, 100, 300)  # counts of steps after multi-task training
+    ablations: bool = False
+
+
+QUICK = Options(iterations=60, fine_tuning=(0, 1, 10, 30))
+ABLATIONS = {
+    "no weight transform": {"d": 0},
+    "no head": {"head": False},
+    "neither": {"d": 0, "head": False},
+}
+
+# Rows and columns.
+OURS = "MACAW"
+MULTI_TASK = "multi-task"
+COUNTS = "multi-task, steps"
+WHEN = ("before", "after", "another's data")
+
+# Noise of its own: (seed, OWN, 0) training tasks, 1 their random walks, 2 their demonstrators;
+# 3 parameters at first; 4 batches; 5 held-out tasks, 6 their random walks.
+
+
+# --- Everything that meta-training learns is one vector ---
+class Meta(NamedTuple):
+    phi: list  # tensors
+    theta: list
+    alpha_phi: np.ndarray | Tensor  # a step size for each tensor of phi
+    alpha_theta: np.ndarray | Tensor
+    lam: np.ndarray | Tensor
+
+
+def first(o, seed):
+    """x (P,): all tensors in a row, then the logarithms of their step sizes and of lambda."""
+    rng = noise_at(seed, OWN, 3)
+    tensors = [tensor.ravel() for net in nets(o) for tensor in net.init(rng)]
+    log_rates = np.log([o.alpha] * len(tensors) + [o.lam])
+    return np.concatenate([*tensors, log_rates]).astype(np.float32)
+
+
+def unpack(o, x):
+    """The Meta that x (P,) or (T, P) stands for."""
+    of_phi, of_theta = shapes(o)
+    batch = x.shape[:-1]
+    tensors = []
+    start = 0
+    for shape in of_phi + of_theta:
+        end = start + prod(shape)
+        tensors.append(x[..., start:end].reshape(*batch, *shape))
+        start = end
+    n = len(of_phi)
+    rates = ad.exp(x[..., start:])
+    return Meta(tensors[:n], tensors[n:], rates[..., :n], rates[..., n:-1], rates[..., -1])
+
+
+# --- l.3 and l.4: adaptation ---
+def descend(tensors, alpha, loss):
+    """The tensors after a gradient step. The gradient is recorded, so that it can be differentiated
+    again: l.5 and l.6 are of second order.
+    """
+    gradients = grad(ad.sum(loss), tensors, create_graph=True)
+    return [w - a * g for w, a, g in zip(tensors, alpha, gradients, strict=True)]
+
+
+def rows_of(tensors, T):
+    """The tensors with a row for each task: the gradient by these is that of each task."""
+    return [ad.broadcast_to(tensor, (T, *tensor.shape)) for tensor in tensors]
+
+
+def adapt(o, x, D):
+    """phi' and theta' of each task: lists of Tensors (T, ...)."""
+    T = len(D.obs)
+    m = unpack(o, x)
+    phi = rows_of(m.phi, T)
+    theta = rows_of(m.theta, T)
+    phi_prime = descend(phi, m.alpha_phi, L_V(o, phi, D))  # l.3
+    A = advantages(o, phi_prime, D)
+    h = features(o, theta, D.obs)
+    L_pi = L_AWR(o, theta, h, A, D)
+    if o.head:
+        L_pi = L_pi + m.lam * L_head(o, theta, h, A, D)
+    theta_prime = descend(theta, m.alpha_theta, L_pi)  # l.4
+    return phi_prime, theta_prime
+
+
+# --- l.1, 2, 5 and 6: meta-training ---
+def outer_loss(o, phi, theta, D):
+    """What phi and theta are judged by. The head is not among it: it serves adaptation alone.
+
+    As A is constant, the first loss concerns phi alone, the second theta alone.
+    """
+    A = advantages(o, phi, D)
+    h = features(o, theta, D.obs)
+    return L_V(o, phi, D) + L_AWR(o, theta, h, A, D)
+
+
+def meta_loss(o, x, D, D_prime):
+    phi_prime, theta_prime = adapt(o, x, D)
+    return outer_loss(o, phi_prime, theta_prime, D_prime)
+
+
+def multi_task_loss(o, x, D, D_prime):
+    """What is left without the inner step."""
+    m = unpack(o, x)
+    return outer_loss(o, m.phi, m.theta, D_prime)
+
+
+def train(o, walks, demonstrations, seed, loss=meta_loss):
+    """x (P,), out of the Data of training tasks: no world is seen here."""
+    x = first(o, seed)
+    n = len(shapes(o)[0] + shapes(o)[1])
+    beta = np.full(len(x), o.beta, x.dtype)
+    beta[-n - 1 :] = o.beta_rates
+    rng = noise_at(seed, OWN, 4)
+    moments = Moments()
+    for _ in range(o.iterations):  # l.1
+        i = rng.choice(o.train_tasks, o.tasks, replace=False)  # l.2
+        D = some_episodes(of_tasks(walks, i), o.inner_episodes, rng)
+        D_prime = some_episodes(of_tasks(demonstrations, i), o.outer_episodes, rng)
+        of_x = partial(loss, o, D=D, D_prime=D_prime)
+        x, moments = adam_step(of_x, x, beta, moments)  # l.5, l.6
+    return x
+
+
+def some_episodes(data, n, rng):
+    """n episodes of each task, without replacement."""
+    T, K = data.rewards.shape[:2]
+    shuffled = rng.random((T, K)).argsort(1)
+    return of_episodes(data, shuffled[:, :n])
+
+
+# --- The data, and the test ---
+def collect(o, tasks, skill, episodes, rng):
+    """Data of demonstrators of such skill in the tasks (T, 2)."""
+    shape = (len(tasks), episodes)
+    goals = tasks[:, None]
+
+    def towards(obs):
+        return unit(goals - obs)
+
+    act = demonstrator(towards, shape, skill, o.noise, rng)
+    data = record(WORLD, tasks, WORLD.reset(goals, shape, rng), act, rng)
+    return Data(*[part.astype(np.float32) for part in data])
+
+
+def test(o, theta, tasks):
+    """Data (T, 1, H, ...) of an episode in each task by the mean of the policy, which needs no more
+    as there is no noise in it.
+    """
+    constants = [ad.value(tensor) for tensor in theta]
+
+    def act(obs, t):
+        return mean_action(o, constants, features(o, constants, obs))
+
+    state = WORLD.reset(tasks[:, None], (len(tasks), 1), None)
+    return record(WORLD, tasks, state, act, None)
+
+
+def mean_return(data):
+    return data.rewards.sum(2).mean()
+
+
+def of_another(D):
+    """D with each task's data exchanged for those of another one."""
+    T = len(D.rewards)
+    return of_tasks(D, np.roll(np.arange(T), 1))
+
+
+def adapted(o, x, tasks, D):
+    """{when: Data of the test}, before and after l.7."""
+    x = Tensor(x)
+    policies = {
+        "before": unpack(o, x).theta,
+        "after": adapt(o, x, D)[1],
+        "another's data": adapt(o, x, of_another(D))[1],
+    }
+    return {when: test(o, theta, tasks) for when, theta in policies.items()}
+
+
+def fine_tuned(o, x, tasks, D):
+    """(counts,): the mean return after 0, 1, ... steps of Adam in each task, of o.fine_tuning."""
+    w = np.tile(x, (len(tasks), 1))
+    moments = Moments()
+
+    def loss(w):
+        m = unpack(o, w)
+        return outer_loss(o, m.phi, m.theta, D)
+
+    returns = []
+    for k in range(o.fine_tuning[-1] + 1):
+        if k in o.fine_tuning:
+            returns.append(mean_return(test(o, unpack(o, w).theta, tasks)))
+        w, moments = adam_step(loss, w, o.beta, moments)
+    return np.array(returns)
+
+
+def run(o, seed):
+    """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
+    known = WORLD.sample_tasks(o.train_tasks, noise_at(seed, OWN, 0))
+    walks = collect(o, known, RANDOM_WALKS, o.episodes, noise_at(seed, OWN, 1))
+    demonstrations = collect(o, known, ALL_SKILLS, o.episodes, noise_at(seed, OWN, 2))
+    new = WORLD.sample_tasks(o.test_tasks, noise_at(seed, OWN, 5), "test")
+    D = collect(o, new, RANDOM_WALKS, o.inner_episodes, noise_at(seed, OWN, 6))
+
+    variants = {OURS: o, "meta-BC": replace(o, imitate=True, head=False)}
+    if o.ablations:
+        variants |= {name: replace(o, **changes) for name, changes in ABLATIONS.items()}
+    tested = {}
+    for name, variant in variants.items():
+        x = train(variant, walks, demonstrations, seed)
+        tested[name] = adapted(variant, x, new, D)
+    rows = {}
+    for name, by_when in tested.items():
+        rows[name] = {when: mean_return(data) for when, data in by_when.items()}
+
+    plain = replace(o, d=0)
+    x = train(plain, walks, demonstrations, seed, multi_task_loss)
+    returns = fine_tuned(plain, x, new, D)
+    on_another = fine_tuned(plain, x, new, of_another(D))
+    rows[MULTI_TASK] = {
+        "before": returns[0],
+        "after": returns.max(),
+        "another's data": on_another[returns.argmax()],
+    }
+    rows[COUNTS] = {f"{k}": r for k, r in zip(o.fine_tuning, returns, strict=True)}
+    rows["data"] = {
+        "random walks": mean_return(D),
+        "demonstrators": mean_return(demonstrations),
+        "the best possible": WORLD.optimal_return(new).mean(),
+    }
+    return rows, {"goals": new, "walks": D.obs, "paths": tested[OURS]}
+
+
+# --- What is printed ---
+def report(rows):
+    names = [name for name in rows if name not in (COUNTS, "data")]
+    seen = ", ".join(f"{name} {cell(numbers)}" for name, numbers in rows["data"].items())
+    return f"""
+Return in new tasks, {WORLD.horizon} steps: before and after adaptation to five random walks, or to
+those of another task
+{table(rows, names, WHEN)}
+multi-task, after so many gradient steps
+{table(rows, [COUNTS], tuple(rows[COUNTS]))}
+In the data: {seen}
+"""
+
+
+def claims(rows):
+    after = {name: columns["after"] for name, columns in rows.items() if "after" in columns}
+    ours = rows[OURS]
+    gain = ours["after"] - ours["before"]
+    over_another = ours["after"] - ours["another's data"]
+    judged = [
+        above("one step on random walks: return after it", -11.5, after[OURS]),
+        above("it adapts: after - before", 4, gain, EACH),
+        above("to the data: after - another task's data", 3, over_another, EACH),
+        above("it does not imitate: MACAW - meta-BC", 3, after[OURS] - after["meta-BC"], EACH),
+        above("MACAW - multi-task, best count of steps", 2, after[OURS] - after[MULTI_TASK]),
+    ]
+    for name in ABLATIONS:
+        if name in after:
+            judged.append(above(f"MACAW - {name}", 0, after[OURS] - after[name]))
+    return judged
+
+
+def draw(figure, picture):
+    """Four new tasks: the random walks, and the paths before and after the step on them."""
+    styles = {"before": ("C1", "--"), "another's data": ("C2", ":"), "after": ("C0", "-")}
+    figure.set_size_inches(8, 2.6)
+    panels = figure.subplots(1, 4, sharex=True, sharey=True)
+    for i, panel in enumerate(panels):
+        for walk in picture["walks"][i]:
+            panel.plot(*walk.T, color="0.75", linewidth=0.8)
+        for when, (colour, line) in styles.items():
+            path = picture["paths"][when].obs[i, 0]
+            panel.plot(*path.T, color=colour, linestyle=line, label=when)
+        panel.plot(*picture["goals"][i], "k*", markersize=9, label="goal")
+        panel.set(aspect="equal", xlabel="x")
+    panels[0].set_ylabel("y")
+    panels[0].plot([], color="0.75", label="random walks")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
+
+FLAGS = {"ablations": "train without weight transform, without head, and without both, too"}
+CHAPTER = Chapter("macaw", __doc__, Options(), QUICK, run, report, claims, draw, FLAGS)
+
+if __name__ == "__main__":
+    raise SystemExit(common.main(CHAPTER))
