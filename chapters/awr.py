@@ -16,11 +16,13 @@ them.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 import autodiff as ad
+from autodiff import Tensor
 from policies import Network, returns_to_go
 
 
@@ -137,6 +139,37 @@ def told_advantage(o, theta, h, a):
     _, _, head = of_policy(o, theta)
     h_and_a = ad.concatenate([h, a], -1)
     return nets(o).head.apply(head, h_and_a)[..., 0]
+
+
+# --- Everything that meta-training learns is one vector ---
+class Meta(NamedTuple):
+    phi: list  # tensors
+    theta: list
+    alpha_phi: np.ndarray | Tensor  # a step size for each tensor of phi
+    alpha_theta: np.ndarray | Tensor
+    lam: np.ndarray | Tensor
+
+
+def first(o, rng):
+    """x (P,): all tensors in a row, then the logarithms of their step sizes and of lambda."""
+    tensors = [tensor.ravel() for net in nets(o) for tensor in net.init(rng)]
+    log_rates = np.log([o.alpha] * len(tensors) + [o.lam])
+    return np.concatenate([*tensors, log_rates]).astype(np.float32)
+
+
+def unpack(o, x):
+    """The Meta that x (P,) or (T, P) stands for."""
+    of_phi, of_theta = shapes(o)
+    batch = x.shape[:-1]
+    tensors = []
+    start = 0
+    for shape in of_phi + of_theta:
+        end = start + prod(shape)
+        tensors.append(x[..., start:end].reshape(*batch, *shape))
+        start = end
+    n = len(of_phi)
+    rates = ad.exp(x[..., start:])
+    return Meta(tensors[:n], tensors[n:], rates[..., :n], rates[..., n:-1], rates[..., -1])
 
 
 # --- The losses, for each task (T,) ---

@@ -46,15 +46,23 @@ Smaller than in the paper: ...
 
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 import autodiff as ad
 from autodiff import Tensor, grad
 from chapters import common
-from chapters.awr import L_AWR, L_V, L_head, advantages, features, mean_action, nets, shapes
+from chapters.awr import (
+    L_AWR,
+    L_V,
+    L_head,
+    advantages,
+    features,
+    first,
+    mean_action,
+    shapes,
+    unpack,
+)
 from chapters.common import EACH, OWN, Chapter, above, cell, table
 from chapters.models import Moments, adam_step
 from chapters.offline import Data, demonstrator, of_episodes, of_tasks, record, unit
@@ -105,38 +113,6 @@ WHEN = ("before", "after", "another's data")
 
 # Noise of its own: (seed, OWN, 0) training tasks, 1 their random walks, 2 their demonstrators;
 # 3 parameters at first; 4 batches; 5 held-out tasks, 6 their random walks.
-
-
-# --- Everything that meta-training learns is one vector ---
-class Meta(NamedTuple):
-    phi: list  # tensors
-    theta: list
-    alpha_phi: np.ndarray | Tensor  # a step size for each tensor of phi
-    alpha_theta: np.ndarray | Tensor
-    lam: np.ndarray | Tensor
-
-
-def first(o, seed):
-    """x (P,): all tensors in a row, then the logarithms of their step sizes and of lambda."""
-    rng = noise_at(seed, OWN, 3)
-    tensors = [tensor.ravel() for net in nets(o) for tensor in net.init(rng)]
-    log_rates = np.log([o.alpha] * len(tensors) + [o.lam])
-    return np.concatenate([*tensors, log_rates]).astype(np.float32)
-
-
-def unpack(o, x):
-    """The Meta that x (P,) or (T, P) stands for."""
-    of_phi, of_theta = shapes(o)
-    batch = x.shape[:-1]
-    tensors = []
-    start = 0
-    for shape in of_phi + of_theta:
-        end = start + prod(shape)
-        tensors.append(x[..., start:end].reshape(*batch, *shape))
-        start = end
-    n = len(of_phi)
-    rates = ad.exp(x[..., start:])
-    return Meta(tensors[:n], tensors[n:], rates[..., :n], rates[..., n:-1], rates[..., -1])
 
 
 # --- l.3 and l.4: adaptation ---
@@ -193,7 +169,7 @@ def multi_task_loss(o, x, D, D_prime):
 
 def train(o, walks, demonstrations, seed, loss=meta_loss):
     """x (P,), out of the Data of training tasks: no world is seen here."""
-    x = first(o, seed)
+    x = first(o, noise_at(seed, OWN, 3))
     n = len(shapes(o)[0] + shapes(o)[1])
     beta = np.full(len(x), o.beta, x.dtype)
     beta[-n - 1 :] = o.beta_rates
