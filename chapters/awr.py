@@ -51,20 +51,18 @@ class Transformed:
         return shapes
 
     def init(self, rng):
-        """The first tensors.
-
-        As z has about length 1, w starts with the variance that Network.init would give it; c
-        starts at 0.
+        """The first tensors. c is what Network.init gives, z has about length 1, and W is small:
+        the larger it is at first, the less of what is learned holds in new tasks.
         """
+        layers = self.network.layers(self.network.init(rng))
         if self.d == 0:
-            layers = self.network.layers(self.network.init(rng))
             return [tensor for w_and_b in layers for tensor in w_and_b]
         tensors = []
-        for i, o in pairwise(self.network.widths):
-            n = (i + 1) * o
+        for w, b in layers:
+            c = np.concatenate([w, b]).reshape(1, -1)
             z = rng.standard_normal((1, self.d)) / np.sqrt(self.d)
-            W = rng.standard_normal((self.d, n)) * np.sqrt(2 / (i + o))
-            tensors += [z, W, np.zeros((1, n))]
+            W = 0.3 * np.sqrt(2 / sum(w.shape)) * rng.standard_normal((self.d, c.size))
+            tensors += [z, W, c]
         return tensors
 
     def weights(self, tensors):
@@ -199,13 +197,21 @@ def L_V(o, phi, D):
     return ad.mean(error * error, (1, 2))
 
 
+def log_pi(o, theta, h, a):
+    """log pi_theta(a|s), but for a constant, of actions (T, K, H, 2) where the features are h."""
+    z = (a - mean_action(o, theta, h)) / o.std
+    return -0.5 * ad.sum(z * z, -1)
+
+
+def L_BC(o, theta, h, D):
+    """Behavioural cloning: imitation of all actions alike."""
+    return -ad.mean(log_pi(o, theta, h, D.actions), (1, 2))
+
+
 def L_AWR(o, theta, h, A, D):
-    """Of the policy with features h at D.obs."""
-    z = (D.actions - mean_action(o, theta, h)) / o.std
-    log_pi = -0.5 * ad.sum(z * z, -1)  # but for a constant
-    if o.imitate:
-        return -ad.mean(log_pi, (1, 2))
-    return -ad.mean(advantage_weights(A) * log_pi, (1, 2))
+    """Advantage-weighted regression: imitation of the better actions."""
+    w = advantage_weights(A)
+    return -ad.mean(w * log_pi(o, theta, h, D.actions), (1, 2))
 
 
 def L_head(o, theta, h, A, D):

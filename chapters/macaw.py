@@ -51,9 +51,10 @@ import numpy as np
 
 import autodiff as ad
 from autodiff import Tensor, grad
-from chapters import common
+from chapters import common, goals
 from chapters.awr import (
     L_AWR,
+    L_BC,
     L_V,
     L_head,
     advantages,
@@ -64,14 +65,10 @@ from chapters.awr import (
     unpack,
 )
 from chapters.common import EACH, OWN, Chapter, above, cell, table
+from chapters.goals import exchanged, mean_return
 from chapters.models import Moments, adam_step
-from chapters.offline import Data, demonstrator, of_episodes, of_tasks, record, unit
-from envs import PointMass
+from chapters.offline import of_episodes, of_tasks
 from metarl import noise_at
-
-WORLD = PointMass(horizon=20, box=1.0, radius=0.0)
-RANDOM_WALKS = (0.0, 0.0)  # skills, as offline.py has them
-ALL_SKILLS = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -79,16 +76,15 @@ class Options:
     train_tasks: int = 80
     test_tasks: int = 100
     episodes: int = 20  # of each kind in the data of a task
-    noise: float = 0.3  # in the actions of the data
+    noise: float = 0.5  # in the actions of the data
     iterations: int = 1500
     tasks: int = 8  # in an iteration
     inner_episodes: int = 5  # D, also in a test
     outer_episodes: int = 10  # D'
     hidden: int = 32
-    std: float = 0.2  # of the policy's actions, held
+    std: float = 0.4  # of the policy's actions, held
     d: int = 16  # of the weight transform; 0: none
     head: bool = True  # whether L_pi has one
-    imitate: bool = False  # whether w is 1
     gamma: float = 0.9
     alpha: float = 0.05  # the first step size of each tensor
     lam: float = 0.1  # the first lambda
@@ -111,8 +107,7 @@ MULTI_TASK = "multi-task"
 COUNTS = "multi-task, steps"
 WHEN = ("before", "after", "another's data")
 
-# Noise of its own: (seed, OWN, 0) training tasks, 1 their random walks, 2 their demonstrators;
-# 3 parameters at first; 4 batches; 5 held-out tasks, 6 their random walks.
+# Noise of its own: (seed, OWN, 0) to 4 are in goals.py; 5 parameters at first; 6 batches.
 
 
 # --- l.3 and l.4: adaptation ---
@@ -161,24 +156,18 @@ def meta_loss(o, x, D, D_prime):
     return outer_loss(o, phi_prime, theta_prime, D_prime)
 
 
-def multi_task_loss(o, x, D, D_prime):
-    """What is left without the inner step."""
-    m = unpack(o, x)
-    return outer_loss(o, m.phi, m.theta, D_prime)
-
-
-def train(o, walks, demonstrations, seed, loss=meta_loss):
-    """x (P,), out of the Data of training tasks: no world is seen here."""
-    x = first(o, noise_at(seed, OWN, 3))
+def train(o, known, seed, loss=meta_loss):
+    """x (P,), out of the Known: arrays, and no world that could be asked."""
+    x = first(o, noise_at(seed, OWN, 5))
     n = len(shapes(o)[0] + shapes(o)[1])
     beta = np.full(len(x), o.beta, x.dtype)
     beta[-n - 1 :] = o.beta_rates
-    rng = noise_at(seed, OWN, 4)
+    rng = noise_at(seed, OWN, 6)
     moments = Moments()
     for _ in range(o.iterations):  # l.1
         i = rng.choice(o.train_tasks, o.tasks, replace=False)  # l.2
-        D = some_episodes(of_tasks(walks, i), o.inner_episodes, rng)
-        D_prime = some_episodes(of_tasks(demonstrations, i), o.outer_episodes, rng)
+        D = some_episodes(of_tasks(known.walks, i), o.inner_episodes, rng)
+        D_prime = some_episodes(of_tasks(known.demonstrations, i), o.outer_episodes, rng)
         of_x = partial(loss, o, D=D, D_prime=D_prime)
         x, moments = adam_step(of_x, x, beta, moments)  # l.5, l.6
     return x
@@ -191,106 +180,97 @@ def some_episodes(data, n, rng):
     return of_episodes(data, shuffled[:, :n])
 
 
-# --- The data, and the test ---
-def collect(o, tasks, skill, episodes, rng):
-    """Data of demonstrators of such skill in the tasks (T, 2)."""
-    shape = (len(tasks), episodes)
-    goals = tasks[:, None]
-
-    def towards(obs):
-        return unit(goals - obs)
-
-    act = demonstrator(towards, shape, skill, o.noise, rng)
-    data = record(WORLD, tasks, WORLD.reset(goals, shape, rng), act, rng)
-    return Data(*[part.astype(np.float32) for part in data])
-
-
-def test(o, theta, tasks):
-    """Data (T, 1, H, ...) of an episode in each task by the mean of the policy, which needs no more
-    as there is no noise in it.
-    """
+# --- l.7: the test on new tasks ---
+def tested(o, theta, tasks):
+    """Data of a test of the mean actions of pi_theta in the tasks (T, 2)."""
     constants = [ad.value(tensor) for tensor in theta]
 
     def act(obs, t):
         return mean_action(o, constants, features(o, constants, obs))
 
-    state = WORLD.reset(tasks[:, None], (len(tasks), 1), None)
-    return record(WORLD, tasks, state, act, None)
+    return goals.test(act, tasks)
 
 
-def mean_return(data):
-    return data.rewards.sum(2).mean()
-
-
-def of_another(D):
-    """D with each task's data exchanged for those of another one."""
-    T = len(D.rewards)
-    return of_tasks(D, np.roll(np.arange(T), 1))
-
-
-def adapted(o, x, tasks, D):
-    """{when: Data of the test}, before and after l.7."""
+def adapted(o, x, new, adapt=adapt):
+    """{when: Data of a test in the New tasks}: before and after the step."""
     x = Tensor(x)
     policies = {
         "before": unpack(o, x).theta,
-        "after": adapt(o, x, D)[1],
-        "another's data": adapt(o, x, of_another(D))[1],
+        "after": adapt(o, x, new.D)[1],
+        "another's data": adapt(o, x, exchanged(new).D)[1],
     }
-    return {when: test(o, theta, tasks) for when, theta in policies.items()}
+    return {when: tested(o, theta, new.tasks) for when, theta in policies.items()}
 
 
-def fine_tuned(o, x, tasks, D):
-    """(counts,): the mean return after 0, 1, ... steps of Adam in each task, of o.fine_tuning."""
-    w = np.tile(x, (len(tasks), 1))
+# --- What it has to beat ---
+def imitate(o, x, D):
+    """Adaptation in meta-BC: phi, which it does not use, and theta'."""
+    m = unpack(o, x)
+    theta = rows_of(m.theta, len(D.obs))
+    loss = L_BC(o, theta, features(o, theta, D.obs), D)
+    return m.phi, descend(theta, m.alpha_theta, loss)
+
+
+def imitation_loss(o, x, D, D_prime):
+    _, theta_prime = imitate(o, x, D)
+    return L_BC(o, theta_prime, features(o, theta_prime, D_prime.obs), D_prime)
+
+
+def multi_task_loss(o, x, D, D_prime):
+    """What is left of the outer loss without an inner step."""
+    m = unpack(o, x)
+    return outer_loss(o, m.phi, m.theta, D_prime)
+
+
+def fine_tuned(o, x, new):
+    """(counts,): the mean return after so many steps of Adam as o.fine_tuning says."""
+    w = np.tile(x, (len(new.tasks), 1))
     moments = Moments()
 
     def loss(w):
         m = unpack(o, w)
-        return outer_loss(o, m.phi, m.theta, D)
+        return outer_loss(o, m.phi, m.theta, new.D)
 
     returns = []
     for k in range(o.fine_tuning[-1] + 1):
         if k in o.fine_tuning:
-            returns.append(mean_return(test(o, unpack(o, w).theta, tasks)))
+            returns.append(mean_return(tested(o, unpack(o, w).theta, new.tasks)))
         w, moments = adam_step(loss, w, o.beta, moments)
     return np.array(returns)
 
 
+def multi_task(o, known, new, seed):
+    """Its row, and that of its counts of steps."""
+    x = train(o, known, seed, multi_task_loss)
+    returns = fine_tuned(o, x, new)
+    best = returns.argmax()
+    of_another = fine_tuned(o, x, exchanged(new))
+    row = {"before": returns[0], "after": returns[best], "another's data": of_another[best]}
+    counts = {f"{k}": r for k, r in zip(o.fine_tuning, returns, strict=True)}
+    return row, counts
+
+
 def run(o, seed):
     """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
-    known = WORLD.sample_tasks(o.train_tasks, noise_at(seed, OWN, 0))
-    walks = collect(o, known, RANDOM_WALKS, o.episodes, noise_at(seed, OWN, 1))
-    demonstrations = collect(o, known, ALL_SKILLS, o.episodes, noise_at(seed, OWN, 2))
-    new = WORLD.sample_tasks(o.test_tasks, noise_at(seed, OWN, 5), "test")
-    D = collect(o, new, RANDOM_WALKS, o.inner_episodes, noise_at(seed, OWN, 6))
-
-    variants = {OURS: o, "meta-BC": replace(o, imitate=True, head=False)}
+    known, new = goals.data_sets(o, seed)
+    variants = {OURS: o}
     if o.ablations:
         variants |= {name: replace(o, **changes) for name, changes in ABLATIONS.items()}
-    tested = {}
+    tests = {}
     for name, variant in variants.items():
-        x = train(variant, walks, demonstrations, seed)
-        tested[name] = adapted(variant, x, new, D)
-    rows = {}
-    for name, by_when in tested.items():
-        rows[name] = {when: mean_return(data) for when, data in by_when.items()}
+        tests[name] = adapted(variant, train(variant, known, seed), new)
+    tests["meta-BC"] = adapted(o, train(o, known, seed, imitation_loss), new, imitate)
 
-    plain = replace(o, d=0)
-    x = train(plain, walks, demonstrations, seed, multi_task_loss)
-    returns = fine_tuned(plain, x, new, D)
-    on_another = fine_tuned(plain, x, new, of_another(D))
-    rows[MULTI_TASK] = {
-        "before": returns[0],
-        "after": returns.max(),
-        "another's data": on_another[returns.argmax()],
-    }
-    rows[COUNTS] = {f"{k}": r for k, r in zip(o.fine_tuning, returns, strict=True)}
+    rows = {}
+    for name, by_when in tests.items():
+        rows[name] = {when: mean_return(test) for when, test in by_when.items()}
+    rows[MULTI_TASK], rows[COUNTS] = multi_task(replace(o, d=0), known, new, seed)
     rows["data"] = {
-        "random walks": mean_return(D),
-        "demonstrators": mean_return(demonstrations),
-        "the best possible": WORLD.optimal_return(new).mean(),
+        "random walks": mean_return(new.D),
+        "demonstrators": mean_return(known.demonstrations),
+        "the best possible": goals.WORLD.optimal_return(new.tasks).mean(),
     }
-    return rows, {"goals": new, "walks": D.obs, "paths": tested[OURS]}
+    return rows, {"goals": new.tasks, "walks": new.D.obs, "paths": tests[OURS]}
 
 
 # --- What is printed ---
@@ -298,8 +278,8 @@ def report(rows):
     names = [name for name in rows if name not in (COUNTS, "data")]
     seen = ", ".join(f"{name} {cell(numbers)}" for name, numbers in rows["data"].items())
     return f"""
-Return in new tasks, {WORLD.horizon} steps: before and after adaptation to five random walks, or to
-those of another task
+Return in {goals.WORLD.horizon} steps in new tasks: before and after a step on five random walks,
+and after one on those of another task
 {table(rows, names, WHEN)}
 multi-task, after so many gradient steps
 {table(rows, [COUNTS], tuple(rows[COUNTS]))}

@@ -11,9 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
-from chapters import awr, macaw, offline
+from chapters import awr, goals, macaw, offline
 from chapters.awr import Transformed
-from chapters.macaw import OURS, WORLD
+from chapters.goals import ALL_SKILLS, RANDOM_WALKS, WORLD, Known, New
+from chapters.macaw import OURS
 from chapters.offline import Data
 from envs import PointMass
 from metarl import noise_at
@@ -35,9 +36,9 @@ PLAIN = replace(SMALL, d=0)
 GOALS = np.array([[0.5, 0.2], [-0.7, 0.4], [0.1, -0.9]])
 
 
-def some_data(goals=GOALS, skill=macaw.ALL_SKILLS, episodes=2, seed=0):
+def some_data(tasks=GOALS, skill=ALL_SKILLS, episodes=2, seed=0):
     """In float64, for differences."""
-    data = macaw.collect(SMALL, goals, skill, episodes, noise_at(seed, 9))
+    data = goals.collect(tasks, skill, episodes, SMALL.noise, noise_at(seed, 9))
     return Data(*[part.astype(float) for part in data])
 
 
@@ -104,52 +105,64 @@ def test_tasks_and_episodes_are_chosen_by_row():
 
 
 # --- Training sees arrays alone ---
-def data_of(o, tasks):
-    walks = macaw.collect(o, tasks, macaw.RANDOM_WALKS, o.episodes, noise_at(1))
-    return walks, macaw.collect(o, tasks, macaw.ALL_SKILLS, o.episodes, noise_at(2))
+def refuse(*_, **__):
+    raise AssertionError("a world was asked")
 
 
 def test_training_steps_no_world_and_leaves_the_data_as_they_are(monkeypatch):
-    tasks = WORLD.sample_tasks(SMALL.train_tasks, noise_at(0))
-    walks, demonstrations = data_of(SMALL, tasks)
-
-    def refuse(*_, **__):
-        raise AssertionError("a world was asked")
-
+    known, new = goals.data_sets(SMALL, 0)
     for name in ("reset", "step", "advance", "judge", "observe", "sample_tasks"):
         monkeypatch.setattr(PointMass, name, refuse)
-    parts = [*walks, *demonstrations]
+    parts = [*known.walks, *known.demonstrations, *new.D]
     for part in parts:
         part.flags.writeable = False
     before = [part.tobytes() for part in parts]
-    for loss in (macaw.meta_loss, macaw.multi_task_loss):
-        x = macaw.train(SMALL, walks, demonstrations, 0, loss)
+    for loss in (macaw.meta_loss, macaw.imitation_loss, macaw.multi_task_loss):
+        x = macaw.train(SMALL, known, 0, loss)
         assert np.isfinite(x).all() and x.dtype == np.float32
-        assert (x != awr.first(SMALL, noise_at(0, 3, 3))).any()
-        awr_of = macaw.adapt(SMALL, Tensor(x), offline.of_tasks(walks, slice(2)))
-        assert len(awr_of) == 2
+        assert (x != awr.first(SMALL, noise_at(0, 3, 5))).any()
+        macaw.adapt(SMALL, Tensor(x), new.D)
     assert [part.tobytes() for part in parts] == before
     with pytest.raises(AssertionError, match="a world was asked"):
-        macaw.test(SMALL, awr.unpack(SMALL, x).theta, GOALS)
+        macaw.tested(SMALL, awr.unpack(SMALL, x).theta, new.tasks)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_new_goals_are_at_a_distance_from_all_of_training(seed):
-    """At least what is left out between two cells of the checkerboard, and so in a run."""
-    asked = []
+    """At least what is left out between two cells of the checkerboard."""
+    known, new = [], []
 
     def spy(self, n, rng, split="train", sample=PointMass.sample_tasks):
-        asked.append(sample(self, n, rng, split))
-        return asked[-1]
+        tasks = sample(self, n, rng, split)
+        {"train": known, "test": new}[split].extend(tasks)
+        return tasks
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PointMass, "sample_tasks", spy)
-        o = replace(SMALL, train_tasks=80, test_tasks=100, iterations=0, fine_tuning=(0,))
-        _, picture = macaw.run(o, seed)
-    known, new = asked
-    assert (len(known), len(new)) == (80, 100) and picture["goals"] is new
-    apart = np.hypot(*(known[:, None] - new).T)
+        _, sets = goals.data_sets(replace(macaw.Options(), episodes=1, inner_episodes=1), seed)
+    assert (len(known), len(new)) == (80, 100)
+    assert_array_equal(sets.tasks, new)
+    apart = np.hypot(*(np.array(known)[:, None] - np.array(new)).T)
     assert apart.min() > 2 * 0.01 * 2 / 50 * 0.999
+
+
+def test_data_sets_are_walks_in_all_and_demonstrations_in_known_tasks():
+    known, new = goals.data_sets(replace(SMALL, train_tasks=40, test_tasks=40, episodes=10), 0)
+    assert known.walks.rewards.shape == known.demonstrations.rewards.shape == (40, 10, 20)
+    assert new.D.rewards.shape == (40, 2, 20)
+    returns = [goals.mean_return(D) for D in (known.walks, known.demonstrations, new.D)]
+    assert returns[0] == pytest.approx(-24, abs=2) and returns[2] == pytest.approx(-24, abs=2)
+    assert returns[1] == pytest.approx(-11.5, abs=1)
+    goal_of = new.tasks[:, None, None]
+    assert_allclose(new.D.rewards, -np.hypot(*(new.D.next_obs - goal_of).T).T, atol=1e-5)
+
+
+def test_in_exchanged_data_no_task_has_its_own():
+    _, new = goals.data_sets(SMALL, 0)
+    other = goals.exchanged(new)
+    assert_array_equal(other.tasks, new.tasks)
+    for of_another, own in zip(other.D, new.D, strict=True):
+        assert_array_equal(of_another, own[[3, 0, 1, 2]])
 
 
 def test_batches_are_of_the_same_tasks_and_without_replacement():
@@ -167,7 +180,7 @@ def test_batches_are_of_the_same_tasks_and_without_replacement():
         seen.append((D.rewards[..., 0], D_prime.rewards[..., 0]))
         return ad.sum(x)
 
-    macaw.train(o, marked(0), marked(100), 0, spy)
+    macaw.train(o, Known(marked(0), marked(100)), 0, spy)
     pairs = set()
     for D, D_prime in seen:
         assert D.shape == (3, 2) and D_prime.shape == (3, 3)
@@ -203,16 +216,18 @@ def test_a_transformed_layer_is_z_W_plus_c():
         assert_allclose(out, h, rtol=1e-12)
 
 
-def test_first_layers_have_the_variance_of_plain_ones():
-    wide = Transformed(Network(60, 40, (50,)), 16)
-    weights = wide.weights(wide.init(noise_at(0)))
-    starts = np.stack([wide.weights(wide.init(noise_at(k)))[:3000] for k in range(60)])
-    assert (starts**2).mean() == pytest.approx(2 / 110, rel=0.1)
-    assert weights.shape == (wide.network.size,)
-    for c in wide.init(noise_at(0))[2::3]:
-        assert_array_equal(c, 0)
-    plain = Transformed(wide.network, 0)
-    assert_array_equal(plain.weights(plain.init(noise_at(0))), wide.network.init(noise_at(0)))
+def test_layers_start_as_plain_ones_do_but_for_a_small_z_W():
+    net = Network(60, 40, (50,))
+    plain = net.init(noise_at(0))
+    assert_array_equal(Transformed(net, 0).weights(Transformed(net, 0).init(noise_at(0))), plain)
+    made = Transformed(net, 16)
+    tensors = made.init(noise_at(0))
+    assert [w.shape for w in tensors] == made.shapes
+    c = np.concatenate([c[0] for c in tensors[2::3]])
+    assert_array_equal(c, plain)
+    added = [made.weights(made.init(noise_at(k))) - net.init(noise_at(k)) for k in range(50)]
+    first_layer = np.stack(added)[:, : 60 * 50]
+    assert (first_layer**2).mean() == pytest.approx(0.09 * 2 / 110, rel=0.15)
 
 
 @pytest.mark.parametrize("d, ranks", [(0, [1, 1]), (6, [5, 5])])
@@ -322,7 +337,7 @@ def test_losses_by_loops():
     V, AWR, imitation, head = terms.mean((2, 3))
     assert_allclose(awr.L_V(o, m.phi, D), V)
     assert_allclose(awr.L_AWR(o, m.theta, h, A, D), AWR)
-    assert_allclose(awr.L_AWR(replace(o, imitate=True), m.theta, h, A, D), imitation)
+    assert_allclose(awr.L_BC(o, m.theta, h, D), imitation)
     assert_allclose(awr.L_head(o, m.theta, h, A, D), head)
     assert_allclose(macaw.outer_loss(o, m.phi, m.theta, D), V + AWR)
 
@@ -375,7 +390,7 @@ def test_the_gradient_through_the_inner_step_against_differences(o):
     these held, the differences of the rest are those of the whole loss.
     """
     x = some_x(o)
-    D = some_data(skill=macaw.RANDOM_WALKS, seed=1)
+    D = some_data(skill=RANDOM_WALKS, seed=1)
     D_prime = some_data(seed=2)
     leaf = Tensor(x)
     g = grad(ad.sum(macaw.meta_loss(o, leaf, D, D_prime)), leaf).data
@@ -407,19 +422,34 @@ def test_the_gradient_through_the_inner_step_against_differences(o):
 def test_meta_bc_does_not_look_at_rewards_and_macaw_does():
     D = some_data()
     other = D._replace(rewards=noise_at(3).standard_normal(D.rewards.shape))
-    for o, same in ((replace(SMALL, imitate=True, head=False), True), (SMALL, False)):
-        x = Tensor(some_x(o))
-        pair = [
-            np.concatenate([w.data.ravel() for w in macaw.adapt(o, x, d)[1]]) for d in (D, other)
-        ]
-        assert (pair[0].tobytes() == pair[1].tobytes()) == same
+    x = Tensor(some_x(SMALL))
+    for adapt, same in ((macaw.imitate, True), (macaw.adapt, False)):
+        one, two = (adapt(SMALL, x, data)[1] for data in (D, other))
+        mean = awr.of_policy(SMALL, one)[1][-1].data
+        assert (mean == awr.of_policy(SMALL, two)[1][-1].data).all() == same
+
+
+def test_meta_bc_is_a_step_of_imitation_judged_by_imitation():
+    o = SMALL
+    m = awr.unpack(o, some_x(o))
+    D = some_data()
+    D_prime = some_data(seed=1)
+    losses = macaw.imitation_loss(o, Tensor(some_x(o)), D, D_prime).data
+    for k in range(3):
+        alone = offline.of_tasks(D, [k])
+        theta = [Tensor(w) for w in m.theta]
+        g = grad(ad.sum(awr.L_BC(o, theta, awr.features(o, theta, alone.obs), alone)), theta)
+        theta = [w.data - a * d.data for w, a, d in zip(theta, m.alpha_theta, g, strict=True)]
+        of_k = offline.of_tasks(D_prime, [k])
+        expected = awr.L_BC(o, theta, awr.features(o, theta, of_k.obs), of_k)
+        assert_allclose(losses[k], expected[0], rtol=1e-9)
 
 
 # --- The test on new tasks ---
 def test_a_test_is_an_episode_of_the_mean_action():
     o = PLAIN
     x = np.stack([some_x(o, k) for k in range(3)])
-    data = macaw.test(o, awr.unpack(o, x).theta, GOALS)
+    data = macaw.tested(o, awr.unpack(o, x).theta, GOALS)
     assert data.rewards.shape == (3, 1, 20)
     for k in range(3):
         theta = awr.unpack(o, x[k]).theta
@@ -429,35 +459,35 @@ def test_a_test_is_an_episode_of_the_mean_action():
             h = awr.features(o, theta, s[None])
             s, reward, _ = WORLD.step(s, awr.mean_action(o, theta, h)[0], GOALS[k], None)
             assert data.rewards[k, 0, t] == pytest.approx(reward)
-    assert macaw.mean_return(data) == pytest.approx(data.rewards.sum() / 3)
+    assert goals.mean_return(data) == pytest.approx(data.rewards.sum() / 3)
 
 
 def test_before_after_and_after_the_data_of_another_task():
     o = SMALL
     x = some_x(o)
     D = some_data()
-    tested = macaw.adapted(o, x, GOALS, D)
+    tests = macaw.adapted(o, x, New(GOALS, D))
     for k in range(3):
         policies = {"before": awr.unpack(o, x).theta}
         for when, i in (("after", k), ("another's data", k - 1)):
             alone = offline.of_tasks(D, [i])
             policies[when] = macaw.adapt(o, Tensor(x), alone)[1]
         for when, theta in policies.items():
-            expected = macaw.test(o, theta, GOALS[k : k + 1])
-            assert_allclose(tested[when].rewards[k], expected.rewards[0], rtol=1e-9)
+            expected = macaw.tested(o, theta, GOALS[k : k + 1])
+            assert_allclose(tests[when].rewards[k], expected.rewards[0], rtol=1e-9)
 
 
 def test_fine_tuning_takes_steps_of_adam_in_each_task():
     o = PLAIN
     x = some_x(o)
     D = some_data()
-    by_count = macaw.fine_tuned(o, x, GOALS, D)
+    by_count = macaw.fine_tuned(o, x, New(GOALS, D))
     assert by_count.shape == (3,)
     w = np.tile(x, (3, 1))
     m = v = 0
     for t in range(4):
         if t in o.fine_tuning:
-            expected = macaw.mean_return(macaw.test(o, awr.unpack(o, w).theta, GOALS))
+            expected = goals.mean_return(macaw.tested(o, awr.unpack(o, w).theta, GOALS))
             assert by_count[o.fine_tuning.index(t)] == pytest.approx(expected)
         g = np.zeros_like(w)
         for k in range(3):
@@ -483,7 +513,7 @@ def test_rows_and_claims_with_and_without_ablations():
         assert rows[macaw.MULTI_TASK]["before"] == rows[macaw.COUNTS]["0"]
         for name in (OURS, "meta-BC", *names):
             assert rows[name].keys() == set(macaw.WHEN)
-        assert macaw.mean_return(picture["paths"]["after"]) == rows[OURS]["after"]
+        assert goals.mean_return(picture["paths"]["after"]) == rows[OURS]["after"]
         data = rows["data"]
         assert data["random walks"] < data["demonstrators"] < data["the best possible"] < 0
         rows = {name: {k: np.array([r]) for k, r in row.items()} for name, row in rows.items()}
