@@ -25,19 +25,22 @@ a policy. In our words, with the numbers that the lines of the code carry:
 Without the head, theta' would know of the rewards only through weights on imitation. The head has
 to tell from the policy's own features how good an action was, so that they learn it.
 
-World: a point mass and a goal in a box. Each of 80 tasks has 20 episodes of demonstrators of all
-skills, D', and 20 random walks, D. All of meta-training sees these arrays and no world. A new task
-gives five random walks, 100 steps that know nothing of the goal but their rewards.
+World: a point mass in a box, paid minus its distance to a goal. Each of 80 tasks comes with 20
+episodes of demonstrators of all skills, which D' are from, and 20 random walks, which D are from.
+Meta-training gets these arrays and no world. Of a new task there are five random walks: 100 steps
+that know nothing of the goal, but for what they were paid.
 
-The claim: from a few poor episodes one step finds the way.
+The claim: from these, one step finds the way.
 
-Read from the top: the networks; the losses; adaptation, l.3 and 4; meta-training; what it has to
-beat; the test. offline.py has the data, weight_transform.py the layers.
+Read from the top: adaptation, l.3 and 4; meta-training; the test, l.7; what it has to beat; `run`;
+what is printed. awr.py has the networks, with the paper's weight transform, and the losses;
+goals.py the world and its data.
 
-The rows: return in new tasks before and after the step, and after one on another task's data, which
-must not help. `meta-BC` imitates instead, with w = 1. `multi-task` has no inner step: it trains on
-all tasks at once, and then takes gradient steps with Adam, of which the best count is chosen
-afterwards. With --ablations: without weight transform, without head, without both.
+The rows: the return in new tasks before the step, after it, and after one on the data of another
+task, which must not help. meta-BC imitates all actions alike, inside and outside. multi-task has no
+step inside: it trains on all tasks at once, with plain layers, and then takes steps of Adam on the
+new task's data, as many as turn out to be best. With --ablations: without weight transform, without
+head, without both.
 
 Said plainly: ...
 
@@ -159,9 +162,10 @@ def meta_loss(o, x, D, D_prime):
 def train(o, known, seed, loss=meta_loss):
     """x (P,), out of the Known: arrays, and no world that could be asked."""
     x = first(o, noise_at(seed, OWN, 5))
-    n = len(shapes(o)[0] + shapes(o)[1])
+    of_phi, of_theta = shapes(o)
+    rates = len(of_phi) + len(of_theta) + 1  # the last numbers of x: the step sizes and lambda
     beta = np.full(len(x), o.beta, x.dtype)
-    beta[-n - 1 :] = o.beta_rates
+    beta[-rates:] = o.beta_rates
     rng = noise_at(seed, OWN, 6)
     moments = Moments()
     for _ in range(o.iterations):  # l.1
@@ -191,13 +195,13 @@ def tested(o, theta, tasks):
     return goals.test(act, tasks)
 
 
-def adapted(o, x, new, adapt=adapt):
+def adapted(o, x, new, step=adapt):
     """{when: Data of a test in the New tasks}: before and after the step."""
     x = Tensor(x)
     policies = {
         "before": unpack(o, x).theta,
-        "after": adapt(o, x, new.D)[1],
-        "another's data": adapt(o, x, exchanged(new).D)[1],
+        "after": step(o, x, new.D)[1],
+        "another's data": step(o, x, exchanged(new).D)[1],
     }
     return {when: tested(o, theta, new.tasks) for when, theta in policies.items()}
 

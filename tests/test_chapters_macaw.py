@@ -30,6 +30,7 @@ SMALL = macaw.Options(
     outer_episodes=3,
     hidden=5,
     d=3,
+    std=0.2,
     fine_tuning=(0, 1, 3),
 )
 PLAIN = replace(SMALL, d=0)
