@@ -195,6 +195,17 @@ def test_batches_are_of_the_same_tasks_and_without_replacement():
     assert len(pairs) == 40
 
 
+def test_adam_steps_of_tensors_and_of_rates_differ():
+    """The first is as long as Adam's step size, whatever the gradient."""
+    known, _ = goals.data_sets(SMALL, 0)
+    o = replace(SMALL, iterations=1)
+    x = macaw.train(o, known, 0, lambda o, x, D, D_prime: ad.sum(x))
+    moved = awr.first(o, noise_at(0, 3, 5)) - x
+    rates = len(awr.shapes(o)[0] + awr.shapes(o)[1]) + 1
+    assert_allclose(moved[:-rates], o.beta, rtol=1e-3)
+    assert_allclose(moved[-rates:], o.beta_rates, rtol=1e-3)
+
+
 # --- The weight transform ---
 def test_a_transformed_layer_is_z_W_plus_c():
     """By loops, for each task."""
