@@ -51,8 +51,10 @@ class Transformed:
         return shapes
 
     def init(self, rng):
-        """The first tensors. c is what Network.init gives, z has about length 1, and W is small:
-        the larger it is at first, the less of what is learned holds in new tasks.
+        """The first tensors. c is what Network.init gives; z, about 0.3 long, and W are small.
+
+        The larger they are at first, the longer is an inner step, and the less of what is learned
+        holds in new tasks.
         """
         layers = self.network.layers(self.network.init(rng))
         if self.d == 0:
@@ -60,7 +62,7 @@ class Transformed:
         tensors = []
         for w, b in layers:
             c = np.concatenate([w, b]).reshape(1, -1)
-            z = rng.standard_normal((1, self.d)) / np.sqrt(self.d)
+            z = 0.3 * np.sqrt(1 / self.d) * rng.standard_normal((1, self.d))
             W = 0.3 * np.sqrt(2 / sum(w.shape)) * rng.standard_normal((self.d, c.size))
             tensors += [z, W, c]
         return tensors
@@ -112,7 +114,7 @@ def of_policy(o, theta):
 
 
 def V(o, phi, s):
-    """V_phi at s (T, K, H, 2) and its time: (T, K, H)."""
+    """V_phi at s (T, K, H, 2) and its time, as the steps that are left count: (T, K, H)."""
     H = s.shape[2]
     t = np.arange(H, dtype=s.dtype)[:, None] / H
     t = np.broadcast_to(t, (*s.shape[:-1], 1))
@@ -183,9 +185,9 @@ def advantages(o, phi, D):
 
 
 def advantage_weights(A):
-    """w = exp(A), after A (T, K, H) is whitened in each task, and at most 20.
+    """w = exp(A), after A (T, K, H) is whitened in each task; at most 20 (Peng et al. 2019).
 
-    Whitening takes the place of a temperature: the advantages of tasks near and far differ in size.
+    Whitening takes the place of a temperature: advantages where the goal is near are smaller.
     """
     mean = A.mean((1, 2), keepdims=True)
     std = A.std((1, 2), keepdims=True)
@@ -215,6 +217,6 @@ def L_AWR(o, theta, h, A, D):
 
 
 def L_head(o, theta, h, A, D):
-    """The head's target is ten times the advantage, which is a tenth of a step or less."""
+    """The head's target is ten times the advantage, as that is some tenths at most."""
     error = told_advantage(o, theta, h, D.actions) - 10 * A
     return ad.mean(error * error, (1, 2))
