@@ -3,6 +3,7 @@ slow form. Whole runs are in .ci/run, as --quick --json.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -151,11 +152,11 @@ def test_data_sets_are_walks_in_all_and_demonstrations_in_known_tasks():
     known, new = goals.data_sets(replace(SMALL, train_tasks=40, test_tasks=40, episodes=10), 0)
     assert known.walks.rewards.shape == known.demonstrations.rewards.shape == (40, 10, 20)
     assert new.D.rewards.shape == (40, 2, 20)
-    returns = [goals.mean_return(D) for D in (known.walks, known.demonstrations, new.D)]
-    assert returns[0] == pytest.approx(-24, abs=2) and returns[2] == pytest.approx(-24, abs=2)
-    assert returns[1] == pytest.approx(-11.5, abs=1)
-    goal_of = new.tasks[:, None, None]
-    assert_allclose(new.D.rewards, -np.hypot(*(new.D.next_obs - goal_of).T).T, atol=1e-5)
+    for walks in (known.walks, new.D):
+        assert goals.mean_return(walks) == pytest.approx(-24, abs=2)
+    assert goals.mean_return(known.demonstrations) == pytest.approx(-11.5, abs=1)
+    offset = new.D.next_obs - new.tasks[:, None, None]
+    assert_allclose(new.D.rewards, -np.linalg.norm(offset, axis=-1), atol=1e-5)
 
 
 def test_in_exchanged_data_no_task_has_its_own():
@@ -231,7 +232,8 @@ def test_a_transformed_layer_is_z_W_plus_c():
 def test_layers_start_as_plain_ones_do_but_for_a_small_z_W():
     net = Network(60, 40, (50,))
     plain = net.init(noise_at(0))
-    assert_array_equal(Transformed(net, 0).weights(Transformed(net, 0).init(noise_at(0))), plain)
+    of_plain = Transformed(net, 0)
+    assert_array_equal(of_plain.weights(of_plain.init(noise_at(0))), plain)
     made = Transformed(net, 16)
     tensors = made.init(noise_at(0))
     assert [w.shape for w in tensors] == made.shapes
@@ -374,25 +376,30 @@ def test_the_head_gives_the_trunk_a_gradient_where_the_weights_alone_give_none()
 
 
 # --- Adaptation ---
+def step_down(loss, tensors, alpha):
+    """The tensors after a gradient step down loss(tensors), each with its own step size."""
+    leaves = [Tensor(w) for w in tensors]
+    gradients = grad(ad.sum(loss(leaves)), leaves)
+    return [w - a * g.data for w, a, g in zip(tensors, alpha, gradients, strict=True)]
+
+
 def test_an_inner_step_is_down_each_gradient_with_its_own_step_size():
     o = SMALL
     m = awr.unpack(o, some_x(o))
     D = some_data()
     phi_prime, theta_prime = macaw.adapt(o, Tensor(some_x(o)), D)
     for k in range(3):
-        alone = offline.of_tasks(D, slice(k, k + 1))
-        phi = [Tensor(w) for w in m.phi]
-        g = grad(ad.sum(awr.L_V(o, phi, alone)), phi)
-        adapted = [w.data - a * d.data for w, a, d in zip(phi, m.alpha_phi, g, strict=True)]
-        for tensor, expected in zip(phi_prime, adapted, strict=True):
-            assert_allclose(tensor.data[k], expected, rtol=1e-9, atol=1e-12)
-        A = awr.advantages(o, adapted, alone)
-        theta = [Tensor(w) for w in m.theta]
-        h = awr.features(o, theta, alone.obs)
-        L_pi = awr.L_AWR(o, theta, h, A, alone) + m.lam * awr.L_head(o, theta, h, A, alone)
-        g = grad(ad.sum(L_pi), theta)
-        adapted = [w.data - a * d.data for w, a, d in zip(theta, m.alpha_theta, g, strict=True)]
-        for tensor, expected in zip(theta_prime, adapted, strict=True):
+        alone = offline.of_tasks(D, [k])
+        phi = step_down(partial(awr.L_V, o, D=alone), m.phi, m.alpha_phi)
+        A = awr.advantages(o, phi, alone)
+
+        def L_pi(theta, A=A, D=alone):
+            h = awr.features(o, theta, D.obs)
+            of_head = awr.L_head(o, theta, h, A, D)
+            return awr.L_AWR(o, theta, h, A, D) + m.lam * of_head
+
+        theta = step_down(L_pi, m.theta, m.alpha_theta)
+        for tensor, expected in zip(phi_prime + theta_prime, phi + theta, strict=True):
             assert_allclose(tensor.data[k], expected, rtol=1e-9, atol=1e-12)
 
 
@@ -446,15 +453,16 @@ def test_meta_bc_is_a_step_of_imitation_judged_by_imitation():
     m = awr.unpack(o, some_x(o))
     D = some_data()
     D_prime = some_data(seed=1)
-    losses = macaw.imitation_loss(o, Tensor(some_x(o)), D, D_prime).data
+    losses = macaw.imitation_loss(o, Tensor(some_x(o)), D, D_prime)
+
+    def L_BC(theta, D):
+        return awr.L_BC(o, theta, awr.features(o, theta, D.obs), D)
+
     for k in range(3):
-        alone = offline.of_tasks(D, [k])
-        theta = [Tensor(w) for w in m.theta]
-        g = grad(ad.sum(awr.L_BC(o, theta, awr.features(o, theta, alone.obs), alone)), theta)
-        theta = [w.data - a * d.data for w, a, d in zip(theta, m.alpha_theta, g, strict=True)]
-        of_k = offline.of_tasks(D_prime, [k])
-        expected = awr.L_BC(o, theta, awr.features(o, theta, of_k.obs), of_k)
-        assert_allclose(losses[k], expected[0], rtol=1e-9)
+        of_k = partial(L_BC, D=offline.of_tasks(D, [k]))
+        theta = step_down(of_k, m.theta, m.alpha_theta)
+        expected = L_BC(theta, offline.of_tasks(D_prime, [k]))
+        assert_allclose(losses.data[k], expected[0], rtol=1e-9)
 
 
 # --- The test on new tasks ---
