@@ -14,6 +14,7 @@ a policy. In our words, with the numbers that the lines of the code carry:
     l.4       theta' = theta - alpha grad L_pi(theta, phi', D)
     l.5     phi: a step down the sum over tasks of L_V(phi', D')
     l.6     theta: a step down the sum over tasks of L_AWR(theta', phi', D')
+            the step sizes alpha, one for each tensor, and lambda are learned along with these
     meta-test
     l.7   l.3 and l.4 with some episodes D of a new task
 
@@ -32,9 +33,9 @@ that know nothing of the goal, but for what they were paid.
 
 The claim: from these, one step finds the way.
 
-Read from the top: adaptation, l.3 and 4; meta-training; the test, l.7; what it has to beat; `run`;
-what is printed. awr.py has the networks, with the paper's weight transform, and the losses;
-goals.py the world and its data.
+Read awr.py first: the networks, with the paper's weight transform, and the losses. Then from the
+top: adaptation, l.3 and 4; meta-training; the test, l.7; what it has to beat; `run`; what is
+printed. goals.py has the world and its data.
 
 The rows: the return in new tasks before the step, after it, and after one on the data of another
 task, which must not help. meta-BC imitates all actions alike, inside and outside. multi-task has no
@@ -42,9 +43,15 @@ step inside: it trains on all tasks at once, with plain layers, and then takes s
 new task's data, as many as turn out to be best. With --ablations: without weight transform, without
 head, without both.
 
-Said plainly: ...
+Said plainly: one step finds the direction rather than the place, so that the return stays far from
+the best possible. "before" can be any policy, as nothing asks it to be good: standing still returns
+-15.3, so another task's data and multi-task say more. The weight transform and the head add about
+0.5 each, and only without both is much lost; where z was three times as long at first, the transform
+added nothing. The best count of steps for multi-task is chosen on the returns themselves.
 
-Smaller than in the paper: ...
+Smaller than in the paper: a point mass for simulated robots; 32 units in a layer and 16 numbers in
+z; one step in a test. The paper draws D and D' from one buffer. Ours are whitened advantages, the
+time as an input of V, ten times the advantage as the target of the head, and small first z and W.
 """
 
 from dataclasses import dataclass, replace
@@ -123,7 +130,7 @@ def descend(tensors, alpha, loss):
 
 
 def rows_of(tensors, T):
-    """The tensors with a row for each task: the gradient by these is that of each task."""
+    """The tensors with a row for each task, so that each task has a gradient of its own."""
     return [ad.broadcast_to(tensor, (T, *tensor.shape)) for tensor in tensors]
 
 
