@@ -46,8 +46,8 @@ head, without both.
 Said plainly: one step finds the direction rather than the place, so that the return stays far from
 the best possible. "before" can be any policy, as nothing asks it to be good: standing still returns
 -15.3, so another task's data and multi-task say more. The weight transform and the head add about
-0.5 each, and only without both is much lost; where z was three times as long at first, the transform
-added nothing. The best count of steps for multi-task is chosen on the returns themselves.
+0.5 each, and only without both is much lost; where z was three times as long at first, the
+transform added nothing. The best count of steps for multi-task is chosen on the returns themselves.
 
 Smaller than in the paper: a point mass for simulated robots; 32 units in a layer and 16 numbers in
 z; one step in a test. The paper draws D and D' from one buffer. Ours are whitened advantages, the
