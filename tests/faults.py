@@ -87,6 +87,10 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/direction.py": ["tests/test_chapters_smac.py"],
     "chapters/smac_agent.py": ["tests/test_chapters_smac.py"],
     "chapters/smac.py": ["tests/test_chapters_smac.py"],
+    "chapters/macaw.py": ["tests/test_chapters_macaw.py"],
+    "chapters/awr.py": ["tests/test_chapters_macaw.py"],
+    "chapters/goals.py": ["tests/test_chapters_macaw.py"],
+    "chapters/offline.py": ["tests/test_chapters_macaw.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
