@@ -64,7 +64,7 @@ ROWS = {
     "reptile": {"algo": "reptile"},
     "emaml": {"algo": "emaml"},
     "joint": {"algo": "joint"},
-    "untrained": {"iterations": 0},
+    "untrained": {},
     "first-order": {"estimator": "first-order"},
     "log-prob": {"estimator": "log-prob"},
     "dice": {"estimator": "dice"},
@@ -107,7 +107,10 @@ def run(o, seed):
     rows = {}
     for name in names:
         c = setting(o, name, seed)
-        state = meta_train(c)
+        if name == "untrained":
+            state = metarl.initial_state(c)
+        else:
+            state = meta_train(c)
         _, returns = metarl.meta_test(c, state["theta"])
         rows[name] = dict(zip(STEPS, returns.mean(0), strict=True))
         rows[name]["env steps"] = float(state["env_steps"])

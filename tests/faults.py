@@ -91,6 +91,15 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/awr.py": ["tests/test_chapters_macaw.py"],
     "chapters/goals.py": ["tests/test_chapters_macaw.py"],
     "chapters/offline.py": ["tests/test_chapters_macaw.py"],
+    "chapters/nichol.py": ["tests/test_chapters_nichol.py"],
+    "chapters/minibatches.py": ["tests/test_chapters_nichol.py"],
+    "chapters/in_the_loop.py": ["tests/test_chapters_in_the_loop.py"],
+    "chapters/diversity.py": ["tests/test_chapters_goals.py"],
+    "chapters/overfitting.py": ["tests/test_chapters_goals.py"],
+    "chapters/sinusoid.py": ["tests/test_chapters_sinusoid.py"],
+    "chapters/bandits.py": ["tests/test_chapters_bandits.py"],
+    "chapters/counting.py": ["tests/test_chapters_bandits.py"],
+    "chapters/navigation.py": ["tests/test_chapters_navigation.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
