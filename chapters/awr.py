@@ -1,7 +1,12 @@
 """The agent of macaw.py: layers with a weight transform, the networks, and their losses.
 
-What `o` is: macaw.py's Options. phi are the parameters of V, theta those of the policy and its
-head: lists of tensors, which may have an axis (T, ...) before their own, a row for each task.
+    o        the Options of macaw.py, whose header has the algorithm: read that first
+    s, a     obs and actions of Data
+    phi      the parameters of V, the value function
+    theta    those of the policy and of its head, which tells advantages of actions
+
+phi and theta are lists of tensors, which may have an axis (T, ...) before their own, a row for each
+task.
 
 The weight transform. A layer has a matrix w and biases b, n numbers together. Here these are no
 parameters but made out of parameters, which are adapted in their place:
@@ -10,8 +15,8 @@ parameters but made out of parameters, which are adapted in their place:
 
 From one transition a plain layer learns little: a gradient step changes w by the product of what
 came in and of what was wrong with what went out, a matrix of rank 1. Here the step also moves z,
-and with it w along the rows of W. Those are matrices of any rank, and meta-training can choose
-them.
+and with it w along the rows of W. Each row is a matrix as large as w, of any rank, and
+meta-training can choose it.
 """
 
 from dataclasses import dataclass
@@ -29,10 +34,10 @@ from policies import Network, returns_to_go
 # --- The weight transform ---
 @dataclass(frozen=True)
 class Transformed:
-    """A network whose layers are made so. With d = 0 they are plain, for comparison.
+    """A network whose layers are made out of z, W and c. With d = 0 they are plain, for comparison.
 
-    Its parameters are a list of tensors, whose shapes may have an axis (T, ...) before them, a row
-    for each task. So each tensor has a gradient of its own, and can have a step size of its own.
+    Its parameters are a list of tensors rather than a vector: so each tensor has a gradient of its
+    own, and can have a step size of its own.
     """
 
     network: Network
@@ -42,10 +47,10 @@ class Transformed:
     def shapes(self):
         """Of the tensors: z, W and c of each layer; if they are plain, w and b."""
         shapes = []
-        for i, o in pairwise(self.network.widths):
-            n = (i + 1) * o
+        for ins, outs in pairwise(self.network.widths):
+            n = (ins + 1) * outs
             if self.d == 0:
-                shapes += [(i, o), (1, o)]
+                shapes += [(ins, outs), (1, outs)]
             else:
                 shapes += [(1, self.d), (self.d, n), (1, n)]
         return shapes
@@ -61,7 +66,7 @@ class Transformed:
             return [tensor for w_and_b in layers for tensor in w_and_b]
         tensors = []
         for w, b in layers:
-            c = np.concatenate([w, b]).reshape(1, -1)
+            c = np.concatenate([w, b]).reshape(1, -1)  # row by row, as a Network has it
             z = 0.3 * np.sqrt(1 / self.d) * rng.standard_normal((1, self.d))
             W = 0.3 * np.sqrt(2 / sum(w.shape)) * rng.standard_normal((self.d, c.size))
             tensors += [z, W, c]
@@ -86,8 +91,8 @@ class Transformed:
 # --- The networks ---
 class Nets(NamedTuple):
     V: Transformed  # from (s, t / H) to the value
-    trunk: Transformed  # from s to what relu makes features h
-    mean: Transformed  # from h to what tanh makes the mean of the action
+    trunk: Transformed  # from s; relu of what comes out are the features h
+    mean: Transformed  # from h; tanh of what comes out is the mean of the action
     head: Transformed  # from (h, a) to the advantage
 
 
@@ -123,7 +128,7 @@ def V(o, phi, s):
 
 
 def features(o, theta, s):
-    """h at s (T, K, ..., 2), which the mean and the head share: (T, K, ..., n)."""
+    """h at s (T, K, ..., 2), which the mean and the head share: (T, K, ..., o.hidden)."""
     trunk, _, _ = of_policy(o, theta)
     return ad.relu(nets(o).trunk.apply(trunk, s))
 
@@ -185,7 +190,8 @@ def advantages(o, phi, D):
 
 
 def advantage_weights(A):
-    """w = exp(A), after A (T, K, H) is whitened in each task; at most 20 (Peng et al. 2019).
+    """The w of L_AWR: exp(A), after A (T, K, H) is whitened in each task; at most 20 (Peng et al.
+    2019).
 
     Whitening takes the place of a temperature: advantages where the goal is near are smaller.
     """
@@ -195,14 +201,15 @@ def advantage_weights(A):
 
 
 def L_V(o, phi, D):
+    """V is to tell the return-to-go."""
     error = V(o, phi, D.obs) - returns(o, D)
     return ad.mean(error * error, (1, 2))
 
 
 def log_pi(o, theta, h, a):
     """log pi_theta(a|s), but for a constant, of actions (T, K, H, 2) where the features are h."""
-    z = (a - mean_action(o, theta, h)) / o.std
-    return -0.5 * ad.sum(z * z, -1)
+    error = (a - mean_action(o, theta, h)) / o.std
+    return -0.5 * ad.sum(error * error, -1)
 
 
 def L_BC(o, theta, h, D):
@@ -217,6 +224,9 @@ def L_AWR(o, theta, h, A, D):
 
 
 def L_head(o, theta, h, A, D):
-    """The head's target is ten times the advantage, as that is some tenths at most."""
+    """The head is to tell ten times the advantage, as that is but some tenths as a rule.
+
+    The gradient goes to the head and, through h, to the trunk; to the layer of the mean none.
+    """
     error = told_advantage(o, theta, h, D.actions) - 10 * A
     return ad.mean(error * error, (1, 2))

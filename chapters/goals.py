@@ -1,6 +1,7 @@
-"""The world of macaw.py, the data of its tasks, and the test: a point mass in a box and a goal.
+"""The world of macaw.py, the data of its tasks, and the test: a point mass, and a goal in a box.
 
-The reward of a step is minus the distance to the goal. `o` is macaw.py's Options.
+The reward of a step is minus the distance to the goal. The box has no walls: it says where goals
+are, and the point may leave it. `o` is macaw.py's Options; D, too, is what its header calls so.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from chapters.offline import Data, demonstrator, of_tasks, record, unit
 from envs import PointMass
 from metarl import noise_at
 
-WORLD = PointMass(horizon=20, box=1.0, radius=0.0)
+WORLD = PointMass(horizon=20, box=1.0, radius=0.0)  # radius 0: no episode ends early
 RANDOM_WALKS = (0.0, 0.0)  # skills, as offline.py has them
 ALL_SKILLS = (0.0, 1.0)
 
@@ -45,7 +46,10 @@ class New(NamedTuple):
 
 
 def data_sets(o, seed):
-    """Known and New of a seed. Noise: (seed, OWN, 0) and 1 tasks, 2 to 4 their data."""
+    """Known and New of a seed. Goals of the two lie in fields of a checkerboard, black and white.
+
+    Noise: (seed, OWN, 0) known tasks, 1 new ones; 2 to 4 their data.
+    """
     known = WORLD.sample_tasks(o.train_tasks, noise_at(seed, OWN, 0))
     new = WORLD.sample_tasks(o.test_tasks, noise_at(seed, OWN, 1), "test")
     walks = collect(known, RANDOM_WALKS, o.episodes, o.noise, noise_at(seed, OWN, 2))
@@ -70,4 +74,5 @@ def test(act, tasks):
 
 
 def mean_return(data):
+    """Over tasks and episodes, of the sum of rewards."""
     return data.rewards.sum(2).mean()

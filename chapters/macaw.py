@@ -9,7 +9,7 @@ a policy. In our words, with the numbers that the lines of the code carry:
 
     meta-training, on data that others have collected
     l.1   while not done:
-    l.2     some of the tasks, and of each episodes D and others D'
+    l.2     some of the tasks; of each of them episodes D, and others D'
     l.3       phi' = phi - alpha grad L_V(phi, D)
     l.4       theta' = theta - alpha grad L_pi(theta, phi', D)
     l.5     phi: a step down the sum over tasks of L_V(phi', D')
@@ -23,10 +23,12 @@ a policy. In our words, with the numbers that the lines of the code carry:
            the larger its advantage A = R - V(s); w is exp(A / temperature)
     L_pi   L_AWR + lambda times the mean of (A(s, a) - A)^2, where A(s, a) is a head of the policy
 
-Without the head, theta' would know of the rewards only through weights on imitation. The head has
-to tell from the policy's own features how good an action was, so that they learn it.
+Without the head, theta' would know of the rewards only through weights on imitation. These are
+positive: an action is imitated more or less, but none is avoided, and where the policy does what
+the data do it learns nothing. The head has to tell how good an action was from features that it
+shares with the policy. So its gradient moves these, and with them the policy, whatever was done.
 
-World: a point mass in a box, paid minus its distance to a goal. Each of 80 tasks comes with 20
+World: a point mass, paid minus its distance to a goal in a box. Each of 80 tasks comes with 20
 episodes of demonstrators of all skills, which D' are from, and 20 random walks, which D are from.
 Meta-training gets these arrays and no world. Of a new task there are five random walks: 100 steps
 that know nothing of the goal, but for what they were paid.
@@ -37,11 +39,12 @@ Read awr.py first: the networks, with the paper's weight transform, and the loss
 top: adaptation, l.3 and 4; meta-training; the test, l.7; what it has to beat; `run`; what is
 printed. goals.py has the world and its data.
 
-The rows: the return in new tasks before the step, after it, and after one on the data of another
-task, which must not help. meta-BC imitates all actions alike, inside and outside. multi-task has no
-step inside: it trains on all tasks at once, with plain layers, and then takes steps of Adam on the
-new task's data, as many as turn out to be best. With --ablations: without weight transform, without
-head, without both.
+The columns: the return in new tasks before the step, after it, and after one on the data of another
+task, which must be worse.
+The rows: MACAW; meta-BC, which imitates all actions alike, inside and outside, and so sees no
+reward; multi-task, which has no step inside: it trains on all tasks at once, with plain layers, and
+then takes steps of Adam on the new task's data, as many as turn out to be best. With --ablations
+MACAW without weight transform, without head, without both.
 
 Said plainly: one step finds the direction rather than the place, so that the return stays far from
 the best possible. "before" can be any policy, as nothing asks it to be good: standing still returns
@@ -99,7 +102,7 @@ class Options:
     alpha: float = 0.05  # the first step size of each tensor
     lam: float = 0.1  # the first lambda
     beta: float = 0.001  # Adam's step size
-    beta_rates: float = 0.01  # the same for alpha and lambda
+    beta_rates: float = 0.01  # the same for the logarithms of alpha and lambda
     fine_tuning: tuple = (0, 1, 10, 30, 100, 300)  # counts of steps after multi-task training
     ablations: bool = False
 
@@ -122,8 +125,10 @@ WHEN = ("before", "after", "another's data")
 
 # --- l.3 and l.4: adaptation ---
 def descend(tensors, alpha, loss):
-    """The tensors after a gradient step. The gradient is recorded, so that it can be differentiated
-    again: l.5 and l.6 are of second order.
+    """The tensors, rows of tasks, after a gradient step down the loss (T,) of each.
+
+    The gradient is recorded, so that it can be differentiated again: l.5 and l.6 are of second
+    order.
     """
     gradients = grad(ad.sum(loss), tensors, create_graph=True)
     return [w - a * g for w, a, g in zip(tensors, alpha, gradients, strict=True)]
@@ -152,9 +157,10 @@ def adapt(o, x, D):
 
 # --- l.1, 2, 5 and 6: meta-training ---
 def outer_loss(o, phi, theta, D):
-    """What phi and theta are judged by. The head is not among it: it serves adaptation alone.
+    """What phi' and theta' are judged by. The head is not among it: it serves adaptation alone.
 
-    As A is constant, the first loss concerns phi alone, the second theta alone.
+    As A is constant, here and in `adapt`, the first loss concerns phi and its step sizes alone, the
+    second theta, its step sizes and lambda. So one step down the sum is l.5 and l.6.
     """
     A = advantages(o, phi, D)
     h = features(o, theta, D.obs)
@@ -203,7 +209,7 @@ def tested(o, theta, tasks):
 
 
 def adapted(o, x, new, step=adapt):
-    """{when: Data of a test in the New tasks}: before and after the step."""
+    """{when: Data of a test in the New tasks}: before, and after either step."""
     x = Tensor(x)
     policies = {
         "before": unpack(o, x).theta,

@@ -3,7 +3,7 @@
 Data     obs, actions, next_obs (T, K, H, ...), rewards (T, K, H)
          of T tasks, K episodes of each, H steps of each
 
-Nothing here trains. What trains gets Data, and no environment that it could step.
+Nothing here trains. What trains offline gets Data, and no environment that it could step.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Data(NamedTuple):
 def record(env, tasks, state, act, rng):
     """Data of env.horizon steps from states (T, K, ...), by act(obs (T, K, ...), t) -> actions.
 
-    Episodes that end early are not meant: `done` is not looked at.
+    For worlds in which no episode ends early: `done` is not looked at.
     """
     each = tasks[:, None]  # a task for all of its episodes
     steps = []
@@ -34,15 +34,16 @@ def record(env, tasks, state, act, rng):
         actions = act(obs, t)
         state, rewards, _ = env.step(state, actions, each, rng)
         steps.append((obs, actions, rewards, env.observe(state)))
-    return Data(*[np.stack(part, 2) for part in zip(*steps, strict=True)])
+    return Data(*[np.stack(part, 2) for part in zip(*steps, strict=True)])  # H after T and K
 
 
 def demonstrator(towards, shape, skill, noise, rng):
     """act(obs, t) of demonstrators of mixed skill: u * (where to go) + (1 - u) * (a drift) + noise.
 
-    towards  from obs (T, K, 2) to unit vectors (T, K, 2), where an expert would go
+    towards  from obs (T, K, 2) to unit vectors (T, K, 2) or (T, 1, 2), where an expert would go
     shape    (T, K); u and the drift, a unit vector, are fixed for each episode
-    skill    (lowest, highest): u is uniform between them; (0, 0) are random walks
+    skill    (lowest, highest): u is uniform between them; (0, 0) are random walks, each of which
+             keeps to its drift but for the noise
     noise    the deviation of what each step adds
     """
     u = rng.uniform(*skill, shape)[..., None]

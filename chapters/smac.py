@@ -14,9 +14,9 @@ the code carry:
     l.3     z ~ q_phi(z|h)
     l.4     phi: a step down the mean of (r_phi(s, a, z) - r)^2 over h', plus the
                  KL divergence of q_phi(z|h) from N(0, I)
-    l.5     w: a step down that of (Q_w(s, a, z) - r - gamma Q_w'(s', a', z))^2, where
+    l.5     w: a step down the mean of (Q_w(s, a, z) - r - gamma Q_w'(s', a', z))^2, where
                  a' ~ pi_theta(a|s', z) and w' follows w slowly
-    l.6     theta: a step up that of exp(A / lambda) log pi_theta(a|s, z), where
+    l.6     theta: a step up the mean of exp(A / lambda) log pi_theta(a|s, z), where
                  A = Q_w(s, a, z) - Q_w(s, pi_theta(s, z), z)
     phase 2, in the world, which pays nothing
     l.7   while not done:
@@ -30,15 +30,16 @@ the code carry:
 
 In phase 1 every history is a demonstrator's. In the test it is the agent's own, such as q_phi has
 never seen. What is lost by that is the gap. Phase 2 closes it: there histories are the agent's own
-too. The rewards in them need not be true for that; they have to fit each other.
+too. The rewards in them need not be true for that; they have to fit each other. To those of l.8 one
+more episode is added, by z ~ q_phi of them and their labels.
 
 The claim: there is a gap, and phase 2 closes most of it without a reward, nearly as if it were
 paid.
 
 The rows: `phase 1`, and for phase 2
     decoder     l.4 goes on; all histories h of l.10 are new episodes, with labels of phase 1's phi
-    shuffled    the same with labels by the z' of another task, drawn afresh at each labelling
-    none        as many steps on the offline data, and no new episode
+    shuffled    the same with labels by the z' of a random task, drawn afresh at each labelling
+    none        as many steps as there, on the offline data, and no new episode
 and with --ablations
     frozen      as `decoder` but, as published, without l.4
     mixed       as `decoder` but, as published, with h out of all episodes in D_i, new or not
@@ -141,7 +142,8 @@ def prior_z(o, T, rng):
 def explored(o, world, agent, tasks, label, rng):
     """l.8 and 9: new episodes of each task, with labels.
 
-    After those with z ~ N(0, I) one more with z ~ q_phi(z|h), where h are these.
+    After those with z ~ N(0, I) one more with z ~ q_phi(z|h), where h are these: their labels stand
+    for rewards, so that nothing reads the world's.
     """
     first = act(o, world, agent, tasks, prior_z(o, len(tasks), rng), rng)  # l.8
     first = label(first)  # l.9
@@ -159,7 +161,7 @@ def together(*parts):
 def labeller(o, phi, data, rng, how):
     """label(d): the Data d with the rewards that phi expects, by offline histories of the tasks.
 
-    The mean of q_phi(z|h) stands for a draw of z'.
+    The mean of q_phi(z|h) stands for a draw of z'. What rewards d has is not looked at.
     """
     T, K, _ = data.rewards.shape
 

@@ -1,5 +1,7 @@
 """The agent of smac.py: its networks, their losses, and a step of learning, l.2 to 6 there.
 
+The header of smac.py, which has the algorithm in these letters, comes first.
+
     s, a, r, s'      obs, actions, rewards, next_obs of Data
     z                what the agent believes of its task, (T, 1, latent): a row for each task
     h                histories: Data (T, ...) that z is inferred from
@@ -65,8 +67,11 @@ def first_agent(o, seed):
 def q(o, phi, h):
     """q_phi(z|h) for histories h (T, ...): its mean and its variance, (T, 1, latent).
 
-    The product of the Gaussians of all transitions. There precisions, one over variances, add up,
-    and the mean is that of their means, weighted by precision. So no order of transitions matters.
+    The product of the Gaussians N(m_i, v_i) of all transitions i, which is a Gaussian again:
+
+        1 / variance = sum_i 1 / v_i        mean = variance * sum_i m_i / v_i
+
+    1 / v_i is called a precision. As these are sums, no order of transitions matters.
     """
     x = np.concatenate([h.obs, h.actions, h.rewards[..., None]], -1)
     gaussians = encoder(o).apply(phi, x.reshape(len(x), -1, 5))
@@ -113,7 +118,7 @@ def pi(o, theta, s, z):
 
 # --- l.2 to 6: a step ---
 def sample(o, data, rng, oldest=0):
-    """A history h (tasks, context, H, ...) and transitions h' (tasks, batch, ...) of tasks i.
+    """A history h (tasks, context, H, ...) and transitions h' (tasks, batch, ...) of some tasks i.
 
     h is of episodes from the number `oldest` on; h' of all.
     """
@@ -122,6 +127,7 @@ def sample(o, data, rng, oldest=0):
     k = rng.integers(oldest, K, size=(o.tasks, o.context))
     n = rng.integers(K * H, size=(o.tasks, o.batch))
     of_i = of_tasks(data, i)
+    # With the steps of all episodes in a row, `of_episodes` takes single transitions.
     as_rows = Data(*[part.reshape(o.tasks, K * H, *part.shape[3:]) for part in of_i])
     return of_episodes(of_i, k), of_episodes(as_rows, n)
 
@@ -152,7 +158,7 @@ def actor_loss(o, theta, w, h_prime, z, climb):
     """The loss of l.6: log pi of the actions that were taken, weighted by exp(A / lambda).
 
     The weights are divided by their sum, and are constants: theta is not to change A.
-    climb: also up Q_w at the mean of pi_theta, by the gradient through both.
+    climb: also up Q_w(s, pi_theta(s, z), z), by the gradient through Q_w and pi_theta.
     """
     s = h_prime.obs
     a = h_prime.actions
@@ -170,7 +176,10 @@ def actor_loss(o, theta, w, h_prime, z, climb):
 
 
 def update(o, agent, data, rng, oldest=0, climb=False, frozen=False):
-    """The agent after a step on Data of all tasks; frozen: without l.4."""
+    """The agent after a step on Data of all tasks.
+
+    frozen: without l.4; oldest is for `sample`, climb for `actor_loss`.
+    """
     h, h_prime = sample(o, data, rng, oldest)  # l.2
     eps = rng.standard_normal((o.tasks, 1, o.latent), np.float32)
     z = z_of(*q(o, agent.phi, h), eps)  # l.3
