@@ -234,26 +234,35 @@ def returns(o, acting, seed):
     return row
 
 
-def dreamed(o, agent, positions, a, c, new_c, seen):
-    """Positions (B, o.dreamed, 2) in a dream after so many observations were seen.
+class Told(NamedTuple):
+    """Contexts (B, 1) that a model is told: c at first; newest_c with the last observation before
+    it dreams; dream_c in the dream.
+    """
 
-    The agent is told new_c with the last of them and from then on, c before. It dreams the actions
+    c: np.ndarray
+    newest_c: np.ndarray
+    dream_c: np.ndarray
+
+
+def dreamed(o, agent, positions, a, told, seen):
+    """Positions (B, o.dreamed, 2) in a dream, after so many observations were seen, of the actions
     that were taken in the world.
     """
-    observations, shown_c = agent.shown(positions[:, : seen - 1], c)
-    newest, shown_new_c = agent.shown(positions[:, seen - 1 : seen], new_c)
+    observations, c = agent.shown(positions[:, : seen - 1], told.c)
+    newest, _ = agent.shown(positions[:, seen - 1 : seen], told.newest_c)
+    _, dream_c = agent.shown(positions, told.dream_c)
     observations = np.concatenate([observations, newest], 1)
-    start = agent.follow(observations, a[:, : seen - 1], shown_c)
+    start = agent.follow(observations, a[:, : seen - 1], c)
     to_come = a[:, seen - 1 :]
     f = agent.model.at(agent.phi)
-    no_noise = np.zeros((len(c), o.dreamed, agent.model.z))
-    states = rssm.dream(f, start, lambda t, state: to_come[:, t], shown_new_c, no_noise)
-    return f["observation"](states.told(shown_new_c))[..., :2]
+    no_noise = np.zeros((len(a), o.dreamed, agent.model.z))
+    states = rssm.dream(f, start, lambda t, state: to_come[:, t], dream_c, no_noise)
+    return f["observation"](states.told(dream_c))[..., :2]
 
 
-def error(o, agent, positions, a, c, new_c, seen):
+def error(o, agent, positions, a, told, seen):
     """Squared error of a dream, over the squared way gone: 1 is the error of standing still."""
-    dream = dreamed(o, agent, positions, a, c, new_c, seen)
+    dream = dreamed(o, agent, positions, a, told, seen)
     way = positions[:, seen : seen + o.dreamed]
     gone = way - positions[:, seen - 1 : seen]
     return ((dream - way) ** 2).sum() / (gone**2).sum()
@@ -271,12 +280,13 @@ def dream_errors(o, agent, seed):
     inside = played(c)
     changed = played(turned.exchanged(c, wrong, o.seen, o.steps))
     return {
-        "inside": error(o, agent, *inside, c, c, 1),
-        "outside": error(o, agent, *played(outside), outside, outside, 1),
-        "wrong c": error(o, agent, *inside, wrong, wrong, 1),
-        "later": error(o, agent, *inside, c, c, o.seen),
-        "counterfactual": error(o, agent, *changed, c, wrong, o.seen),
-        "from the start": error(o, agent, *changed, wrong, wrong, o.seen),
+        "inside": error(o, agent, *inside, Told(c, c, c), 1),
+        "outside": error(o, agent, *played(outside), Told(outside, outside, outside), 1),
+        "wrong c": error(o, agent, *inside, Told(wrong, wrong, wrong), 1),
+        "no change": error(o, agent, *inside, Told(c, c, c), o.seen),
+        "told after": error(o, agent, *changed, Told(c, c, wrong), o.seen),
+        "told with it": error(o, agent, *changed, Told(c, wrong, wrong), o.seen),
+        "told before": error(o, agent, *changed, Told(wrong, wrong, wrong), o.seen),
     }
 
 
@@ -322,15 +332,15 @@ Return in contexts that training never met, inside and outside its range; misled
 {table(rows, others, ("inside", "outside"))}
 Error of a dream over the way gone, squared, after one observation
 {table(rows, dreams, ("inside", "outside", "wrong c"), digits=3)}
-The same after five; counterfactual: c changes with the fifth, in the world and for the model;
-from the start: the model is told the new c from the start
-{table(rows, dreams, ("later", "counterfactual", "from the start"), digits=3)}"""
+The same after five. From the fifth on the world goes on with another c, of which the model is
+told after it (a counterfactual dream), with it, or falsely from the first on
+{table(rows, dreams, ("no change", "told after", "told with it", "told before"), digits=3)}"""
 
 
 def claims(rows):
     ours = rows["dreams, cRSSM"]
     hidden = rows["dreams, hidden"]["inside"]
-    concatenated = rows["dreams, concatenated"]["counterfactual"]
+    concatenated = rows["dreams, concatenated"]["told after"]
     wrong = ours["wrong c"] / ours["inside"]
     gain = difference(rows, "cRSSM", "hidden")
     over_random = difference(rows, "cRSSM", "at random")["inside"]
@@ -339,7 +349,7 @@ def claims(rows):
         below("dreams are right: error inside", 0.08, ours["inside"], EACH),
         above("with the context hidden they are not", 0.5, hidden, EACH),
         above("dreams listen to c: error with a wrong one / with its own", 10, wrong, EACH),
-        below("in the middle of an episode too: counterfactual", 0.3, ours["counterfactual"], EACH),
+        below("in the middle of an episode too: counterfactual", 0.3, ours["told after"], EACH),
         above("with the context concatenated they do not", 0.5, concatenated, EACH),
         above("return inside: share of the way from random to known", 0.92, share, EACH),
         above("return inside: cRSSM - hidden", 1.5, gain["inside"], EACH),
@@ -358,8 +368,8 @@ def draw(figure, picture):
     new_c = turned.another(c)
     start, middle = panels
     for i, (kind, agent) in enumerate(picture["agents"].items()):
-        draw_dreams(o, start[i], agent, c, c, 1)
-        draw_dreams(o, middle[i], agent, c, new_c, o.seen)
+        draw_dreams(o, start[i], agent, Told(c, c, c), 1)
+        draw_dreams(o, middle[i], agent, Told(c, c, new_c), o.seen)
         start[i].set_title(f"{kind}: from the first observation on")
         middle[i].set_title(f"{kind}: c changed after {o.seen}")
     for panel in panels.flat:
@@ -368,23 +378,22 @@ def draw(figure, picture):
         panel.set_xlabel("x")
     for panel in panels[:, 0]:
         panel.set_ylabel("y")
-    panels[0, 0].legend(fontsize=6)
+    panels[0, 0].legend(*(names[:2] for names in panels[0, 0].get_legend_handles_labels()))
 
 
-def draw_dreams(o, panel, agent, c, new_c, seen):
+def draw_dreams(o, panel, agent, told, seen):
     """The world's ways full, dreams dashed, in a colour for each context."""
 
     def ahead(positions, a):
-        return np.tile([1.0, 0.0], (len(c), 1))
+        return np.tile([1.0, 0.0], (len(positions), 1))
 
-    in_time = turned.exchanged(c, new_c, seen, o.steps)
-    positions, a = turned.play(ahead, in_time, o.steps, noise_at(0))
-    dreams = dreamed(o, agent, positions, a, c, new_c, seen)
+    c = turned.exchanged(told.c, told.dream_c, seen, o.steps)
+    positions, a = turned.play(ahead, c, o.steps, noise_at(0))
+    dreams = dreamed(o, agent, positions, a, told, seen)
     for k, way in enumerate(positions[:, : seen + o.dreamed]):
-        colour = f"C{k}"
-        whole = np.concatenate([way[seen - 1 : seen], dreams[k]])
-        panel.plot(*way.T, color=colour, linewidth=3, alpha=0.3, label="world" if k == 0 else None)
-        panel.plot(*whole.T, "--", color=colour, linewidth=1, label="dream" if k == 0 else None)
+        dream = np.concatenate([way[seen - 1 : seen], dreams[k]])
+        panel.plot(*way.T, color=f"C{k}", linewidth=3, alpha=0.3, label="world")
+        panel.plot(*dream.T, "--", color=f"C{k}", linewidth=1, label="dream")
 
 
 CHAPTER = Chapter("crssm", __doc__, Options(), QUICK, run, report, claims, draw)
