@@ -75,7 +75,8 @@ QUICK = Options(contexts=20, first_model_steps=60, model_steps=30, policy_steps=
 
 
 # --- Three kinds of agent ---
-# What one is shown of positions o (B, n, 2) and a context c (B, 1): observations and context.
+# What one is shown of positions o (B, n, 2) and contexts c (B, 1): observations (B, n, O), for its
+# eyes, and contexts (B, C), for the cell that moves its state and for what it decodes.
 def hidden(o, c):
     return o, c[:, :0]
 
@@ -85,14 +86,14 @@ def concatenated(o, c):
     return np.concatenate([o, c_at_all_times], -1), c[:, :0]
 
 
-def told(o, c):
+def apart(o, c):
     return o, c
 
 
 KINDS = {
     "hidden": (hidden, RSSM(observation=2, context=0)),
     "concatenated": (concatenated, RSSM(observation=3, context=0)),
-    "cRSSM": (told, RSSM(observation=2, context=1)),
+    "cRSSM": (apart, RSSM(observation=2, context=1)),
 }
 
 
@@ -130,7 +131,7 @@ class Agent(NamedTuple):
 
 def action(pi, state, c, eps):
     """a (B, 2) ~ pi(a|h, z, c), between -1 and 1."""
-    return ad.tanh(pi(state.told(c)) + eps)
+    return ad.tanh(pi(state.with_context(c)) + eps)
 
 
 def newborn(o, kind, seed):
@@ -163,9 +164,10 @@ def learn(o, kind, seed):
     rounds = []
     for i in range(o.rounds):  # l.1
         rng = noise_at(seed, OWN, 3, i)
-        act = agent.acting(c, o.world_noise, rng)
         if i == 0:
             act = turned.wander(rng)
+        else:
+            act = agent.acting(c, o.world_noise, rng)
         positions, a = turned.play(act, c, o.steps, rng)  # l.2
         rounds.append(Episodes(positions, a, turned.reward(positions[:, 1:]), c))
         data = Episodes(*map(np.concatenate, zip(*rounds, strict=True)))
@@ -215,7 +217,7 @@ def minus_return(agent, theta, start, c, eps_z, eps_a):
         return action(pi, state, c, eps_a[:, t])
 
     states = rssm.dream(f, start, act, c, eps_z)  # l.4
-    rewards = f["reward"](states.told(c))[..., 0]
+    rewards = f["reward"](states.with_context(c))[..., 0]
     return -ad.mean(ad.sum(rewards, 1))
 
 
@@ -257,7 +259,7 @@ def dreamed(o, agent, positions, a, told, seen):
     f = agent.model.at(agent.phi)
     no_noise = np.zeros((len(a), o.dreamed, agent.model.z))
     states = rssm.dream(f, start, lambda t, state: to_come[:, t], dream_c, no_noise)
-    return f["observation"](states.told(dream_c))[..., :2]
+    return f["observation"](states.with_context(dream_c))[..., :2]
 
 
 def error(o, agent, positions, a, told, seen):
@@ -358,27 +360,23 @@ def claims(rows):
 
 
 def draw(figure, picture):
-    """Dreams beside the world, full thrust ahead in seven contexts: after one observation, and
-    after five, with another context from then on.
+    """Dreams beside the world, full thrust ahead in seven contexts: after one observation; and
+    after five, where c changes then.
     """
     o = picture["o"]
-    figure.set_size_inches(8, 5.4)
+    figure.set_size_inches(8, 6)
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     c = np.linspace(-0.9, 0.9, 7)[:, None]
     new_c = turned.another(c)
-    start, middle = panels
-    for i, (kind, agent) in enumerate(picture["agents"].items()):
-        draw_dreams(o, start[i], agent, Told(c, c, c), 1)
-        draw_dreams(o, middle[i], agent, Told(c, c, new_c), o.seen)
-        start[i].set_title(f"{kind}: from the first observation on")
-        middle[i].set_title(f"{kind}: c changed after {o.seen}")
-    for panel in panels.flat:
-        panel.set_aspect("equal")
-    for panel in middle:
-        panel.set_xlabel("x")
-    for panel in panels[:, 0]:
-        panel.set_ylabel("y")
-    panels[0, 0].legend(*(names[:2] for names in panels[0, 0].get_legend_handles_labels()))
+    for (first, later), (kind, agent) in zip(panels.T, picture["agents"].items(), strict=True):
+        draw_dreams(o, first, agent, Told(c, c, c), 1)
+        draw_dreams(o, later, agent, Told(c, c, new_c), o.seen)
+        first.set(title=kind, aspect="equal")
+        later.set(xlabel="x", aspect="equal")
+    panels[0, 0].set_ylabel("dreamed from the first observation on\n\ny")
+    panels[1, 0].set_ylabel(f"c changes after observation {o.seen}\n\ny")
+    lines, names = panels[0, 0].get_legend_handles_labels()
+    panels[0, 0].legend(lines[:2], names[:2])
 
 
 def draw_dreams(o, panel, agent, told, seen):

@@ -35,7 +35,7 @@ class State(NamedTuple):
     h: np.ndarray
     z: np.ndarray
 
-    def told(self, c):
+    def with_context(self, c):
         """(h, z, c) in one, (..., D + Z + C), for states (B, Z) or (B, n, Z)."""
         ones = (1,) * (self.h.ndim - c.ndim)
         c = c.reshape(len(c), *ones, -1)
@@ -108,9 +108,10 @@ def remember(f, state, a, c):
     x = ad.tanh(f["input"](ad.concatenate([state.z, a, c], -1)))
     gates = f["gru"](ad.concatenate([state.h, x], -1))
     D = state.h.shape[-1]
-    reset = sigmoid(gates[..., :D])
-    new = ad.tanh(reset * gates[..., D : 2 * D])
-    update = sigmoid(gates[..., 2 * D :] - 1)  # -1: at first, h stays much as it is
+    opened = sigmoid(gates[..., : 2 * D])
+    reset = opened[..., :D]
+    update = opened[..., D:]
+    new = ad.tanh(reset * gates[..., 2 * D :])
     return state.h + update * (new - state.h)
 
 
@@ -192,9 +193,9 @@ def loss(model, phi, o, a, r, c, eps):
     f = model.at(phi)
     states, posterior = observe(f, model.before(len(o)), o, a, c, eps)
     prior = f["prior"](states.h)
-    told = states.told(c)
-    o_error = f["observation"](told) - o
-    r_error = f["reward"](told[:, 1:])[..., 0] - r
+    known = states.with_context(c)
+    o_error = f["observation"](known) - o
+    r_error = f["reward"](known[:, 1:])[..., 0] - r
     divergence = EXPECT * kl(ad.stop_gradient(posterior), prior)
     divergence += SEEN * kl(posterior, ad.stop_gradient(prior))
     decoded = ad.mean(ad.sum(o_error * o_error, -1)) + ad.mean(r_error * r_error)
