@@ -24,7 +24,17 @@ concatenated to the observations, as one more number to be seen.
 Read from the top: the three kinds of agent; `learn`, l.1 to 5; `run`, with the test; what is
 printed. rssm.py has the world model and its loss, turned.py the world, models.py Adam.
 
-Said plainly: to come
+Said plainly: in return, inside the range, cRSSM and concatenation tie; the gap that the paper shows
+is on pixels, and here are none. They part in counterfactual dreams, in part by construction: a
+context that is concatenated enters with an observation, and a dream has none. Told the new one with
+the last observation, it dreams better, still a few times worse than cRSSM. Where both are told a
+false context from the first observation on, as in the dreams that the authors recorded, they are
+nearly as wrong as each other. Outside the range all are far from who knows the world. With the
+context hidden, an agent is no fool: it sees in its first steps which way it went.
+
+Smaller than in the paper: a context of one number, positions for pixels, 13,500 steps of the world.
+z is Gaussian, where theirs is categorical; a dream is a whole episode, so that there is no critic
+and no discount, and the gradient goes through it; no symlog, no free bits, no normalised layers.
 """
 
 from dataclasses import dataclass
@@ -41,8 +51,7 @@ from chapters.rssm import RSSM
 from metarl import noise_at
 from policies import Network
 
-# Where the world is known.
-PLANNER = CEM(plans=64, rounds=10, elites=8, bound=1.0)
+PLANNER = CEM(plans=64, rounds=10, elites=8, bound=1.0)  # of who knows the world
 
 
 @dataclass(frozen=True)
