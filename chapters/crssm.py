@@ -76,7 +76,14 @@ class Options:
     dreamed: int = 9  # steps of a dream that are compared to the world
 
 
-QUICK = Options(contexts=20, first_model_steps=60, model_steps=30, policy_steps=10, test_episodes=2)
+QUICK = Options(
+    contexts=10,
+    rounds=2,
+    first_model_steps=40,
+    model_steps=20,
+    policy_steps=10,
+    test_episodes=2,
+)
 
 # Noise of its own: (seed, OWN, 0) contexts of training; 1 phi at first, 2 theta; of round i = 0, 1
 # ... (3, i) the world and actions in it, (4, i) steps of phi, (5, i) steps of theta; 6 the worlds
