@@ -21,8 +21,9 @@ in another world. In cRSSM the context is in what moves the state (h) and in the
 in what is inferred of the state (prior, posterior). Beside it: the context hidden; and the context
 concatenated to the observations, as one more number to be seen.
 
-Read from the top: the three kinds of agent; `learn`, l.1 to 5; `run`, with the test; what is
-printed. rssm.py has the world model and its loss, turned.py the world, models.py Adam.
+Read from the top: the three kinds of agent; `learn`, l.1 to 5; `run`. rssm.py has the world model
+and its loss, turned.py the world, models.py Adam; crssm_comparison.py how dreams are held against
+the world, and what is printed and drawn.
 
 Said plainly: in return, inside the range, cRSSM and concatenation tie; the gap that the paper shows
 is on pixels, and here are none. They part in counterfactual dreams, in part by construction: a
@@ -30,7 +31,8 @@ context that is concatenated enters with an observation, and a dream has none. T
 the last observation, it dreams better, still a few times worse than cRSSM. Where both are told a
 false context from the first observation on, as in the dreams that the authors recorded, they are
 nearly as wrong as each other. Outside the range all are far from who knows the world. With the
-context hidden, an agent is no fool: it sees in its first steps which way it went.
+context hidden, an agent is no fool: it sees in its first steps which way it went. So its return
+inside is not always as far behind as was asked for: 1.36 on one of seeds 0 to 4, where 1.5 was.
 
 Smaller than in the paper: a context of one number, positions for pixels, 13,500 steps of the world.
 z is Gaussian, where theirs is categorical; a dream is a whole episode, so that there is no critic
@@ -45,7 +47,9 @@ import numpy as np
 
 import autodiff as ad
 from chapters import common, rssm, turned
-from chapters.common import EACH, OWN, Chapter, above, below, difference, table
+from chapters import crssm_comparison as comparison
+from chapters.common import OWN, Chapter
+from chapters.crssm_comparison import claims, draw, report
 from chapters.models import CEM, Moments, adam_step
 from chapters.rssm import RSSM
 from metarl import noise_at
@@ -238,93 +242,6 @@ def minus_return(agent, theta, start, c, eps_z, eps_a):
 
 
 # --- The test ---
-def worlds(o):
-    """{place: contexts (B, 1)}."""
-    return turned.inside_and_outside(o.test_contexts, o.test_episodes)
-
-
-def returns(o, acting, seed):
-    """{place: mean return} for a function from contexts (B, 1) to a way to act in them."""
-    row = {}
-    for place, c in worlds(o).items():
-        positions, _ = turned.play(acting(c), c, o.steps, noise_at(seed, OWN, 6))
-        row[place] = turned.reward(positions[:, 1:]).sum(1).mean()
-    return row
-
-
-class Told(NamedTuple):
-    """Contexts (B, 1) that a model is told: c at first; newest_c with the last observation before
-    it dreams; dream_c in the dream.
-    """
-
-    c: np.ndarray
-    newest_c: np.ndarray
-    dream_c: np.ndarray
-
-
-def dreamed(o, agent, positions, a, told, seen):
-    """Positions (B, o.dreamed, 2) in a dream, after so many observations were seen, of the actions
-    that were taken in the world.
-    """
-    observations, c = agent.shown(positions[:, : seen - 1], told.c)
-    newest, _ = agent.shown(positions[:, seen - 1 : seen], told.newest_c)
-    _, dream_c = agent.shown(positions, told.dream_c)
-    observations = np.concatenate([observations, newest], 1)
-    start = agent.follow(observations, a[:, : seen - 1], c)
-    to_come = a[:, seen - 1 :]
-    f = agent.model.at(agent.phi)
-    no_noise = np.zeros((len(a), o.dreamed, agent.model.z))
-    states = rssm.dream(f, start, lambda t, state: to_come[:, t], dream_c, no_noise)
-    return f["observation"](states.with_context(dream_c))[..., :2]
-
-
-def error(o, agent, positions, a, told, seen):
-    """Squared error of a dream, over the squared way gone: 1 is the error of standing still."""
-    dream = dreamed(o, agent, positions, a, told, seen)
-    way = positions[:, seen : seen + o.dreamed]
-    gone = way - positions[:, seen - 1 : seen]
-    return ((dream - way) ** 2).sum() / (gone**2).sum()
-
-
-def dream_errors(o, agent, seed):
-    """{column: error} of dreams beside the world, in which actions are at random."""
-
-    def played(c):
-        wander = turned.wander(noise_at(seed, OWN, 7))
-        return turned.play(wander, c, o.steps, noise_at(seed, OWN, 6))
-
-    c, outside = worlds(o).values()
-    wrong = turned.another(c)
-    inside = played(c)
-    changed = played(turned.exchanged(c, wrong, o.seen, o.steps))
-    return {
-        "inside": error(o, agent, *inside, Told(c, c, c), 1),
-        "outside": error(o, agent, *played(outside), Told(outside, outside, outside), 1),
-        "wrong c": error(o, agent, *inside, Told(wrong, wrong, wrong), 1),
-        "no change": error(o, agent, *inside, Told(c, c, c), o.seen),
-        "told after": error(o, agent, *changed, Told(c, c, wrong), o.seen),
-        "told with it": error(o, agent, *changed, Told(c, wrong, wrong), o.seen),
-        "told before": error(o, agent, *changed, Told(wrong, wrong, wrong), o.seen),
-    }
-
-
-def tested(o, kind, agent, seed):
-    """Rows of an agent: what it returns, also where it is told another context; and its dreams."""
-    rng = noise_at(seed)  # of which nothing is used
-
-    def acting(c):
-        return agent.acting(c, 0.0, rng)
-
-    def misled(c):
-        return agent.acting(turned.another(c), 0.0, rng)
-
-    return {
-        kind: returns(o, acting, seed),
-        f"{kind}, misled": returns(o, misled, seed),
-        f"dreams, {kind}": dream_errors(o, agent, seed),
-    }
-
-
 def run(o, seed):
     """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
 
@@ -334,80 +251,14 @@ def run(o, seed):
     def at_random(c):
         return turned.wander(noise_at(seed, OWN, 7))
 
-    rows = {"world known": returns(o, known, seed), "at random": returns(o, at_random, seed)}
+    rows = {
+        "world known": comparison.returns(o, known, seed),
+        "at random": comparison.returns(o, at_random, seed),
+    }
     agents = {kind: learn(o, kind, seed) for kind in KINDS}
     for kind, agent in agents.items():
-        rows |= tested(o, kind, agent, seed)
+        rows |= comparison.tested(o, kind, agent, seed)
     return rows, {"o": o, "agents": agents}
-
-
-# --- What is printed ---
-def report(rows):
-    dreams = [name for name in rows if name.startswith("dreams")]
-    others = [name for name in rows if name not in dreams]
-    return f"""
-Return in contexts that training never met, inside and outside its range; misled: told another
-{table(rows, others, ("inside", "outside"))}
-Error of a dream over the way gone, squared, after one observation
-{table(rows, dreams, ("inside", "outside", "wrong c"), digits=3)}
-The same after five. From the fifth on the world goes on with another c, of which the model is
-told after it (a counterfactual dream), with it, or falsely from the first on
-{table(rows, dreams, ("no change", "told after", "told with it", "told before"), digits=3)}"""
-
-
-def claims(rows):
-    ours = rows["dreams, cRSSM"]
-    hidden = rows["dreams, hidden"]["inside"]
-    concatenated = rows["dreams, concatenated"]["told after"]
-    wrong = ours["wrong c"] / ours["inside"]
-    gain = difference(rows, "cRSSM", "hidden")
-    over_random = difference(rows, "cRSSM", "at random")["inside"]
-    share = over_random / difference(rows, "world known", "at random")["inside"]
-    return [
-        below("dreams are right: error inside", 0.08, ours["inside"], EACH),
-        above("with the context hidden they are not", 0.5, hidden, EACH),
-        above("dreams listen to c: error with a wrong one / with its own", 10, wrong, EACH),
-        below("in the middle of an episode too: counterfactual", 0.3, ours["told after"], EACH),
-        above("with the context concatenated they do not", 0.5, concatenated, EACH),
-        above("return inside: share of the way from random to known", 0.92, share, EACH),
-        above("return inside: cRSSM - hidden", 1.5, gain["inside"], EACH),
-        above("return outside: cRSSM - hidden", 6, gain["outside"], EACH),
-    ]
-
-
-def draw(figure, picture):
-    """Dreams beside the world, full thrust ahead in seven contexts: after one observation; and
-    after five, where c changes then.
-    """
-    o = picture["o"]
-    figure.set_size_inches(8, 6)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    c = np.linspace(-0.9, 0.9, 7)[:, None]
-    new_c = turned.another(c)
-    for (first, later), (kind, agent) in zip(panels.T, picture["agents"].items(), strict=True):
-        draw_dreams(o, first, agent, Told(c, c, c), 1)
-        draw_dreams(o, later, agent, Told(c, c, new_c), o.seen)
-        first.set(title=kind, aspect="equal")
-        later.set(xlabel="x", aspect="equal")
-    panels[0, 0].set_ylabel("dreamed from the first observation on\n\ny")
-    panels[1, 0].set_ylabel(f"c changes after observation {o.seen}\n\ny")
-    lines, names = panels[0, 0].get_legend_handles_labels()
-    panels[0, 0].legend(lines[:2], names[:2])
-
-
-def draw_dreams(o, panel, agent, told, seen):
-    """The world's ways full, dreams dashed, in a colour for each context."""
-
-    def ahead(positions, a):
-        return np.tile([1.0, 0.0], (len(positions), 1))
-
-    c = turned.exchanged(told.c, told.dream_c, seen, o.steps)
-    positions, a = turned.play(ahead, c, o.steps, noise_at(0))
-    dreams = dreamed(o, agent, positions, a, told, seen)
-    for k, way in enumerate(positions[:, : seen + o.dreamed]):
-        dream = np.concatenate([way[seen - 1 : seen], dreams[k]])
-        panel.plot(*way.T, color=f"C{k}", linewidth=3, alpha=0.3, label="world")
-        panel.plot(*dream.T, "--", color=f"C{k}", linewidth=1, label="dream")
 
 
 CHAPTER = Chapter("crssm", __doc__, Options(), QUICK, run, report, claims, draw)

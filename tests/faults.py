@@ -100,6 +100,10 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/bandits.py": ["tests/test_chapters_bandits.py"],
     "chapters/counting.py": ["tests/test_chapters_bandits.py"],
     "chapters/navigation.py": ["tests/test_chapters_navigation.py"],
+    "chapters/turned.py": ["tests/test_chapters_crssm.py"],
+    "chapters/rssm.py": ["tests/test_chapters_crssm.py"],
+    "chapters/crssm.py": ["tests/test_chapters_crssm.py"],
+    "chapters/crssm_comparison.py": ["tests/test_chapters_crssm.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed

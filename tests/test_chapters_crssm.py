@@ -13,7 +13,8 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from chapters import crssm, rssm, turned
-from chapters.crssm import Told
+from chapters import crssm_comparison as comparison
+from chapters.crssm_comparison import Told
 from chapters.models import CEM
 from chapters.rssm import RSSM, State
 from metarl import noise_at
@@ -355,11 +356,11 @@ def test_whoever_is_not_told_the_context_knows_nothing_of_it(kind):
     o, a = turned.play(turned.wander(noise_at(0)), some(1, 3, 1), 7, noise_at(2))
     action = agent.acting(np.full((3, 1), np.nan), 0.3, noise_at(3))(o, a)
     c = np.full((3, 1), np.nan)
-    dream = crssm.dreamed(SMALL, agent, o, a, Told(c, c, c), 3)
+    dream = comparison.dreamed(SMALL, agent, o, a, Told(c, c, c), 3)
     if kind == "hidden":
         c = np.zeros((3, 1))
         assert_array_equal(action, agent.acting(c, 0.3, noise_at(3))(o, a))
-        assert_array_equal(dream, crssm.dreamed(SMALL, agent, o, a, Told(c, c, c), 3))
+        assert_array_equal(dream, comparison.dreamed(SMALL, agent, o, a, Told(c, c, c), 3))
         assert np.isfinite(dream).all()
     else:
         assert np.isnan(action).all() and np.isnan(dream).all()
@@ -557,7 +558,7 @@ def test_a_dream_is_told_contexts_when_their_names_say(kind):
     a = some(1, 2, 7, 2)
     told = Told(*some(2, 3, 2, 1))
     blind = np.where(np.arange(8)[:, None] > 2, np.nan, o)
-    dream = crssm.dreamed(SMALL, agent, blind, a, told, 3)
+    dream = comparison.dreamed(SMALL, agent, blind, a, told, 3)
     f = agent.model.at(agent.phi)
     state = agent.model.before(2)
     with_observation = [told.c, told.c, told.newest_c]
@@ -583,16 +584,16 @@ def test_an_error_is_squared_and_relative_to_the_way_gone(monkeypatch):
     way = o[:, 3:7]
     stands = np.repeat(o[:, 2:3], 4, 1)
     for dream, expected in ((way, 0), (stands, 1), (way + 0.5 * (way - stands), 0.25)):
-        monkeypatch.setattr(crssm, "dreamed", lambda *_, dream=dream: dream)
-        assert crssm.error(SMALL, None, o, None, None, 3) == pytest.approx(expected)
+        monkeypatch.setattr(comparison, "dreamed", lambda *_, dream=dream: dream)
+        assert comparison.error(SMALL, None, o, None, None, 3) == pytest.approx(expected)
 
 
 def test_each_error_is_told_what_its_name_says(monkeypatch):
     """Against the world that goes on in the context that it really has."""
     told = []
-    monkeypatch.setattr(crssm, "error", lambda o, agent, *args: told.append(args) or 0.0)
-    names = list(crssm.dream_errors(SMALL, None, 3))
-    inside, outside = crssm.worlds(SMALL).values()
+    monkeypatch.setattr(comparison, "error", lambda o, agent, *args: told.append(args) or 0.0)
+    names = list(comparison.dream_errors(SMALL, None, 3))
+    inside, outside = comparison.worlds(SMALL).values()
     wrong = turned.another(inside)
     expected = {
         "inside": (inside, inside, (inside, inside, inside), 1),
@@ -618,9 +619,9 @@ def test_each_error_is_told_what_its_name_says(monkeypatch):
 def test_returns_are_those_of_the_world_whatever_the_agent_is_told():
     """All act in the same gusts; the misled one acts for another context, in its own."""
     agent = small_agent("cRSSM")
-    rows = crssm.tested(SMALL, "x", agent, 3)
+    rows = comparison.tested(SMALL, "x", agent, 3)
     assert list(rows) == ["x", "x, misled", "dreams, x"]
-    for place, c in crssm.worlds(SMALL).items():
+    for place, c in comparison.worlds(SMALL).items():
         for name, told in (("x", c), ("x, misled", turned.another(c))):
             act = agent.acting(told, 0, noise_at(0))
             o, _ = turned.play(act, c, 7, noise_at(3, crssm.OWN, 6))
@@ -634,8 +635,8 @@ def test_a_run_has_the_rows_that_claims_and_tables_need():
     as_arrays = {}
     for row, columns in rows.items():
         as_arrays[row] = {column: np.array([number]) for column, number in columns.items()}
-    assert "told after" in crssm.report(as_arrays)
-    assert len(crssm.claims(as_arrays)) == 8
+    assert "told after" in comparison.report(as_arrays)
+    assert len(comparison.claims(as_arrays)) == 8
 
 
 def as_rows(**numbers):
@@ -653,9 +654,9 @@ def test_claims_compare_the_rows_that_they_name():
         "dreams, concatenated": as_rows(**{"told after": 0.8}),
         "dreams, cRSSM": as_rows(**ours),
     }
-    measured = [claim.measured for claim in crssm.claims(rows)]
+    measured = [claim.measured for claim in comparison.claims(rows)]
     assert_allclose(measured, [0.02, 0.7, 25, 0.1, 0.8, 15 / 16, 3, 13])
-    assert all(claim.holds for claim in crssm.claims(rows))
+    assert all(claim.holds for claim in comparison.claims(rows))
 
 
 # --- What it can only know by remembering ---
@@ -669,6 +670,6 @@ def test_a_model_remembers_how_fast_it_goes():
     data = crssm.Episodes(positions, a, turned.reward(positions[:, 1:]), c)
     agent = agent._replace(phi=crssm.learned_phi(o, agent, data, 100, noise_at(3)))
     positions, a = turned.play(turned.wander(noise_at(4)), c, 9, noise_at(5))
-    remembers = crssm.error(o, agent, positions, a, Told(c, c, c), 5)
-    forgot = crssm.error(o, agent, positions[:, 4:], a[:, 4:], Told(c, c, c), 1)
+    remembers = comparison.error(o, agent, positions, a, Told(c, c, c), 5)
+    forgot = comparison.error(o, agent, positions[:, 4:], a[:, 4:], Told(c, c, c), 1)
     assert remembers < 0.6 and forgot > 1  # 1 is the error of standing still
