@@ -15,7 +15,7 @@ that the lines of the code carry:
     l.5     theta: a step down the error_i(theta'_i), on the future
     evaluation, in a task never trained on
     l.6   theta' from the latest past, by l.4
-    l.7   at every step: the action that leads to the best place, if the model is right
+    l.7   at every step: the action that leads closest to the goal, if the model is right
 
 That is MAML with the error of a prediction in the place of the return. `joint` is the same without
 l.4: one model for all tasks, which is fine-tuned by l.4 in the evaluation.
@@ -101,7 +101,7 @@ def wander(angles, K, rng):
         new = WORLD.advance(s, a, angles[:, None], rng)
         steps.append([s, a, 10 * (new - s)])
         s = new
-    columns = [np.stack(column, 2) for column in zip(*steps, strict=True)]
+    columns = [np.stack(column, 2) for column in zip(*steps, strict=True)]  # (T, K, horizon, 2)
     return Experience(*[column.reshape(T, -1, 2) for column in columns])
 
 
@@ -121,7 +121,10 @@ def first_theta(o, seed):
 
 
 def error(o, theta, e):
-    """(T,): the mean square, in squared steps, by which theta (T, P) mistakes the moves of e."""
+    """(T,): the mean square by which theta (T, P) mistakes the moves of the Experience e.
+
+    As y is 10 (s' - s), a move of 0.1, the longest along an axis, counts as 1.
+    """
     predicted = network(o).apply(theta, np.concatenate([e.s, e.a], -1))
     return ad.mean((predicted - e.y) ** 2, (1, 2))
 
@@ -142,7 +145,7 @@ def adapt(o, theta, past, alpha, steps=1, create_graph=False):
 
 # --- l.2 to 5 ---
 def meta_loss(o, theta, past, future, steps):
-    """A number: the mean error after the steps, as a function of theta (P,) before them."""
+    """A number: the mean error over tasks after the steps, as a function of theta (P,) before."""
     T = len(past.s)
     for_each = ad.broadcast_to(theta, (T, network(o).size))
     path = adapt(o, for_each, past, o.alpha, steps, create_graph=True)
@@ -150,7 +153,7 @@ def meta_loss(o, theta, past, future, steps):
 
 
 def meta_train(o, seed, steps=1):
-    """theta (P,). steps: of l.4; without any it is that of joint."""
+    """theta (P,). steps: how often l.4 is taken; with 0 this trains joint."""
     theta = first_theta(o, seed)
     moments = Moments()
     for t in range(o.iterations):  # l.2
@@ -188,7 +191,10 @@ def live(o, theta, angles):
 
 
 def returns(angles, path):
-    """(T,): only here, to judge what was done, rewards are asked for."""
+    """(T,): returns of the paths (T, horizon + 1, 2).
+
+    Only here, to judge what was done, rewards are asked for.
+    """
     rewards, _ = WORLD.judge(path[:, 1:], angles[:, None])
     return rewards.sum(1)
 
@@ -213,7 +219,10 @@ def tested(o, seed, theta, alpha, past):
 
 
 def best_of(candidates):
-    """Of the rows of several step sizes the best number of each column: in favour of theirs."""
+    """A row made of rows, one for each step size: in each column the best of their numbers.
+
+    It is chosen on the test itself, in favour of who has it.
+    """
     row = {}
     for column in candidates[0]:
         best = min if column.startswith("error") else max

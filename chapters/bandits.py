@@ -9,17 +9,17 @@ Mishra et al. 2018, arXiv 1707.03141.
 
 The counting agents (random, greedy, UCB1, Thompson, Gittins) know the successes and failures of
 each arm; they are in counting.py. The agent of MAML does not: its softmax policy sees the constant
-1, and all that it remembers is in its parameters theta, which a step of policy gradient, with
-momentum mu, changes after each pull t = 0, ..., n-1:
+1, and all that it remembers is in its parameters theta and their momentum v, 0 at first, which a
+step of policy gradient changes after each pull t = 0, ..., n-1:
 
     l.1   v <- mu v + s_t grad log pi(a_t)
     l.2   theta <- theta + v
           where s_t = exp(win + win_u u) after a success, -exp(lose + lose_u u) after a failure,
           u = log(1 + t) / log n
 
-(s_t = alpha_t (r - b_t) with step size alpha_t and baseline b_t is the same.) Meta-learned is x:
-theta before the first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is the
-return of the lifetime:
+(s_t = alpha_t (r - b_t), with a step size and a baseline for each pull, is the same.) Meta-learned
+is x: theta before the first pull, and the rule: win, lose, win_u, lose_u, mu. What is maximised is
+the return of the lifetime:
 
 - row "MAML": by its gradient through all the steps, which counts that x decides what is sampled
   (E-MAML, Stadie et al. 2018); from time to time it explodes, so outliers are cut, and the best ten
@@ -29,11 +29,11 @@ return of the lifetime:
 
 By default there are 10 pulls of 5 arms; with --full 10 and 100 pulls of 5, 10 and 50.
 
-Said plainly: this agent cannot reach the optimum, which depends on the successes and failures of
-each arm, 2k numbers, while the policy is k logits. An arm pulled almost surely has a score near 0:
-further successes leave no trace in theta, and what a failure then costs does not depend on how many
-there were. The gradient is heavy-tailed through many steps, and does less well than CMA-ES, which
-takes 15 million environment steps for its 5 million.
+Said plainly: this agent cannot reach the optimum, which depends on how often each arm succeeded and
+failed: steps along the score do not count that. An arm pulled almost surely has a score, that is
+grad log pi, near 0: further successes leave no trace in theta, and what a failure then costs does
+not depend on how many there were. The gradient is heavy-tailed through many steps, and does less
+well than CMA-ES, which takes 15 million environment steps for its 5 million.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def setting(arms):
 
 
 def lifetime(c, x, pulls, tasks, rng):
-    """One lifetime in each task.
+    """One lifetime in each task. A pull is a rollout of one episode of one step.
 
     x (T, P + 5), a Tensor if a gradient is to pass through all the steps.
 
@@ -120,11 +120,13 @@ def worth(c, thetas, tasks):
 
 
 def meta_gradient(c, x, pulls, tasks, rng):
-    """For each task an unbiased estimate of minus the gradient
-    of the lifetime's return at x (P + 5,), and the return.
+    """For each task an estimate of minus the gradient of the lifetime's return at x (P + 5,),
+    (T, P + 5), and the return (T,).
 
     Each log pi, a function of x through all the steps before, is weighed by the rewards to come,
     less a baseline: `worth`, for which meta-training, and it alone, uses the means of its bandits.
+    The mean over tasks, taken off too, has 1 / T of the task in it: the estimate is without bias
+    but for a factor 1 - 1 / T.
     """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     log_pi, rewards, thetas = lifetime(c, x, pulls, tasks, rng)

@@ -22,6 +22,10 @@ The life, and with it all that may be learned, with the numbers that the lines o
 
 and around it evolution, which sees x and F alone: epg.py, l.1 to 7, with x in the place of phi.
 
+What is not learned stays by hand: a random birth; a deviation of 0.5 at first, which then is a part
+of theta and changes with it; the loss of policy gradient; one step size, the best of six for random
+births, but 1 on a learned loss, as in epg.py.
+
 The claim is the lecture's sentence: each of the parts can be learned, and is worth it. Beside it
 the table has the price, on goals behind, where nothing was trained.
 
@@ -31,8 +35,8 @@ rows of the table; what is printed.
 Said plainly: the birth is worth most where it was trained, and it alone loses behind: in the mean,
 as seeds differ much (-6.7 to -15.0 of the first five). More than half of what exploration gains,
 and some of what all gain, is no more than to act without noise at the end: the column "quiet"
-compares all without it. What is not learned stays as it is best by hand, whatever is learned beside
-it: the step size is the best for random births.
+compares all without it. What stays by hand is not chosen anew for what is learned beside it: a
+learned birth takes steps of the size that is best for random births.
 
 Smaller than in the papers: of these only EPG evolves, the others go up a gradient through the life;
 a life is 8 steps of learning, of a point in a plane.
@@ -73,15 +77,18 @@ def first_numbers(o, seed):
     """{part: numbers (q,)} that evolution starts from: as by hand; loss and birth are random."""
     rng = noise_at(seed, common.OWN, life.START, 1)
     return {
-        "step sizes": np.zeros(o.steps),  # logarithms of factors on the step size by hand
-        "exploration": np.full(o.steps + 1, np.log(o.std)),
+        "step sizes": np.zeros(o.steps),  # logarithms of factors on what is there without them
+        "exploration": np.full(o.steps + 1, np.log(o.std)),  # for each step, and for the end
         "loss": epg.first_phi(o, epg.CLOSED, seed),
         "birth": life.policy(o).init(rng),
     }
 
 
 def split(first, x):
-    """{part: its numbers (n, q)} of x (n, Q), in which the parts of `first` follow each other."""
+    """{part: its numbers (n, q)} of x (n, Q), in which the parts of `first` follow each other.
+
+    first: as in `first_numbers`, of the parts that are learned.
+    """
     learned = {}
     start = 0
     for part, numbers in first.items():

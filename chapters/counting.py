@@ -40,21 +40,21 @@ def gittins(pulls, grid=400):
     """The finite-horizon Gittins index of an arm,
     [pulls left, successes, failures] (Kaufmann 2018, section 2).
 
-    The price of a pull at which the best plan for the arm alone, to pull and to stop at any time
-    within the pulls left, is worth 0. The plan's worth of pulling at least once, by dynamic
-    programming for a grid of prices, is interpolated to 0 between them.
+    An arm alone may be pulled for a price, and left for good at any time within the pulls left. Its
+    index is the price at which pulling at least once is worth 0. What that is worth comes from
+    dynamic programming, for a grid of prices, between which it is interpolated to 0.
     """
     price = np.linspace(0, 1, grid)[:, None, None]
     index = np.zeros((pulls + 1,) * 3)
-    value = np.zeros((grid, pulls + 1, pulls + 1))
+    value = np.zeros((grid, pulls + 1, pulls + 1))  # of an arm that may be left at once
     for left in range(1, pulls + 1):
         n = pulls - left + 1  # successes and failures so far are each below n
         wins, losses = np.ogrid[:n, :n]
         p = (wins + 1) / (wins + losses + 2)
-        # Decreasing in the price
         won = value[:, 1 : n + 1, :n]
         lost = value[:, :n, 1 : n + 1]
-        worth = p - price + p * won + (1 - p) * lost
+        worth = p - price + p * won + (1 - p) * lost  # it decreases in the price
+        # i: the last price at which it is above 0
         i = np.maximum((worth > 0).sum(0), 1) - 1
         high, low = np.take_along_axis(worth, np.stack([i, i + 1]), 0)
         index[left, :n, :n] = (i + high / (high - low)) / (grid - 1)

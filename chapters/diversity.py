@@ -5,11 +5,12 @@
 The question is the lecture's: does first-order meta-learning become unstable if tasks are diverse?
 
 The point mass with horizon 50 and goals uniform in [-box, box]^2: the larger the box, the more the
-tasks ask for different policies. All three train on the same budget of environment steps and adapt
-to the same 40 held-out tasks, three steps of 20 episodes; MAML and Reptile take three in training,
-too, and differ in the meta-gradient alone. At the test each has, of ALPHAS, the inner step size
-that suits 40 training tasks best. Scores are in per cent of the way from standing still at the
-origin, the best there is without adaptation, to the optimum: 0 and 100 in every box.
+tasks ask for different policies. All three train on the same budget of environment steps, and adapt
+to the same 40 held-out tasks by three steps of 20 episodes. MAML and Reptile take three in training
+too; MAML needs episodes after them for its meta-gradient, so that it has fewer iterations. At the
+test each has, of ALPHAS, the inner step size that suits 40 training tasks best. Scores are in per
+cent of the way from standing still at the origin, the best there is without adaptation, to the
+optimum: 0 and 100 in every box.
 
 MAML: Finn et al. 2017. Reptile: Nichol et al. 2018. `joint` trains one policy for all tasks, and
 adapts it at the test.
@@ -43,7 +44,7 @@ SMALL = {
     "hidden": (32,),
     "tasks": 10,
     "beta": 0.01,
-    "estimator": "lvc",
+    "estimator": "lvc",  # of the inner step's Hessian, see docs/estimators.md
     "adapt_episodes": 20,
     "test_episodes": 20,
 }
@@ -60,14 +61,14 @@ def setting(o, algo, box, seed):
 
 
 def adapted(c, theta, tasks, *address):
-    """(T, 4): the mean returns after 0 to 3 steps of each task."""
+    """(T, 4): the mean return of each task after 0 to 3 steps from theta."""
     c = replace(c, episodes=c.adapt_episodes)
     return metarl.in_chunks(metarl.returns_by_step, c, theta, tasks, address)[0]
 
 
 def scores(family, tasks, returns):
-    """(T, 4) from returns (T, 4): per cent of the way from standing still to the optimum
-    of the average task.
+    """(T, 4), in per cent: the returns (T, 4) less that of standing still in each task, over the
+    mean over tasks of what the optimum is better than standing still.
     """
     still = family.horizon * family.reward_at(envs.distance(tasks))
     best = family.optimal_return(tasks)
@@ -84,7 +85,8 @@ def trained(o, algo, box, seed):
     choices = [replace(c, alpha=alpha) for alpha in ALPHAS]
     suits = [adapted(choice, theta, tasks, *address)[:, -1].mean() for choice in choices]
     c = choices[int(np.argmax(suits))]
-    return scores(c.family, *metarl.meta_test(c, theta)), c.alpha
+    held_out, returns = metarl.meta_test(c, theta)
+    return scores(c.family, held_out, returns), c.alpha
 
 
 def run(o, seed):

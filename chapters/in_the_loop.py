@@ -19,13 +19,19 @@ In the loop, with the numbers that the lines of the code carry:
 
     l.1   D_t: episodes of theta_t
     l.2   eta <- eta - beta Adam(d L(theta_t; D_t, gamma 0.99) / d eta), as theta_t was made by eta
+          in l.3 of the update before
     l.3   theta_t+1 <- theta_t - alpha grad L(theta_t; D_t, gamma)
+
+So eta is told one update later what it did. The judge in l.2 has a discount of its own, 0.99, which
+nothing tunes: if it used the gamma of eta, eta could please it by changing what it counts. Over 20
+steps 0.99 is close to the score, which discounts nothing.
 
 Scores are on the same held-out lifetimes, which differ in goals, first policy and noise. A line of
 the table says what is tuned online, with which step size beta of Adam, a column what alpha is at
-birth; in the last column eta is the outer loop's choice. `replayed` takes, for each column, the
-average over lifetimes of the tuned alpha of each update: what is left of the gain when alpha
-follows a plan instead of the lifetime at hand.
+birth; in the last column eta is the outer loop's choice. `replayed` first tunes alpha with beta
+0.03; then the same lifetimes are lived once more, and in each update all of them have the mean of
+the tuned log alpha: what is left of the gain when alpha follows a plan instead of the lifetime at
+hand.
 
 Said plainly: the outer loop needs many lifetimes (1,536 here, 37 million environment steps) and the
 best constants of a grid are as good; tuning online needs none, and rescues every bad start, but
@@ -78,13 +84,15 @@ REPLAYED = "alpha, beta 0.03"
 
 # --- The agent ---
 def loss(theta, D, gamma):
-    """(T,): metarl's surrogate with the baseline "time", standardised,
-    as a function of gamma (T, 1, 1) too.
+    """(T,): the loss of policy gradient, as a function of theta (T, P) and of gamma (T, 1, 1).
+
+    It is `surrogate` of policies.py, which takes gamma for a constant: advantages are
+    returns-to-go less their mean over episodes at each step, divided by their deviation.
     """
     t = np.arange(HORIZON)
-    ahead = t[:, None] - t  # of reward u in the return-to-go of step t: u - t
-    discounts = ad.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0)
-    A = ad.matmul(D.rewards, discounts)
+    ahead = t[:, None] - t  # [u, t]: reward u comes u - t steps after step t
+    discounts = ad.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0)  # (T, HORIZON, HORIZON)
+    A = ad.matmul(D.rewards, discounts)  # (T, EPISODES, HORIZON): returns-to-go
     A = A - ad.mean(A, 1, keepdims=True)
     variance = ad.mean(A * A, (1, 2), keepdims=True)
     A = A / ad.sqrt(ad.where(ad.value(variance) > 0, variance, 1.0))  # where all are equal, A is 0
@@ -101,11 +109,14 @@ def update(theta, eta, D, create_graph=True):
 
 
 def meta_gradient(eta, theta_prime, D_prime):
-    """(T, 2): the derivative by eta of the loss of theta'(eta) on D'."""
+    """(T, 2): the derivative by eta of the loss of theta'(eta) on D', by the chain rule.
+
+    theta_prime: what `update` made of eta; it alone carries the gradient, as D' is a constant.
+    """
     leaf = Tensor(theta_prime.data)
     gamma = np.full((1, 1, 1), REFERENCE)
-    g = grad(ad.sum(loss(leaf, D_prime, gamma)), leaf)
-    return grad(theta_prime, eta, g).data
+    g = grad(ad.sum(loss(leaf, D_prime, gamma)), leaf)  # by theta', (T, P)
+    return grad(theta_prime, eta, g).data  # times d theta' / d eta, through `update`
 
 
 def lifetime(eta, beta, goals, address, plan=None):
@@ -118,7 +129,7 @@ def lifetime(eta, beta, goals, address, plan=None):
     """
     noise = metarl.noise_at(*address, 0)
     theta = np.stack([NETWORK.init(noise) for _ in goals])
-    leaf = theta_prime = None  # eta and what it made of theta, of the update before
+    used = theta_prime = None  # eta in the update before, a Tensor, and what it made of theta
     m = v = 0
     returns = []
     etas = []
@@ -129,11 +140,11 @@ def lifetime(eta, beta, goals, address, plan=None):
         if plan is not None:
             eta = np.tile(plan[t], (len(goals), 1))
         elif t > 0 and any(beta):
-            g = meta_gradient(leaf, theta_prime, D)  # l.2
+            g = meta_gradient(used, theta_prime, D)  # l.2
             direction, m, v = metarl.adam(g, m, v, t)
             eta = eta - beta * direction
-        leaf = Tensor(eta)
-        theta_prime = update(theta, leaf, D, create_graph=any(beta))  # l.3
+        used = Tensor(eta)
+        theta_prime = update(theta, used, D, create_graph=any(beta))  # l.3
         theta = theta_prime.data
         returns.append(D.returns)
         etas.append(eta)
@@ -160,7 +171,7 @@ def outer_loop(o, seed):
         x = strategy.ask()
         lives = goals(o.lives, "train", seed, metarl.TRAIN, i, 0)
         address = (seed, metarl.TRAIN, i, 1)
-        each = np.repeat(lives, o.popsize, 0)  # all agents live the same lifetimes
+        each = np.repeat(lives, o.popsize, 0)  # all agents have the same goals
         returns, _ = lifetime(np.tile(x, (o.lives, 1)), (0, 0), each, address)
         scores = returns.mean(1).reshape(o.lives, o.popsize)
         strategy.tell(x, -scores.mean(0))

@@ -79,20 +79,18 @@ def policy(o):
     return Policy(2, 2, hidden=o.hidden, std=o.std)
 
 
-# Noise: (seed, OWN, 0) x at first, by the chapters; 1 directions of evolution; (2, t) lives of its
-# generation t; (3, ...) lives of the test, (4, ...) those in which a step size is chosen. Of some
-# lives at an address: (..., 0) tasks, 1 births, (2, k) episodes of step k, for k = S those that
-# measure the return; (3, k) of the test, those that measure it after k steps.
-START = 0
-DIRECTIONS = 1
-GENERATION = 2
-TESTED = 3
-CHOICE = 4
+# Noise has an address, as in metarl.py; all of these begin with (seed, OWN).
+START = 0  # x at first, by the chapters
+DIRECTIONS = 1  # of evolution
+GENERATION = 2  # (GENERATION, t): the lives of generation t
+TESTED = 3  # the lives of the test
+CHOICE = 4  # those in which a step size is chosen
 
+# What follows the address of some lives:
 TASKS = 0
 BIRTHS = 1
-EPISODES = 2
-MEASURE = 3
+EPISODES = 2  # (EPISODES, k): those of step k; in evolution k = S are those that measure the return
+MEASURE = 3  # (MEASURE, k): in the test, those that measure the return after k steps
 
 
 # --- A life: the inner loop ---
@@ -113,7 +111,7 @@ class Parts(NamedTuple):
 def live(o, world, parts, tasks, address, pairs=False):
     """n lives on tasks (n, 2): the policies [theta (n, P)] before and after each step.
 
-    pairs: every two rows, which follow each other, live under the same noise.
+    pairs: rows 0 and 1, 2 and 3, ... live under the same noise.
     """
     S = parts.alphas.shape[-1]
     theta = exploring(parts, parts.births, 0)
@@ -130,7 +128,10 @@ def live(o, world, parts, tasks, address, pairs=False):
 
 
 def exploring(parts, theta, k):
-    """theta with the deviations that `parts` has for the episodes after k steps, if it has any."""
+    """theta with the deviations that `parts` has for the episodes after k steps, if it has any.
+
+    The last two numbers of a theta are the log deviations of the two entries of an action.
+    """
     if parts.log_stds is None:
         return theta
     log_std = parts.log_stds[:, k : k + 1]
@@ -164,19 +165,20 @@ def by_hand(o, theta, alpha):
 def evolve(o, x, parts_of, seed):
     """x (Q,) after o.generations of OpenAI-ES (Salimans et al. 2017), from x.
 
-    The two of a pair, x + sigma eps and x - sigma eps, share birth, task and noise.
+    A member is judged by one life. The two of a pair, x + sigma eps and x - sigma eps, share birth,
+    task and noise.
     """
     rng = noise_at(seed, OWN, DIRECTIONS)
     strategy = es.OpenAIES(x, o.sigma, o.members, rng, optimizer="adam", lr=o.beta)
-    n = o.members // 2
+    half = o.members // 2  # the number of pairs
     for t in range(o.generations):  # EPG l.1
         address = (seed, OWN, GENERATION, t)
-        # `ask` gives n members and then the other halves of the pairs. A life has its rows pair by
-        # pair, and `tell` takes them in any order.
-        plus, minus = strategy.ask().reshape(2, n, -1)  # EPG l.2
-        members = np.stack([plus, minus], 1).reshape(2 * n, -1)
-        tasks = AHEAD.sample_tasks(n, noise_at(*address, TASKS))  # EPG l.3
-        theta = births(o, n, noise_at(*address, BIRTHS))
+        # `ask` gives x + sigma eps of all pairs, then x - sigma eps of all. Here the two of a pair
+        # follow each other, as `live` wants them; `tell` takes members in any order.
+        plus, minus = strategy.ask().reshape(2, half, -1)  # EPG l.2
+        members = np.stack([plus, minus], 1).reshape(o.members, -1)
+        tasks = AHEAD.sample_tasks(half, noise_at(*address, TASKS))  # EPG l.3
+        theta = births(o, half, noise_at(*address, BIRTHS))
         parts = parts_of(o, members, np.repeat(theta, 2, 0))
         F = fitness(o, parts, np.repeat(tasks, 2, 0), address)
         strategy.tell(members, -F)  # EPG l.7
@@ -195,6 +197,7 @@ def learning_curve(o, seed, world, parts_of, x, split="test", lives=TESTED, quie
     """(S + 1,): the mean return after 0, 1, ..., S steps of lives that all have x (Q,).
 
     Goals are held out; goals, births and noise are the same whatever is tested.
+    lives: which ones, TESTED or CHOICE.
     quiet: returns are of the policies' most probable actions, without noise.
     """
     n = o.test_lives
@@ -213,9 +216,9 @@ def learning_curve(o, seed, world, parts_of, x, split="test", lives=TESTED, quie
 
 
 def best_alpha(o, seed, parts_with, x):
-    """The best of o.alphas by the return at the end, on training goals ahead.
+    """The best of o.alphas by the return after the last step, on training goals ahead.
 
-    parts_with(alpha, o, x, theta) is `parts_of` with step size alpha.
+    parts_with(alpha, o, x, theta): the Parts of lives with step size alpha.
     """
     at_the_end = []
     for alpha in o.alphas:

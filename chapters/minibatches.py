@@ -23,8 +23,9 @@ OTHER_TREE = oracles.Tabular(((0, 0), (0.2, 0.7), (1, 0.1)), ((1, 2), (0, 0), (0
 class Quadratic:
     """Minibatches are losses 1/2 (theta - c)' A (theta - c), as episodes of one step that pays 1.
 
-    The observation tells which, the log-probability is minus the loss: the surrogate's estimator
-    must be log-prob.
+    The observation tells which one, the log-probability is minus its loss: so the surrogate, which
+    is minus log pi times what is paid, is the loss, if its estimator is log-prob. An object is its
+    own family and its own policy.
     """
 
     horizon = obs_dim = action_dim = 1
@@ -32,8 +33,8 @@ class Quadratic:
     family = policy = property(lambda self: self)
 
     def __init__(self, noise, size=3, dims=2):
-        squares = noise.standard_normal((size, dims, dims))
-        self.A = squares @ squares.swapaxes(1, 2)
+        roots = noise.standard_normal((size, dims, dims))
+        self.A = roots @ roots.swapaxes(1, 2)
         self.c = noise.standard_normal((size, dims))
         which = np.arange(float(size))[None, :, None]
         self.D = Trajectories(
@@ -54,8 +55,10 @@ class Quadratic:
 
 
 class Decisions:
-    """A family of tests/oracles.py, with L = -J / H;
-    minibatches are the episodes of a tabular one.
+    """A family of tests/oracles.py, with L = -J / H: J the return, H the horizon.
+
+    Of a tabular one minibatches are its episodes. Its gradients are functions of tests/oracles.py;
+    those of the point mass are methods of its class.
     """
 
     def __init__(self, family):
@@ -69,9 +72,9 @@ class Decisions:
         return oracles.probabilities(self.family, theta)
 
     def exact(self, theta):
-        J = oracles if self.family.discrete else type(self.family)
-        g = J.gradient(self.family, theta)
-        H = J.hessian(self.family, theta)
+        oracle = oracles if self.family.discrete else type(self.family)
+        g = oracle.gradient(self.family, theta)
+        H = oracle.hessian(self.family, theta)
         return -g / self.family.horizon, -H / self.family.horizon
 
 

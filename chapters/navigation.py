@@ -17,7 +17,7 @@ The claim: better than published in each column after adaptation.
 Said plainly: what helps most is less noise in the actions (row "std 1" is as published), then the
 estimator; step sizes that are learned help a little. The rows with TRPO have as many iterations as
 five minutes allow. A policy whose start is good for all goals (`joint`), with a step size of its
-own, is about as good on this family: see benchmarks/baselines.py.
+own at the test, is about as good on this family: see benchmarks/baselines.py.
 """
 
 from dataclasses import dataclass
@@ -86,14 +86,17 @@ class Navigation(envs.PointMass):
     def sample_tasks(self, n, rng, split="train"):
         if split == "test":
             return GOALS[:n]
-        goals = rng.uniform(-self.box, self.box, (2 * n + 10, 2))
+        goals = rng.uniform(-self.box, self.box, (2 * n + 10, 2))  # more than enough
         to_published = envs.distance(goals[:, None] - GOALS)
         apart = to_published.min(1) > 0.01
         return goals[apart][:n]
 
 
 def setting(o, name, seed):
-    """The Setting of a row, whose iterations are at most o.iterations."""
+    """The Setting of a row: the defaults of its algorithm, with what the row changes.
+
+    Iterations are at most o.iterations.
+    """
     changed = ROWS[name]
     algo = changed.get("algo", "maml")
     options = DEFAULTS["pointmass"] | DEFAULTS.get(f"{algo} pointmass", {}) | changed

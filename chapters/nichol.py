@@ -11,9 +11,11 @@ section 5. With g_1, ..., g_k the gradients of k minibatches of a task, of which
     AvgGradInner = E[H_1 g_2]: to where the gradients     Reptile    a = k   b = k (k - 1) / 2
     of two minibatches of a task agree                    (the sum of g_1, ..., g_k)
 
-What metarl.py runs makes the steps at three alpha; the parabola through them gives both terms, and
-their projections on AvgGrad and AvgGradInner are a and b; `off` is the part of the second term
-across AvgGradInner, in per cent. What is lost is said by b / a, in per cent of MAML's.
+H_1 is the Hessian of the first minibatch's loss, g_2 the gradient of the second's. What metarl.py
+runs makes the outer step at three alpha. The parabola in alpha through the three has two terms that
+count: its constant, whose projection on AvgGrad is a, and its slope, whose projection on minus
+AvgGradInner is b; `off` is the part of the slope across AvgGradInner, in per cent. What is lost is
+said by b / a, in per cent of MAML's.
 
 Three problems. On quadratics (two tasks of three minibatches) and trees (two decision processes, a
 minibatch is an episode) the expectation is over all courses of sampling, exact; on the point mass
@@ -74,8 +76,9 @@ def theory(name, k):
 
 # --- Outer steps of the code that runs ---
 def outer_steps(task, name, k, theta, sample, n):
-    """(3, n, P): theta before minus theta after, over the step size, of n lifetimes on minibatches
-    of `sample(alpha)`.
+    """(3, n, P): the outer steps at ALPHAS, for n lifetimes on minibatches of `sample(alpha)`.
+
+    Of MAML and FOMAML the meta-gradient; of Reptile (theta - phi_k) / alpha.
     """
     # Reptile steps on all k minibatches; the others keep the last one for the outer gradient
     steps = k if name == "Reptile" else k - 1
@@ -94,14 +97,18 @@ def outer_steps(task, name, k, theta, sample, n):
 
 
 def expected_steps(task, name, k, theta):
-    """(3, 1, P): the expectation over all sequences of k minibatches."""
+    """(3, 1, P): the expectation over all sequences of k minibatches.
+
+    Each sequence is a lifetime, weighted by how likely it is: the product of the chances of its
+    minibatches, which depend on theta, that is on the steps before.
+    """
     M = task.D.rewards.shape[1]
-    sequences = np.array(list(itertools.product(range(M), repeat=k)))
+    sequences = np.array(list(itertools.product(range(M), repeat=k)))  # (M^k, k)
     weights = np.ones((3, M**k, 1))
 
     def sample(alpha):
         def minibatch(step, theta):
-            chosen = sequences[:, [step]]
+            chosen = sequences[:, [step]]  # (M^k, 1), the minibatch of each lifetime
             weights[ALPHAS.index(alpha)] *= np.take_along_axis(task.chances(theta), chosen, 1)
             return Trajectories(*(x[0, chosen] for x in task.D[:4]))
 
@@ -124,16 +131,17 @@ def sampled_steps(task, name, k, theta, n, seed):
 
 
 def coefficients(steps, average, inner):
-    """a and b of each lifetime (n, 2), and off, in per cent, of their mean:
-    from steps (3, n, P) at ALPHAS.
+    """a and b of each lifetime (n, 2), and off, in per cent, of their mean.
+
+    From steps (3, n, P) at ALPHAS, AvgGrad and AvgGradInner (P,).
     """
-    # The parabola c_0 + c_1 alpha + c_2 alpha^2 through the three steps.
-    powers = np.vander(ALPHAS, increasing=True)
+    # steps = c_0 + c_1 alpha + c_2 alpha^2: three equations for c_0, c_1 and c_2
+    powers = np.vander(ALPHAS, increasing=True)  # rows 1, alpha, alpha^2
     first, second, _ = np.tensordot(np.linalg.inv(powers), steps, 1)
     a = first @ average / (average @ average)
     b = -second @ inner / (inner @ inner)
     mean = second.mean(0)
-    across = mean + b.mean() * inner
+    across = mean + b.mean() * inner  # less its projection, which is -b inner
     return np.stack([a, b], 1), 100 * np.linalg.norm(across) / np.linalg.norm(mean)
 
 

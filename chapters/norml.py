@@ -129,7 +129,10 @@ def parts(c, x):
 
 # --- l.4 and 5: the inner step ---
 def blind(D):
-    """D without its rewards: whatever is made out of them is NaN."""
+    """D without its rewards: whatever is made out of them is NaN.
+
+    So a step that read them would make theta' NaN, and the run would stop for it.
+    """
     return D._replace(rewards=np.full_like(D.rewards, np.nan))
 
 
@@ -172,7 +175,10 @@ def meta_loss(c, x, sample):
 
 
 def meta_gradient(c, x, tasks, address):
-    """[(T, 2P + Q)]: for each task the gradient of `meta_loss` by x (2P + Q,)."""
+    """[(T, 2P + Q)]: for each task the gradient of `meta_loss` by x (2P + Q,).
+
+    In a list, as in_chunks wants what it puts together.
+    """
     x = Tensor(np.tile(x, (len(tasks), 1)))
     loss = meta_loss(c, x, sampler(c, tasks, address))
     return [grad(ad.sum(loss), x).data]
@@ -216,7 +222,7 @@ def episodes_after(c, theta):
 
 
 def of_another(D):
-    """D with the episodes of the task before in place of each one's own."""
+    """D with the episodes of the task before in place of each one's own; nobody reads rewards."""
     return D._replace(obs=np.roll(D.obs, 1, 0), actions=np.roll(D.actions, 1, 0))
 
 
@@ -244,6 +250,7 @@ def with_norml(o, c):
     x = meta_train(c, norml, first_x(c))
     theta, offset, _ = parts(c, x)
     D = episodes_before(c, theta, o.adapt_episodes)
+    # trained without an offset, from the same x
     bare = meta_train(c, partial(norml, with_offset=False), first_x(c))
     bare_theta, _, _ = parts(c, bare)
     bare_D = episodes_before(c, bare_theta, o.adapt_episodes)
@@ -259,7 +266,8 @@ def with_norml(o, c):
 def with_rewards(o, seed):
     """The same of MAML and of joint, whose steps see rewards.
 
-    Of a single episode the linear baseline leaves little: there MAML goes without.
+    The baseline is fitted to the episodes it is taken off: of a single one it leaves little, so
+    there MAML goes without.
     """
     o = replace(o, std=o.maml_std, alpha=o.maml_alpha, beta=o.maml_beta, max_norm=o.maml_max_norm)
     c = setting(o, seed)

@@ -8,11 +8,13 @@ was learned on some tasks carries, is measured here, on the point mass with hori
 
 First table: MAML trained on 1, 2, 4, 16, 64 goals over and over, or on new ones each time, adapts
 to its training goals and to 40 held-out ones; regret is the optimum less the return, after 0 and 3
-steps of 20 episodes, and the gap is what the regret on held-out goals exceeds that on training
-goals by. A smaller pool is the beginning of a larger.
+steps of 20 episodes, and the gap is the regret on held-out goals less that on training goals. A
+smaller pool is the beginning of a larger. Of unlimited goals, 40 new ones take the place of those
+that were trained on.
 
 Second table: the agents trained on unlimited goals, and untrained ones, on the held-out goals moved
-in a direction that the seed draws, so that they leave the box. Scores are in per cent of the way
+in a direction that the seed draws, so that the further the more of them leave the box. A start may
+happen to suit one direction: over seeds it is no particular one. Scores are in per cent of the way
 from standing still at the origin to the optimum.
 
 Said plainly: with 16 training goals of two numbers each MAML no longer overfits, which says little
@@ -47,7 +49,7 @@ SMALL = {
     "hidden": (32,),
     "tasks": 10,
     "beta": 0.01,
-    "estimator": "lvc",
+    "estimator": "lvc",  # of the inner step's Hessian, see docs/estimators.md
     "adapt_episodes": 20,
     "test_episodes": 20,
 }
@@ -81,13 +83,16 @@ def moved(tasks, shift, seed):
 
 
 def regrets(c, theta, tasks, address):
-    """(2,): the mean regret after no and after all steps."""
+    """(2,): the mean regret on the tasks before any and after all steps."""
     returns = adapted(c, theta, tasks, *address)
     return (c.family.optimal_return(tasks)[:, None] - returns).mean(0)[[0, -1]]
 
 
 def seen_goals(o, c):
-    """The training goals (held_out, 2) that an agent is tested on: a small pool is repeated."""
+    """The training goals (held_out, 2) that an agent is tested on.
+
+    A small pool is repeated, of a larger one some are drawn; of unlimited goals some new ones.
+    """
     pool = c.family.pool
     if 0 < pool <= o.held_out:
         return np.resize(c.family.goals_for_training(), (o.held_out, 2))

@@ -13,6 +13,9 @@ that, `train` and the table, holds no surprise.
     in code      shape     meaning
     theta        (T, P)    weights and biases of the network, a row for each of T tasks
     theta, phi   (P,)      those that all tasks begin with (phi in Reptile)
+    theta_prime  (T, P)    theta after a step of each task
+    z            (2P,)     theta and log alpha, where step sizes are learned too (meta_sgd)
+    wave                   T tasks, as a function from x (T, n, 1) to y of the same shape
     D, D_prime             points (x, y), (T, n, 1) each: those to adapt to, those to be judged on
     alpha, beta            step size of the inner and of the outer loop
 
@@ -92,7 +95,7 @@ def step(theta, alpha, x, y, create_graph=False):
 
 # --- The outer loop: where should theta go, so that its theta' is better? ---
 def for_each_task(theta):
-    """theta (P,), or z (2P,), a row of its own for each task."""
+    """theta (P,), or z (2P,), once for each task, so that each gets a gradient of its own."""
     return Tensor(np.tile(theta, (TASKS, 1)))
 
 
@@ -104,10 +107,11 @@ def loss_after_adaptation(theta, alpha, wave, rng):
     """
     D = points(wave, SHOTS, rng)
     D_prime = points(wave, QUERIES, rng)
+    theta_prime = theta
     total = 0
     for _ in range(2):
-        theta = step(theta, alpha, *D, create_graph=True)
-        total = total + loss(theta, *D_prime)
+        theta_prime = step(theta_prime, alpha, *D, create_graph=True)
+        total = total + loss(theta_prime, *D_prime)
     return total
 
 
@@ -149,7 +153,10 @@ def reptile(phi, wave, rng):
 
 # --- Training, test, table ---
 def train(direction, iterations, seed):
-    """theta (P,), or z (2P,) of meta_sgd, after so many steps of Adam against the direction."""
+    """theta (P,), or z (2P,) of meta_sgd, after so many steps of Adam against the direction.
+
+    direction: maml, meta_sgd or reptile.
+    """
     rng = np.random.default_rng(seed)
     theta = NETWORK.init(rng)
     if direction is meta_sgd:
@@ -165,9 +172,9 @@ def train(direction, iterations, seed):
 
 
 def errors(z, seed, n=600):
-    """(n, 11): the error on 100 even points of new waves after 0, 1, ..., 10 steps on five points.
+    """(n, 11): the error of new waves after 0, 1, ..., 10 steps on five points of each.
 
-    z: what `train` returned.
+    Judged on 100 points at equal distances. z: what `train` returned.
     """
     rng = np.random.default_rng((seed, 1))
     wave = sample_tasks(n, rng)
