@@ -60,6 +60,32 @@ def test_defaults_and_quick(capsys):
     assert seeds_and_first == [(5, 8), (2, 20), (1, 0)]
 
 
+@dataclass(frozen=True)
+class Flagged:
+    scale: float = 2.0
+    ablations: bool = False
+    slow: bool = False
+
+
+def of_flags(o, seed):
+    return {"o": {"scale": o.scale, "ablations": o.ablations, "slow": o.slow}}, None
+
+
+def test_a_flag_of_a_chapter_replaces_a_field_of_its_options(capsys):
+    flags = {"ablations": "more rows", "slow": "longer"}
+    chapter = Chapter(
+        "toy", DOC, Flagged(), Flagged(9.0), of_flags, str, lambda rows: [], None, flags
+    )
+    printed = []
+    for argv in ([], ["--ablations"], ["--slow", "--quick"]):
+        assert common.main(chapter, ["--json", "--seeds", "1", *argv]) == 0
+        row = json.loads(capsys.readouterr().out)["rows"]["o"]
+        printed.append([row["scale"][0], row["ablations"][0], row["slow"][0]])
+    assert printed == [[2, False, False], [2, True, False], [9, False, True]]
+    assert common.main(TOY, ["--ablations"]) == 2
+    assert "unrecognized arguments: --ablations" in capsys.readouterr().err
+
+
 def test_text_ends_with_what_is_said_plainly(capsys):
     common.main(TOY, ["--seeds", "2"])
     out = capsys.readouterr().out
