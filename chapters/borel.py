@@ -7,37 +7,38 @@ Dorfman, Shenfeld & Tamar, "Offline Meta Learning of Exploration", 2021, arXiv 2
 In our words, with the numbers that the lines of the code carry:
 
     given episodes of agents, each trained in a task of its own, and the tasks' rewards
-    l.1   relabel: replace first episodes of each task by those of other tasks' agents, and their
-          rewards by those that this task would have paid
+    l.1   relabel: before an episode of a task comes one of another task's agent, with the rewards
+          that this task would have paid for it
     l.2   until done, the VAE: q_phi(z|tau_:t), the belief after t steps, and r^_psi(s', z)
-    l.3       phi, psi: a step down, for some t, z ~ q_phi(z|tau_:t),
+    l.3       phi, psi: a step down, for some t, with z ~ q_phi(z|tau_:t),
                   sum over all steps i, also those after t, of (r^(s_i', z) - r_i)^2
                   + beta sum over t of KL(q_phi(z|tau_:t) || q_phi(z|tau_:t-1)), at first N(0, I)
     l.4   hyper-states x_t = (s_t, q_phi(z|tau_:t)) of all data
     l.5   Q(x, a) by offline RL
     at test, in a task that was never met, without any training
     l.6   for each step of two episodes:
-    l.7       act by Q(x_t, .), and the belief takes in what was paid
+    l.7       act by Q(x_t, .), and let the belief take in what was paid
 
-"Data-set collection becomes even harder", as the slide says: the agents of the data knew their
-goals, so that where an agent goes says where its goal is, before anything is paid. A belief that
-is trained on that believes in the goal wherever itself has just been: the tasks of the data cannot
-be told from tasks that pay elsewhere, which the paper calls MDP ambiguity. After l.1 paths say
-nothing, and rewards alone do.
+"Data-set collection becomes even harder", says the slide. The agents of the data knew their goals,
+so that where one goes says where its goal is, before anything is paid. A belief that learns from
+that will think of wherever its own agent goes that the goal is there. Whether a place pays, or is
+only where the agents of a task went, such data cannot tell: MDP ambiguity, in the paper's words.
+After l.1 paths say nothing, and rewards alone do.
 
-The claim: only after relabelling does a visit without a reward tell that the goal is elsewhere;
-so the agent searches, which none in the data did.
+The claim: only after relabelling a visit that is not paid tells that the goal is elsewhere; and so
+the agent searches, which none in the data did.
 
-Read from the top: the data, l.1; the VAE, l.2 and 3; Q, l.4 and 5; the test, l.6 and 7; `run`,
-which has it all; what is printed. arena.py has the world and the agents of the data.
+Read from the top: the data, l.1; Q, l.4 and 5; the test, l.6 and 7; `run`, which has it all; what
+is printed. arena.py has the world and the agents of the data, belief.py the VAE, l.2 and 3. Rows:
 
     relabelled         all that is above
-    not relabelled     without l.1: the first of two episodes is the task's own, too
-    another's belief   relabelled, but acting on the belief of an agent in another task
-    reflective         with --reflective: three episodes, of which two are relabelled and the last
-                       is a success. It is inspired by Rafailov et al. 2021, "The Reflective
-                       Explorer", who build trajectories of exploration out of offline data; how
-                       exactly, we could not verify.
+    another's belief   the same, but each acts on what another one has seen, in another task
+    not relabelled     without l.1: the episode that comes before is the task's own agent's, too
+    reflective         with --reflective: before the last episode come two that are relabelled, so
+                       that there are two failures and a success; and three episodes at test.
+                       Inspired by Rafailov et al. 2021, "The Reflective Explorer", who construct
+                       exploration out of offline data. How they do we could not verify.
+    goal known         what there is to gain
 
 Said plainly: TODO
 """
@@ -69,7 +70,7 @@ class Options:
     beta: float = 0.05  # the weight of KL
     vae_steps: int = 3000
     vae_batch: int = 32  # meta-episodes
-    prefixes: int = 6  # t's in a step of the VAE
+    prefixes: int = 3  # t's in a step of the VAE
     draws: int = 64  # of z, for what the decoder expects
     q_steps: int = 20_000
     q_batch: int = 256  # transitions
@@ -88,7 +89,7 @@ WORLD = Arena()
 
 
 # --- l.1: the data ---
-def before(data, goals, donors, rng):
+def relabelled(data, goals, donors, rng):
     """Data (T, K, H) of episodes of the tasks donors (T, K), with the rewards of `goals` (T, 2)."""
     episode = rng.integers(data.rewards.shape[1], size=donors.shape)
     taken = Data(*[part[donors, episode] for part in data])
@@ -96,19 +97,19 @@ def before(data, goals, donors, rng):
 
 
 def meta_episodes(data, goals, relabel, n, rng):
-    """Data (T, K, n H): each episode of a task with n - 1 before it.
+    """Data (T, K, n H): before each episode of a task n - 1 others.
 
-    relabel: these are of other tasks. If not, they are the task's own, and what its reward
-    function says is what was paid.
+    relabel: these are of other tasks. If not they are the task's own, whose rewards stay as they
+    were paid.
     """
     T, K, _ = data.rewards.shape
     parts = []
     for _ in range(n - 1):
-        donors = np.arange(T)[:, None]
-        shift = rng.integers(1, T, (T, K))  # from 1 on: never to itself
+        shift = rng.integers(1, T, (T, K))  # from 1 on: no task is its own donor
         if not relabel:
             shift = np.zeros_like(shift)
-        parts.append(before(data, goals, (donors + shift) % T, rng))
+        donors = (np.arange(T)[:, None] + shift) % T
+        parts.append(relabelled(data, goals, donors, rng))  # l.1
     parts.append(data)
     return Data(*[np.concatenate(steps, 2) for steps in zip(*parts, strict=True)])
 
@@ -124,9 +125,9 @@ class Transitions(NamedTuple):
 
 
 def hyper_states(vae, w, D):
-    """The Transitions of the meta-episodes D (N, n); after an episode comes the start of the next.
+    """The Transitions of the meta-episodes D (N, n).
 
-    After the last one there is none: the agent stays where it is.
+    An episode's end is followed by the next one's start; at the last end the agent stays.
     """
     q = vae.beliefs(w, D.next_obs, D.rewards)
     then = np.concatenate([D.obs[:, 1:], D.next_obs[:, -1:]], 1)
@@ -208,10 +209,10 @@ def learn(o, D, seed):
 
 # --- l.6 and 7: the test ---
 def search(o, agent, world, goals, n, believer):
-    """Data (T, 1, n H) of n episodes on each of the goals (T, 2), from the origin; and the beliefs
-    (T, n H, 2 latent) before their steps.
+    """n episodes on each of the goals (T, 2), from the origin: Data (T, 1, n H), and the beliefs
+    before their steps, (T, n H, 2 latent).
 
-    believer (T,): the task whose agent's belief each one acts on.
+    believer (T,): whose belief each of the agents acts on.
     """
     vae, w, theta = agent
     h = np.zeros((len(goals), o.width), np.float32)
@@ -233,7 +234,7 @@ def search(o, agent, world, goals, n, believer):
 
 
 def as_row(D, n):
-    """{column: number}, of n episodes: mean returns, and the share that was paid until then."""
+    """{column: number}, of n episodes: mean returns, and the share of goals found by then."""
     rewards = D.rewards.reshape(len(D.rewards), n, -1)
     returns = rewards.sum(2).mean(0)
     found = ((rewards > 0).any(2).cumsum(1) > 0).mean(0)
@@ -242,8 +243,8 @@ def as_row(D, n):
 
 
 def expected_after_a_visit(o, agent, detour, others, rng):
-    """(T,): the reward that the decoder expects at the goals `others` (T, 2), which agents of other
-    tasks have visited in `detour` (T, 1, H), and which was not paid.
+    """(T,): the reward that the decoder expects at the goals `others` (T, 2), after an episode,
+    detour (T, 1, H), that went there and was not paid.
     """
     vae, w, _ = agent
     seen = of_float32(Data(*[part[:, 0] for part in detour]))

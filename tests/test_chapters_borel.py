@@ -17,7 +17,7 @@ from chapters import arena, belief, borel
 from chapters.arena import HIGH, LOW, MOVES, Arena
 from chapters.belief import VAE
 from chapters.offline import Data
-from envs import distance
+from envs import CELLS, distance
 from metarl import noise_at
 
 SMALL = borel.Options(
@@ -290,7 +290,7 @@ def some_meta_episodes():
 def test_the_vae_is_trained_by_adam():
     """Two steps, by hand."""
     D = flat(some_meta_episodes())
-    o = replace(SMALL, vae_steps=2)
+    o = replace(SMALL, vae_steps=2, prefixes=20)
     w = belief.train_vae(o, VAE_2, D, 6)
     assert w.dtype == np.float32
 
@@ -299,8 +299,8 @@ def test_the_vae_is_trained_by_adam():
     m = second = 0
     for step in (1, 2):
         i = rng.integers(20, size=3)
-        t = rng.integers(13, size=2)
-        eps = rng.standard_normal((3, 2, 2), np.float32)
+        t = rng.integers(13, size=20)
+        eps = rng.standard_normal((3, 20, 2), np.float32)
         x = Tensor(v)
         loss = belief.negative_elbo(VAE_2, x, D.next_obs[i], D.rewards[i], t, eps, o.beta)
         direction, m, second = metarl.adam(grad(ad.sum(loss), x).data, m, second, step)
@@ -410,8 +410,11 @@ def agent():
 
 @pytest.mark.parametrize("believer", [[0, 1, 2, 3], [3, 0, 1, 2]])
 def test_a_search_is_greedy_and_its_belief_goes_on_over_episodes(agent, believer):
-    """Each move by the belief of the believer, which is that of all that this one has seen."""
-    goals = some_goals(4, "test")
+    """Each move by the belief of the believer, which is that of all that this one has seen.
+
+    The goals are so near that all are paid, and by them the beliefs differ.
+    """
+    goals = 0.15 * some_goals(4, "test")
     D, beliefs = borel.search(SMALL, agent, WORLD, goals, 2, np.array(believer))
     assert D.rewards.shape == (4, 1, 12) and beliefs.shape == (4, 12, 4)
     q = VAE_2.beliefs(agent.w, D.next_obs[:, 0], D.rewards[:, 0])
@@ -430,6 +433,8 @@ def test_a_search_is_greedy_and_its_belief_goes_on_over_episodes(agent, believer
             assert_array_equal(moved, D.next_obs[i, 0, t])
             assert paid == D.rewards[i, 0, t]
     assert (D.next_obs.std((0, 1, 2)) > 0).all()
+    own, _ = borel.search(SMALL, agent, WORLD, goals, 2, np.arange(4))
+    assert (own.actions == D.actions).all() == (believer == [0, 1, 2, 3])
 
 
 def test_a_goal_is_found_by_an_episode_when_it_was_paid_until_then():
@@ -458,6 +463,7 @@ def test_after_a_visit_the_last_belief_is_asked_about_the_place(agent):
 
 def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatch, agent):
     o = replace(SMALL, reflective=True)
+    collected = []
     learned = []
     searched = []
 
@@ -469,7 +475,12 @@ def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatc
         searched.append((goals, n, believer.tolist()))
         return real(o, agent, world, goals, n, believer)
 
+    def collect(o, world, goals, rng):
+        collected.append(goals)
+        return arena.collect(o, world, goals, rng)
+
     real = borel.search
+    monkeypatch.setattr(borel, "collect", collect)
     monkeypatch.setattr(borel, "learn", learn)
     monkeypatch.setattr(borel, "search", search)
     rows, _ = borel.run(o, 3)
@@ -485,8 +496,10 @@ def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatc
     assert told == [(2, itself), (2, [3, 0, 1, 2]), (2, itself), (3, itself)]
     for goals, *_ in searched:
         assert_array_equal(goals, searched[0][0])
-    train = borel.WORLD.sample_tasks(5, noise_at(3, borel.OWN, 0))
-    assert distance(train[:, None] - searched[0][0]).min() > 1e-3
+    assert distance(collected[0][:, None] - searched[0][0]).min() > 1e-3
+    for goals, colour in ((collected[0], 0), (searched[0][0], 1)):
+        cells = np.arctan2(goals[:, 1], goals[:, 0]) / np.pi * CELLS
+        assert_array_equal(np.floor(cells) % 2, colour)
 
     ours = learned[0]
     assert [D.rewards.shape[2] for D in learned] == [80, 80, 120]
