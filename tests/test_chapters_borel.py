@@ -451,14 +451,17 @@ def test_a_goal_is_found_by_an_episode_when_it_was_paid_until_then():
 
 
 def test_after_a_visit_the_last_belief_is_asked_about_the_place(agent):
+    """Of the first episode alone, where there are two."""
     goals = some_goals(4, "test")
     detour, others = arena.detours(WORLD, goals, noise_at(1))
-    expected = borel.expected_after_a_visit(SMALL, agent, detour, others, noise_at(5))
-    eps = noise_at(5).standard_normal((3, 2), np.float32)
-    for i in range(4):
-        q = VAE_2.beliefs(agent.w, detour.next_obs[i], detour.rewards[i])[0, 6]
-        alone = VAE_2.expected_reward(agent.w, others[i], q, eps)
-        assert expected[i] == pytest.approx(alone, rel=1e-4)
+    for visit in (detour, arena.walks(WORLD, goals, 2, noise_at(1))):
+        expected = borel.expected_after(SMALL, agent, visit, others, noise_at(5))
+        eps = noise_at(5).standard_normal((3, 2), np.float32)
+        total = 0
+        for i in range(4):
+            q = VAE_2.beliefs(agent.w, visit.next_obs[i], visit.rewards[i])[0, 6]
+            total += VAE_2.expected_reward(agent.w, others[i], q, eps)
+        assert expected == pytest.approx(total / 4, rel=1e-4)
 
 
 def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatch, agent):
@@ -479,10 +482,16 @@ def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatc
         collected.append(goals)
         return arena.collect(o, world, goals, rng)
 
+    def expected_after(o, agent, visit, goals, rng):
+        at = visit.next_obs[:, 0]
+        assert (distance(at - goals[:, None]).min(1) < 0.2).all()
+        return (visit.rewards[:, 0] > 0).any(1).mean()
+
     real = borel.search
     monkeypatch.setattr(borel, "collect", collect)
     monkeypatch.setattr(borel, "learn", learn)
     monkeypatch.setattr(borel, "search", search)
+    monkeypatch.setattr(borel, "expected_after", expected_after)
     rows, _ = borel.run(o, 3)
     assert list(rows) == [
         "relabelled",
@@ -509,11 +518,15 @@ def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatc
     assert paid[1] > 0.7
     assert max(paid[0], paid[2]) < 0.5
     assert rows["goal known"]["found by 1"] == 1 and rows["goal known"]["return 2"] > 30
+    for row in ("relabelled", "not relabelled", "reflective"):
+        assert (rows[row].pop("elsewhere"), rows[row].pop("own goal")) == (0, 1)
     assert rows["another's belief"].keys() == rows["goal known"].keys()
 
     as_arrays = {}
     for row, columns in rows.items():
         as_arrays[row] = {column: np.array([number]) for column, number in columns.items()}
+    for row in ("relabelled", "not relabelled", "reflective"):
+        as_arrays[row] |= {"elsewhere": np.array([0.1]), "own goal": np.array([0.9])}
     assert "Three episodes" in borel.report(as_arrays)
     del as_arrays["reflective"]
     assert "Three episodes" not in borel.report(as_arrays)
@@ -526,12 +539,12 @@ def test_claims_have_the_bounds_that_were_set():
             "return 1": np.array([3.0, 5]),
             "return 2": np.array([10.0, 8]),
             "found by 2": np.array([0.6, 0.8]),
-            "expected": np.array([0.1, 0.12]),
+            "elsewhere": np.array([0.1, 0.12]),
         },
         "not relabelled": {
             "return 1": np.array([4.0, 4]),
             "return 2": np.array([11.0, 2]),
-            "expected": np.array([0.25, 0.2]),
+            "elsewhere": np.array([0.25, 0.2]),
         },
         "another's belief": {"return 2": np.array([2.0, 3.5])},
     }
