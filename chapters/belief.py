@@ -36,8 +36,9 @@ def kl(q, p):
     mu_q, log_q = halves(q)
     mu_p, log_p = halves(p)
     shift = mu_q - mu_p
-    ratio = ad.exp(log_q - log_p) + shift * shift * ad.exp(-log_p)
-    return 0.5 * ad.sum(ratio - 1 + log_p - log_q, -1)
+    variance = ad.exp(log_q - log_p)  # in the unit of p's
+    distance = shift * shift * ad.exp(-log_p)
+    return 0.5 * ad.sum(variance + distance - 1 + log_p - log_q, -1)
 
 
 def draw_z(q, eps):

@@ -20,13 +20,13 @@ In our words, with the numbers that the lines of the code carry:
     l.7       act by Q(x_t, .), and let the belief take in what was paid
 
 "Data-set collection becomes even harder", says the slide. The agents of the data knew their goals,
-so that where one goes says where its goal is, before anything is paid. A belief that learns from
-that will think of wherever its own agent goes that the goal is there. Whether a place pays, or is
-only where the agents of a task went, such data cannot tell: MDP ambiguity, in the paper's words.
-After l.1 paths say nothing, and rewards alone do.
+so that where one goes says where its goal is, before anything is paid. A belief that is trained on
+that takes the goal to be wherever its own agent goes, and a place that did not pay for one that
+will. Which it is the data cannot tell: MDP ambiguity, in the paper's words. After l.1 paths say
+nothing, and rewards alone do.
 
-The claim: only after relabelling a visit that is not paid tells that the goal is elsewhere; and so
-the agent searches, which none in the data did.
+The claim: only after relabelling does a visit that was not paid tell that the goal is elsewhere;
+and so the agent searches, which none in the data did.
 
 Read from the top: the data, l.1; Q, l.4 and 5; the test, l.6 and 7; `run`, which has it all; what
 is printed. arena.py has the world and the agents of the data, belief.py the VAE, l.2 and 3. Rows:
@@ -336,6 +336,7 @@ def draw(figure, picture):
     """Where rewards are expected as a search goes on, and the path of the episode until then."""
     o = picture["o"]
     H = WORLD.horizon
+    times = (0, H // 2, H, 3 * H // 2)
     figure.set_size_inches(8, 3)
     panels = figure.subplots(2, 4, sharex=True, sharey=True)
     axes = np.linspace(LOW, HIGH, 41).T
@@ -346,13 +347,13 @@ def draw(figure, picture):
     for row, name in zip(panels, ("relabelled", "not relabelled"), strict=True):
         (vae, w, _), D, beliefs = picture[name]
         row[0].set_ylabel(name)
-        for panel, t in zip(row, (0, H // 2, H, 3 * H // 2), strict=True):
+        for panel, t in zip(row, times, strict=True):
             expected = vae.expected_reward(w, plane, beliefs[i, t], eps)
             image = panel.imshow(expected, "Greys", vmin=0, vmax=1, origin="lower", extent=extent)
             begin = t // H * H  # of the episode
             panel.plot(*D.obs[i, 0, begin : t + 1].T, linewidth=0.9)
             panel.plot(*picture["goals"][i], "o", fillstyle="none")
-    for panel, t in zip(panels[0], (0, H // 2, H, 3 * H // 2), strict=True):
+    for panel, t in zip(panels[0], times, strict=True):
         panel.set_title(f"episode {1 + t // H}, step {t % H}")
     figure.colorbar(image, ax=panels, label="reward that is expected", shrink=0.8)
 
