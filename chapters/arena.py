@@ -1,12 +1,15 @@
-"""The world of borel.py: a sparse point mass between walls, with nine moves; and its data.
+"""The world of borel.py: a sparse point mass in a half-disc, with nine moves; and its data.
 
     state    (..., 2)   the position, within the walls
     action   (...)      an index into MOVES
     goal     (..., 2)   the task, on the half-circle y >= 0 of radius 1
 
 The reward is 1 - d at a distance d < 0.2 from the goal, else 0: where it is 0, it tells nothing but
-that the goal is somewhere else. Without the walls an agent that was trained offline walks to where
-no data are, after values that nobody has checked.
+that the goal is somewhere else.
+
+Why there are walls: an agent that is trained offline believes in values where nobody has been, and
+goes there. Without walls it leaves for good; of a rectangle it likes the corners. In a half-disc
+the goals lie along the wall.
 """
 
 from dataclasses import dataclass
@@ -18,8 +21,8 @@ from envs import SparsePointMass, distance
 
 STEPS = (-0.1, 0.0, 0.1)
 MOVES = np.array([(x, y) for x in STEPS for y in STEPS])  # those of a king in chess, and to stay
-LOW = np.array([-1.2, -0.2])
-HIGH = np.array([1.2, 1.2])
+RADIUS = 1.1  # of the wall around
+FLOOR = -0.1  # the lowest y
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Arena(SparsePointMass):
         return self.allowed(state + MOVES[action])
 
     def allowed(self, position):
-        return position.clip(LOW, HIGH)
+        x = position[..., 0]
+        y = position[..., 1].clip(FLOOR)
+        above = np.stack([x, y], -1)
+        too_far = np.maximum(distance(above) / RADIUS, 1)
+        return above / too_far[..., None]
 
     def rewards(self, s, goals):
         """What arriving at s (..., 2) is paid in the tasks `goals` (..., 2)."""
@@ -42,8 +49,10 @@ class Arena(SparsePointMass):
 
 
 def anywhere(shape, rng):
-    """Positions (*shape, 2), uniform between the walls."""
-    return rng.uniform(LOW, HIGH, (*shape, 2))
+    """Positions (*shape, 2), uniform in the half-disc y >= 0."""
+    r = RADIUS * np.sqrt(rng.random(shape))
+    angle = np.pi * rng.random(shape)
+    return np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
 
 
 def seeker(goals, blunders, rng):

@@ -51,11 +51,12 @@ import numpy as np
 
 import autodiff as ad
 from chapters import common
-from chapters.arena import HIGH, LOW, MOVES, Arena, collect, detours, walks
+from chapters.arena import FLOOR, MOVES, RADIUS, Arena, collect, detours, walks
 from chapters.belief import VAE, train_vae
 from chapters.common import EACH, OWN, Chapter, above, below, cell, difference, table
 from chapters.models import Moments, adam_step
 from chapters.offline import Data
+from envs import distance
 from metarl import noise_at
 from policies import Network
 
@@ -170,7 +171,7 @@ def td_error(o, theta, target, batch):
 
 
 def train_q(o, transitions, seed):
-    """theta (2, P), from transitions alone."""
+    """theta (2, P), from transitions alone: the target, which is a mean over the latest steps."""
     rng = noise_at(seed, OWN, 3)
     theta = np.stack([q_network(o).init(rng) for _ in range(2)]).astype(np.float32)
     target = theta
@@ -181,7 +182,7 @@ def train_q(o, transitions, seed):
         loss = partial(td_error, o, target=target, batch=batch)
         theta, moments = adam_step(loss, theta, o.step_size, moments)  # l.5
         target = target + o.tau * (theta - target)
-    return theta
+    return target
 
 
 def of_float32(D):
@@ -190,11 +191,13 @@ def of_float32(D):
 
 
 class Agent(NamedTuple):
-    """What was learned."""
+    """What was learned: the VAE with its w, and theta of Q, whose inputs are standardised."""
 
     vae: VAE
     w: np.ndarray
     theta: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
 
 
 def learn(o, D, seed):
@@ -203,8 +206,13 @@ def learn(o, D, seed):
     D = of_float32(Data(*[part.reshape(T * K, *part.shape[2:]) for part in D]))
     vae = VAE(o.latent, o.width)
     w = train_vae(o, vae, D, seed)
-    theta = train_q(o, hyper_states(vae, w, D), seed)  # l.4
-    return Agent(vae, w, theta)
+    transitions = hyper_states(vae, w, D)  # l.4
+    mean = transitions.x.mean(0)
+    std = transitions.x.std(0)
+    x = (transitions.x - mean) / std
+    next_x = (transitions.next_x - mean) / std
+    theta = train_q(o, transitions._replace(x=x, next_x=next_x), seed)
+    return Agent(vae, w, theta, mean, std)
 
 
 # --- l.6 and 7: the test ---
@@ -214,7 +222,7 @@ def search(o, agent, world, goals, n, believer):
 
     believer (T,): whose belief each of the agents acts on.
     """
-    vae, w, theta = agent
+    vae, w, theta, mean, std = agent
     h = np.zeros((len(goals), o.width), np.float32)
     steps = []
     beliefs = []
@@ -222,8 +230,8 @@ def search(o, agent, world, goals, n, believer):
         state = world.reset(goals, (len(goals),), None)
         for _ in range(world.horizon):  # l.6
             q = vae.belief(w, h)
-            x = np.concatenate([state, q[believer]], -1).astype(np.float32)
-            action = best_move(o, theta, x)
+            x = (np.concatenate([state, q[believer]], -1) - mean) / std
+            action = best_move(o, theta, x.astype(np.float32))
             new, reward, _ = world.step(state, action, goals, None)
             h = h + vae.seen(w, new.astype(np.float32), reward.astype(np.float32))  # l.7
             steps.append((state, action, reward, new))
@@ -243,14 +251,16 @@ def as_row(D, n):
 
 
 def expected_after(o, agent, visit, goals, rng):
-    """The reward that the decoder expects at goals (T, 2) after episodes, visit (T, 1, H), that
-    went there, in the mean over T.
+    """The reward that the decoder expects at goals (T, 2) in an episode, visit (T, 1, H), from its
+    first arrival there on, in the mean over these steps and T.
     """
-    vae, w, _ = agent
     seen = of_float32(Data(*[part[:, 0] for part in visit]))
-    q = vae.beliefs(w, seen.next_obs, seen.rewards)[:, -1]
+    goals = goals.astype(np.float32)[:, None]
+    arrived = distance(seen.next_obs - goals) < 0.2
+    since = np.maximum.accumulate(arrived, 1)
+    q = agent.vae.beliefs(agent.w, seen.next_obs, seen.rewards)[:, 1:]
     eps = rng.standard_normal((o.draws, o.latent), np.float32)
-    return vae.expected_reward(w, goals.astype(np.float32), q, eps).mean()
+    return agent.vae.expected_reward(agent.w, goals, q, eps)[since].mean()
 
 
 def run(o, seed):
@@ -300,8 +310,8 @@ def report(rows):
     text = f"""
 Two episodes on held-out goals: returns, and the share of goals found by the end of each
 {table(rows, searched, columns)}
-Reward that is expected at the goal of another task after a visit that was not paid,
-and at the own goal after one that was
+Reward that is expected at the goal of another task since a visit that was not paid,
+and at the own goal since one that was
 {table(rows, decoded, ("elsewhere", "own goal"))}
 Both returns, relabelled - not relabelled: {cell(gain(rows))}
 """
@@ -339,16 +349,19 @@ def draw(figure, picture):
     times = (0, H // 2, H, 3 * H // 2)
     figure.set_size_inches(8, 3)
     panels = figure.subplots(2, 4, sharex=True, sharey=True)
-    axes = np.linspace(LOW, HIGH, 41).T
-    plane = np.stack(np.meshgrid(*axes), -1).astype(np.float32)
-    extent = np.stack([LOW, HIGH], 1).ravel()
+    extent = (-RADIUS, RADIUS, FLOOR, RADIUS)
+    x = np.linspace(-RADIUS, RADIUS, 89)
+    y = np.linspace(FLOOR, RADIUS, 49)
+    plane = np.stack(np.meshgrid(x, y), -1).astype(np.float32)
+    outside = distance(plane) > RADIUS
     eps = noise_at(0, OWN, 6).standard_normal((o.draws, o.latent), np.float32)
     i = latest(picture["relabelled"][1])
     for row, name in zip(panels, ("relabelled", "not relabelled"), strict=True):
-        (vae, w, _), D, beliefs = picture[name]
+        agent, D, beliefs = picture[name]
         row[0].set_ylabel(name)
         for panel, t in zip(row, times, strict=True):
-            expected = vae.expected_reward(w, plane, beliefs[i, t], eps)
+            expected = agent.vae.expected_reward(agent.w, plane, beliefs[i, t], eps)
+            expected[outside] = 0
             image = panel.imshow(expected, "Greys", vmin=0, vmax=1, origin="lower", extent=extent)
             begin = t // H * H  # of the episode
             panel.plot(*D.obs[i, 0, begin : t + 1].T, linewidth=0.9)

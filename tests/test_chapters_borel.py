@@ -14,7 +14,7 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from chapters import arena, belief, borel
-from chapters.arena import HIGH, LOW, MOVES, Arena
+from chapters.arena import FLOOR, MOVES, RADIUS, Arena
 from chapters.belief import VAE
 from chapters.offline import Data
 from envs import CELLS, distance
@@ -67,13 +67,26 @@ def test_moves_are_a_kings_and_end_at_the_walls():
     state, _, done = WORLD.step(middle, np.arange(9), goals, None)
     assert_array_equal(state, MOVES)
     assert not done.any()
-    for corner in (LOW, HIGH, np.array([LOW[0], HIGH[1]])):
-        state, *_ = WORLD.step(np.tile(corner, (9, 1)), np.arange(9), goals, None)
-        assert (state >= LOW).all() and (state <= HIGH).all()
-    inside = arena.anywhere((500, 4), noise_at(0))
-    assert inside.shape == (500, 4, 2)
-    assert_allclose(inside.min((0, 1)), LOW, atol=0.02)
-    assert_allclose(inside.max((0, 1)), HIGH, atol=0.02)
+
+
+def test_there_are_walls():
+    """A point that would pass the wall is put back along its radius, and not below the floor."""
+    s = np.array([[0, 1.05], [0.9, 0.6], [0, -0.05], [1.09, -0.1], [0, 0]])
+    north_east = len(MOVES) - 1
+    south = 3
+    for move in (north_east, south):
+        state, *_ = WORLD.step(s, np.full(5, move), some_goals(), None)
+        for before, after in zip(s, state, strict=True):
+            x, y = before + MOVES[move]
+            y = max(y, -0.1)
+            r = np.hypot(x, y)
+            assert_allclose(after, [x, y] if r < 1.1 else [x / r * 1.1, y / r * 1.1])
+    assert_array_equal(MOVES[[south, north_east]], [[0, -0.1], [0.1, 0.1]])
+    s = arena.anywhere((500, 40), noise_at(0))
+    assert s.shape == (500, 40, 2)
+    assert s[..., 1].min() > 0 and distance(s).max() < RADIUS
+    assert (distance(s) < RADIUS / 2).mean() == pytest.approx(1 / 4, abs=0.02)
+    assert_allclose(s.mean((0, 1)), [0, 4 * RADIUS / (3 * np.pi)], atol=0.02)
 
 
 def test_held_out_goals_are_at_a_distance_from_all_of_training():
@@ -102,7 +115,8 @@ def test_the_data_are_of_mixed_seekers_from_anywhere():
     D = arena.collect(o, WORLD, goals, noise_at(1))
     assert D.obs.shape == D.next_obs.shape == (5, 500, 6, 2)
     assert D.actions.shape == D.rewards.shape == (5, 500, 6)
-    assert_allclose(D.obs[:, :, 0].mean((0, 1)), (LOW + HIGH) / 2, atol=0.05)
+    assert_allclose(D.obs[:, :, 0].mean((0, 1)), [0, 4 * RADIUS / (3 * np.pi)], atol=0.05)
+    assert D.obs[..., 1].min() >= FLOOR
     left = distance(D.obs[..., None, :] + MOVES - goals[:, None, None, None])
     as_best = (left.argmin(-1) == D.actions).mean(2)
     assert (as_best == 1).mean() > 0.1 and (as_best < 0.3).mean() > 0.1
@@ -363,7 +377,7 @@ def test_q_is_trained_by_adam_and_its_target_follows():
     transitions = borel.hyper_states(VAE_2, VAE_2.init(noise_at(2)), flat(some_meta_episodes()))
     o = replace(SMALL, tau=0.3)
     theta = borel.train_q(o, transitions, 6)
-    assert theta.dtype == np.float32
+    assert theta.dtype == np.float32  # of the target
 
     rng = noise_at(6, borel.OWN, 3)
     net = borel.q_network(o)
@@ -379,7 +393,7 @@ def test_q_is_trained_by_adam_and_its_target_follows():
         direction, m, v = metarl.adam(grad(ad.sum(loss), x).data, m, v, step)
         by_hand = by_hand - o.step_size * direction
         target = 0.7 * target + 0.3 * by_hand
-    assert_allclose(theta, by_hand, atol=1e-6)
+    assert_allclose(theta, target, atol=1e-6)
 
 
 def test_training_sees_arrays_alone_and_leaves_them_as_they_are(monkeypatch):
@@ -399,13 +413,20 @@ def test_training_sees_arrays_alone_and_leaves_them_as_they_are(monkeypatch):
     assert_array_equal(agent.theta, again.theta)
     assert_array_equal(agent.w, belief.train_vae(SMALL, VAE_2, flat(D), 3))
     transitions = borel.hyper_states(VAE_2, agent.w, flat(D))
+    x = (transitions.x - agent.mean) / agent.std
+    next_x = (transitions.next_x - agent.mean) / agent.std
+    assert_allclose(x.mean(0), 0, atol=1e-3)
+    assert_allclose(x.std(0), 1, rtol=1e-3)
+    transitions = transitions._replace(x=x, next_x=next_x)
     assert_array_equal(agent.theta, borel.train_q(SMALL, transitions, 3))
 
 
 # --- l.6 and 7: the test ---
 @pytest.fixture(scope="module")
 def agent():
-    return borel.Agent(VAE_2, some_w(), some_theta(8))
+    rng = noise_at(9)
+    std = rng.uniform(0.5, 1, 6)
+    return borel.Agent(VAE_2, some_w(), some_theta(34), 0.2 * rng.standard_normal(6), std)
 
 
 @pytest.mark.parametrize("believer", [[0, 1, 2, 3], [3, 0, 1, 2]])
@@ -426,8 +447,9 @@ def test_a_search_is_greedy_and_its_belief_goes_on_over_episodes(agent, believer
                 assert_array_equal(s, 0)
             else:
                 assert_array_equal(s, D.next_obs[i, 0, t - 1])
-            x = np.append(s, beliefs[believer[i], t]).astype(np.float32)
-            Q = borel.both(SMALL, agent.theta, x[None])
+            x = np.append(s, beliefs[believer[i], t])
+            x = (x - agent.mean) / agent.std
+            Q = borel.both(SMALL, agent.theta, x[None].astype(np.float32))
             assert D.actions[i, 0, t] == Q.min(0)[0].argmax()
             moved, paid, _ = WORLD.step(s, D.actions[i, 0, t], goals[i], None)
             assert_array_equal(moved, D.next_obs[i, 0, t])
@@ -450,18 +472,25 @@ def test_a_goal_is_found_by_an_episode_when_it_was_paid_until_then():
     assert twice["return 1"] == twice["return 2"] == 3
 
 
-def test_after_a_visit_the_last_belief_is_asked_about_the_place(agent):
-    """Of the first episode alone, where there are two."""
+def test_a_visit_counts_from_the_arrival_on(agent):
+    """The beliefs since then, of the first episode alone where there are two."""
+    world = Arena(horizon=14)
     goals = some_goals(4, "test")
-    detour, others = arena.detours(WORLD, goals, noise_at(1))
-    for visit in (detour, arena.walks(WORLD, goals, 2, noise_at(1))):
-        expected = borel.expected_after(SMALL, agent, visit, others, noise_at(5))
+    detour, others = arena.detours(world, goals, noise_at(1))
+    own = arena.walks(world, goals, 2, noise_at(1))
+    for visit, at in ((detour, others), (own, goals)):
+        expected = borel.expected_after(SMALL, agent, visit, at, noise_at(5))
         eps = noise_at(5).standard_normal((3, 2), np.float32)
-        total = 0
+        each = []
         for i in range(4):
-            q = VAE_2.beliefs(agent.w, visit.next_obs[i], visit.rewards[i])[0, 6]
-            total += VAE_2.expected_reward(agent.w, others[i], q, eps)
-        assert expected == pytest.approx(total / 4, rel=1e-4)
+            q = VAE_2.beliefs(agent.w, visit.next_obs[i], visit.rewards[i])[0]
+            arrived = False
+            for t in range(14):
+                arrived = arrived or np.hypot(*(visit.next_obs[i, 0, t] - at[i])) < 0.2
+                if arrived:
+                    each.append(VAE_2.expected_reward(agent.w, at[i], q[t + 1], eps))
+        assert 4 < len(each) < 4 * 14
+        assert expected == pytest.approx(np.mean(each), rel=1e-4)
 
 
 def test_all_are_tested_on_the_same_goals_and_are_what_their_rows_say(monkeypatch, agent):
