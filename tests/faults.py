@@ -104,6 +104,9 @@ TESTS = {  # of each module, in the order in which they are tried, as far as the
     "chapters/rssm.py": ["tests/test_chapters_crssm.py"],
     "chapters/crssm.py": ["tests/test_chapters_crssm.py"],
     "chapters/crssm_comparison.py": ["tests/test_chapters_crssm.py"],
+    "chapters/borel.py": ["tests/test_chapters_borel.py"],
+    "chapters/belief.py": ["tests/test_chapters_borel.py"],
+    "chapters/arena.py": ["tests/test_chapters_borel.py"],
 }
 LIKELY = 0.5  # share of the tokens of a stale fault that a statement needs to be proposed
 NEAR = 0.3  # how much less like it than the best one a statement may be to be proposed
