@@ -44,13 +44,6 @@ def mean_and_half(samples):
     return both["mean"].item(), both["ci95"].item()
 
 
-def cells(samples, digits):
-    """[mean ± half width] of each column of samples (n, columns), as text."""
-    both = interval(samples)
-    pairs = zip(both["mean"], both["ci95"], strict=True)
-    return [f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in pairs]
-
-
 def in_columns(texts, width):
     """The texts side by side, each at the right of `width` columns."""
     return "".join(f"{text:>{width}}" for text in texts)

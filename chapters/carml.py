@@ -50,8 +50,8 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor
 from chapters import common, swirl
-from chapters.common import EACH, OWN, Chapter, above, below, cell, difference, table
-from chapters.swirl import NOWHERE, Skills, meta_test, meta_train, setting
+from chapters.common import EACH, OWN, Chapter, above, below, cell, difference, meta_train, table
+from chapters.swirl import NOWHERE, Skills, meta_test, setting
 from metarl import noise_at
 from policies import rollout
 

@@ -7,6 +7,7 @@ A chapter is one file that `python -m chapters.NAME` runs. It has
     report(rows)               -> text: the tables, out of {row: {column: numbers (seeds,)}}
     claims(rows)               -> the Claims that it says it reproduces, judged on these seeds
     draw(figure, picture)      the picture of the first seed, on a figure of matplotlib
+    flags                      options of its own, if it has any: {field of Options: help}
 
 and `main` does the rest. Read `main`, then what it calls, in this order.
 """
@@ -14,11 +15,13 @@ and `main` does the rest. Read `main`, then what it calls, in this order.
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import metarl
 from harness.checkpoints import Stop
 from harness.results import interval
 from harness.terminal import say, show
@@ -34,9 +37,14 @@ PLAINLY = "Said plainly: "
 # Noise that is a chapter's own has the address (seed, OWN, ...): metarl.py uses 0, 1 and 2.
 OWN = 3
 
+NO_FLAGS = {}
+
 
 class Chapter(NamedTuple):
-    """What is listed above, with the name of the chapter and the header of its file, for --help."""
+    """What is listed above, with the name of the chapter and the header of its file, for --help.
+
+    Each of the flags is a `--name` on the command line, which makes that field of Options True.
+    """
 
     name: str
     doc: str
@@ -46,6 +54,7 @@ class Chapter(NamedTuple):
     report: Callable
     claims: Callable
     draw: Callable
+    flags: dict = NO_FLAGS
 
 
 def main(chapter, argv=None):
@@ -55,8 +64,11 @@ def main(chapter, argv=None):
     standard error.
     """
     try:
-        a = arguments(chapter.doc, argv)
+        a = arguments(chapter.doc, chapter.flags, argv)
         options = chapter.quick if a.quick else chapter.full
+        for name in chapter.flags:
+            if getattr(a, name):
+                options = replace(options, **{name: True})
         seeds = range(a.first_seed, a.first_seed + a.seeds)
         results = side_by_side(chapter.run, [(options, seed) for seed in seeds])
         rows = over_seeds([rows for rows, _ in results])
@@ -84,14 +96,16 @@ class Parser(argparse.ArgumentParser):
         raise Stop(2, message)
 
 
-def arguments(doc, argv):
-    """The options that all chapters have; Stop for what is not allowed."""
+def arguments(doc, flags, argv):
+    """The options that all chapters have, and the chapter's flags; Stop for what is not allowed."""
     p = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, metavar="N", help=f"how many (default: {SEEDS})")
     p.add_argument("--first-seed", type=int, default=0, metavar="S", help="the others follow it")
     p.add_argument("--quick", action="store_true", help="ten seconds, too short for the claims")
     p.add_argument("--plot", type=Path, metavar="DIR", help="draw a picture into it, as SVG")
     p.add_argument("--json", action="store_true", help="print rows and claims as JSON")
+    for name, text in flags.items():
+        p.add_argument(f"--{name}", action="store_true", help=text)
     a = p.parse_args(argv)
     if a.seeds is None:
         a.seeds = QUICK_SEEDS if a.quick else SEEDS
@@ -114,6 +128,17 @@ def prepare_plot(directory):
         import matplotlib  # noqa: F401
     except ImportError:
         raise Stop(2, "--plot: needs matplotlib: pip install matplotlib") from None
+
+
+# --- Training ---
+def meta_train(c, state=None):
+    """The state of metarl.train after c.iterations, from `state` or from the beginning."""
+    if state is None:
+        state = metarl.initial_state(c)
+    states = metarl.train(c, state)
+    for _ in range(c.iterations):
+        state = next(states)
+    return state
 
 
 # --- Seeds ---

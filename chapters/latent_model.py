@@ -3,16 +3,18 @@
     python -m chapters.latent_model [--seeds 5] [--first-seed 0] [--quick] [--plot DIR] [--json]
 
 Belkhale, Li, Kahn, McAllister, Calandra & Levine, "Model-Based Meta-Reinforcement Learning for
-Flight with Suspended Payloads", 2021, arXiv 2004.11345. One model p_theta(s'|s, a, z) is shared by
-all payloads. What is a payload's own is z, a number, of which there is a belief q(z) = N(mu,
-sigma^2), with the prior N(0, 1). In our words, with the numbers that the lines of the code carry:
+Flight with Suspended Payloads", 2021, arXiv 2004.11345. All payloads share one model
+p_theta(s'|s, a, z). What a payload has of its own is z, a number, and nobody says what it means: in
+training theta and, for each payload k, a belief q_k(z) = N(mu_k, sigma_k^2) are learned together,
+so that they explain the flights. In flight theta is frozen, and a belief q about the payload that
+is flown is all that is learned. In our words, with the numbers that the lines of the code carry:
 
     training
     l.1   flights with payloads 1 ... K
     l.2   while not done:
     l.3     theta and all q_k: a step up the ELBO of the transitions (s_i, a_i, s'_i) of each k,
                 sum_i E_{z ~ q_k} log p_theta(s'_i|s_i, a_i, z) - KL(q_k || N(0, 1))
-    flight, with theta frozen and q at the prior
+    flight with a new payload, of which q = N(mu, sigma^2) is believed, at first N(0, 1)
     l.4   at every step:
     l.5     q: some steps up the ELBO of the latest transitions
     l.6     plan with z = mu
@@ -21,16 +23,19 @@ sigma^2), with the prior N(0, 1). In our words, with the numbers that the lines 
 The claim: with z inferred, payloads that training never met fly as if their tethers were known;
 without z they cannot. Here a payload is even exchanged in flight, without a word.
 
+The rows: z inferred; another's z, that of another flight; prior's z, which is 0: l.5 is left out;
+and rivals of z, models that are told nothing, the last five transitions, or the length.
+
 Read from the top: the ELBO and training, l.1 to 3; inference, l.5; the flight, l.4, 6 and 7; `run`,
-which flies with all that is to be compared; what is printed. payload.py has the world, models.py
-the network, Adam and the planner.
+which flies with all that is compared. payload.py has the world; models.py the network, Adam and the
+planner; latent_comparison.py what the rivals are told, and what is printed and drawn.
 
 Said plainly: in the 15 steps after an exchange z is no better than a history, as the transitions
-that it is inferred from must first be those of the new payload. A belief that has seen nothing
-predicts worse than no z at all: the model takes the prior's mean for a payload, and is sure. z is
-not the length: its sign is the run's, and outside the lengths of training two of it can mean one
-payload. The model with a history has the training of all others; with four times that its error is
-a fifth less, still nearly twice that of z.
+that it is inferred from must first be those of the new payload. A z drawn before anything was seen
+predicts worse than no z at all: the model takes any z for a payload's, and is sure. z is not the
+length: in one run it grows with the length, in another it falls, and outside the lengths of
+training two values of z can mean the same payload. The model with a history is trained as long as
+the others; trained four times as long its error is a fifth less, still nearly twice that of z.
 
 Smaller than in the paper: a simulated payload seen from above, at small angles, and no camera; a
 circle to fly, and no pick-up. The state is observed whole, so that z comes without a history, where
@@ -46,7 +51,9 @@ import numpy as np
 
 import autodiff as ad
 from chapters import common, payload
-from chapters.common import EACH, OWN, Chapter, above, below, table
+from chapters import latent_comparison as comparison
+from chapters.common import OWN, Chapter
+from chapters.latent_comparison import claims, draw, report
 from chapters.models import CEM, Dynamics, Moments, adam_step, later
 from metarl import noise_at
 
@@ -55,22 +62,17 @@ QUICK_PLANNER = CEM(plans=12, rounds=2, elites=3, std=0.7, bound=1.5)
 
 
 @dataclass(frozen=True)
-class Options:
-    lengths: tuple = (0.2, 0.3, 0.45, 0.67, 1.0)  # of the tethers in training, m
-    held_out: tuple = (0.22, 0.25, 0.37, 0.55, 0.8, 0.9)
-    outside: tuple = (0.15, 0.17, 1.2, 1.4)
-    flights: int = 8  # with each payload in training
-    flight_steps: int = 100
+class Options(payload.Flights):
     hidden: tuple = (64, 64)
     train_steps: int = 1500
     beta: float = 0.003  # Adam's step size; it falls to a tenth
     batch: int = 64  # transitions of each payload in a step
-    first_log_sigma: float = -2.0  # of q_k; where q_k start wide or apart, payloads can get lost
+    # At first all q_k are narrow, with mu = 0. Wide ones can stay wide, and tell nothing; from
+    # different mu they can end in a wrong order, as in one dimension they cannot pass each other.
+    first_log_sigma: float = -2.0
     memory: int = 5  # transitions that the model with a history is told
-    test_steps: int = 120
-    exchange: int = 60  # the step at which a held-out payload becomes another
     window: int = 10  # latest transitions, from which q is inferred
-    infer_steps: int = 10
+    infer_steps: int = 10  # of Adam on q, at each step of a flight
     infer_beta: float = 0.05
     horizon: int = 10  # actions in a plan
     cem: CEM = PLANNER
@@ -83,20 +85,10 @@ QUICK = Options(hidden=(32, 32), train_steps=300, infer_steps=4, cem=QUICK_PLANN
 # which predictions are measured, 6 draws of z for them.
 
 
-class Model(NamedTuple):
-    """p_theta(y|x, c). What a model is told besides x is its context c (B, e): z, a length, the
-    transitions before, or nothing.
-    """
-
-    net: Dynamics
-    theta: np.ndarray  # (P,), frozen
-    x_std: np.ndarray  # by which x and y are divided before the network sees them
-    y_std: np.ndarray
-    slides: bool  # whether the context is a history, which moves on in a plan
-
-
 # --- l.3: the ELBO ---
-# A belief about each of B payloads: q (B, 2), mu and log sigma.
+# Of each of B payloads, in training K, there are n transitions: x (B, n, 6) is s and a, y (B, n, 4)
+# the change to s', both scaled. A belief is held as its mu and log sigma: q is (B, 2), or (2,) for
+# the same belief about all.
 def kl(q):
     """KL(N(mu, sigma^2) || N(0, 1)), (B,)."""
     mu = q[..., 0]
@@ -105,152 +97,142 @@ def kl(q):
 
 
 def z_of(q, eps):
-    """Draws of z, mu + sigma eps, as the context of transitions: eps (B, n), z (B, n, 1)."""
+    """z = mu + sigma eps, a draw for each transition: eps (B, n), z (B, n, 1)."""
     z = q[..., 0:1] + ad.exp(q[..., 1:2]) * eps
     return z[..., None]
 
 
-def negative_elbo(net, theta, q, x, y, eps, each=1.0):
-    """(B,): KL - sum of log p(y|x, z) over transitions x (B, n, 6), y (B, n, 4), each with a z of
-    its own; each stands for so many.
+def negative_elbo(net, theta, q, x, y, eps, weight=1.0):
+    """KL - weight * sum of log p_theta(y|x, z), (B,), with a draw of z for each transition.
+
+    weight: how many transitions each of these stands for.
     """
-    told = ad.concatenate([x, z_of(q, eps)], -1)
-    return kl(q) - each * ad.sum(net.log_p(theta, told, y), -1)
+    x_and_z = ad.concatenate([x, z_of(q, eps)], -1)
+    return kl(q) - weight * ad.sum(net.log_p(theta, x_and_z, y), -1)
 
 
 # --- l.1 to 3: training ---
-def loss_of(net, w, x, y, eps, each):
-    """A loss for each payload, of w = (theta, q); of theta alone, where no q is being learned."""
-    theta = w[: net.size]
-    q = w[net.size :].reshape(-1, 2)
-    if len(q) == 0:
-        return -ad.sum(net.log_p(theta, x, y), -1)
-    return negative_elbo(net, theta, q, x, y, eps, each)
+class Model(NamedTuple):
+    """p_theta(y|x, c). Its context c (B, e) is what it is told beside x: z, or what a rival is."""
+
+    net: Dynamics
+    theta: np.ndarray  # (P,), frozen
+    x_std: np.ndarray  # by which x and y are divided before the network sees them
+    y_std: np.ndarray
+    slides: bool = False  # whether c is a history, to which planned transitions are added
 
 
-def train(o, net, x, y, q, seed):
-    """theta (P,) and q (K, 2) or (0, 2), from x (K, N, e), y (K, N, 4) and the first q."""
-    K, N, _ = x.shape
-    rng = noise_at(seed, OWN, 1, net.inputs)
-    w = np.concatenate([net.init(rng), q.ravel()])
-    moments = Moments()
-    for t in range(o.train_steps):  # l.2
-        k = np.arange(K)[:, None]
-        i = rng.integers(N, size=(K, o.batch))
-        eps = rng.standard_normal(i.shape)
-        loss = partial(loss_of, net, x=x[k, i], y=y[k, i], eps=eps, each=N / o.batch)
-        beta = o.beta * (1 - 0.9 * t / o.train_steps)
-        w, moments = adam_step(loss, w, beta, moments)  # l.3
-    w.flags.writeable = False  # from here on theta is frozen
+def split(net, w):
+    """theta (P,) and q (K, 2) out of w, the vector in which they are learned together."""
     return w[: net.size], w[net.size :].reshape(-1, 2)
 
 
-def history(o, x, y):
-    """For each transition (..., N, 10) the o.memory ones before it, in a row; first there are 0."""
-    pairs = np.concatenate([x, y], -1)
-    *batch, N, width = pairs.shape
-    padded = np.concatenate([np.zeros((*batch, o.memory, width)), pairs], -2)
-    return np.concatenate([padded[..., i : i + N, :] for i in range(o.memory)], -1)
+def train(o, net, x, y, q, seed, loss=negative_elbo):
+    """theta (P,) and q (K, 2), from x (K, N, 6), y (K, N, 4) and the first q.
 
+    Rivals have no q, which then is (0, 2), and their x has c at its end: (K, N, 6 + e).
+    """
+    K, N, _ = x.shape
+    rng = noise_at(seed, OWN, 1, net.inputs)
+    k = np.arange(K)[:, None]  # with i (K, batch) it picks transitions of each payload
+    weight = N / o.batch  # the sum over a batch stands for that over all transitions
 
-def told_length(length):
-    """The context of the model that knows lengths (...): their logarithms about 0, (..., 1)."""
-    return np.log(length)[..., None] + 0.8
+    def loss_of_batch(w, i, eps):
+        theta, q = split(net, w)
+        return loss(net, theta, q, x[k, i], y[k, i], eps, weight)
+
+    w = np.concatenate([net.init(rng), q.ravel()])
+    moments = Moments()
+    for t in range(o.train_steps):  # l.2
+        i = rng.integers(N, size=(K, o.batch))
+        eps = rng.standard_normal((K, o.batch))
+        beta = o.beta * (1 - 0.9 * t / o.train_steps)
+        w, moments = adam_step(partial(loss_of_batch, i=i, eps=eps), w, beta, moments)  # l.3
+    w.flags.writeable = False  # from here on theta is frozen
+    return split(net, w)
 
 
 def learn(o, seed):
-    """{name: Model}, all from the same transitions, and q (K, 2) of the payloads."""
-    x, y = payload.wander(o.lengths, o.flights, o.flight_steps, noise_at(seed, OWN, 0))  # l.1
-    x_std = x.std((0, 1, 2))
-    y_std = y.std((0, 1, 2))
+    """{name: Model}, all from the same flights, and q (K, 2) of the payloads in them."""
+    K = len(o.lengths)
+    length = np.repeat(o.lengths, o.flights)  # of each flight; only rivals are told
+    x, y = payload.wander(length, o.flight_steps, noise_at(seed, OWN, 0))  # l.1
+    x_std = x.std((0, 1))
+    y_std = y.std((0, 1))
     x = x / x_std
     y = y / y_std
-    length = np.broadcast_to(np.array(o.lengths)[:, None, None], x.shape[:3])
-    told = {
-        "no z": x[..., :0],
-        "history": history(o, x, y),
-        "length known": told_length(length),
-    }
-    K = len(o.lengths)
-    x_rows = x.reshape(K, -1, 6)
-    y_rows = y.reshape(K, -1, 4)
-    no_q = np.zeros((0, 2))
-    models = {}
-    for name, c in told.items():
-        x_and_c = np.concatenate([x_rows, c.reshape(K, x_rows.shape[1], c.shape[-1])], -1)
-        net = Dynamics(x_and_c.shape[-1], 4, o.hidden)
-        theta, _ = train(o, net, x_and_c, y_rows, no_q, seed)
-        models[name] = Model(net, theta, x_std, y_std, slides=name == "history")
+    x_of_each = x.reshape(K, -1, 6)  # of each payload, in all its flights
+    y_of_each = y.reshape(K, -1, 4)
+
     net = Dynamics(6 + 1, 4, o.hidden)
-    q = np.tile([0.0, o.first_log_sigma], (K, 1))
-    theta, q = train(o, net, x_rows, y_rows, q, seed)
-    models["z"] = Model(net, theta, x_std, y_std, slides=False)
+    first_q = np.tile([0.0, o.first_log_sigma], (K, 1))
+    theta, q = train(o, net, x_of_each, y_of_each, first_q, seed)
+    models = {"z": Model(net, theta, x_std, y_std)}
+
+    no_q = np.zeros((0, 2))
+    for name, c in comparison.told(length, x, y, o.memory).items():
+        net = Dynamics(6 + c.shape[-1], 4, o.hidden)
+        x_and_c = np.concatenate([x, c], -1).reshape(K, -1, net.inputs)
+        theta, _ = train(o, net, x_and_c, y_of_each, no_q, seed, comparison.negative_log_p)
+        models[name] = Model(net, theta, x_std, y_std, slides=name == "history")
     return models, q
 
 
 # --- l.5: inference ---
-PRIOR = np.zeros(2)
-STARTS = np.array([[mu, -1.0] for mu in (-2, -1, 0, 1, 2)])
-
-
-class Belief(NamedTuple):
-    q: np.ndarray  # (B, 2)
-    moments: Moments
+STARTS = np.array([[mu, -1.0] for mu in (-2, -1, 0, 1, 2)])  # mu, log sigma
 
 
 def prior(B):
-    """What is believed of B payloads before they fly."""
-    return Belief(np.tile(PRIOR, (B, 1)), Moments(*np.zeros((3, B, 2))))
+    """q (B, 2) = N(0, 1), for payloads that have not flown; and Adam's moments, none."""
+    return np.zeros((B, 2)), Moments(*np.zeros((3, B, 2)))
 
 
-def infer(o, model, belief, x, y, rng):
-    """The belief after steps of Adam on q alone, up the ELBO of x (B, n, 6) and y (B, n, 4).
+def infer(o, model, q, moments, x, y, rng):
+    """q and moments after steps of Adam on q alone, up the ELBO of x (B, n, 6) and y (B, n, 4).
 
-    A q that has run to a wrong z, say since the payload is another one, could stay there. So where
-    one of STARTS explains the transitions better, q goes on from that.
+    Nothing tells of an exchange but that q explains the latest transitions badly. From there the
+    gradient alone can lead away for good, to a z that means no payload. So where one of STARTS
+    explains them better, q goes on from that, and Adam begins anew.
     """
-    q, moments = belief
     loss = partial(negative_elbo, model.net, model.theta, x=x, y=y)
     eps = rng.standard_normal(x.shape[:2])
-    losses = np.array([loss(start, eps=eps) for start in STARTS])
+    losses = np.array([loss(start, eps=eps) for start in STARTS])  # (starts, B)
+    best = STARTS[losses.argmin(0)]  # (B, 2)
     better = (losses.min(0) < loss(q, eps=eps))[:, None]
-    q = np.where(better, STARTS[losses.argmin(0)], q)
+    q = np.where(better, best, q)
     moments = Moments(*[np.where(better, 0, part) for part in moments])
     for _ in range(o.infer_steps):
         eps = rng.standard_normal(x.shape[:2])
         q, moments = adam_step(partial(loss, eps=eps), q, o.infer_beta, moments)
-    return Belief(q, moments)
+    return q, moments
 
 
-# --- What a model is told in flight ---
-# From the step t and all transitions until then, x (B, t, 6) and y (B, t, 4), to c (B, e).
-def nothing(e):
-    """No context, or the prior's mean."""
-    return lambda t, x, y: np.zeros((len(x), e))
+def inferred(o, model, seed, B):
+    """A function for `fly` that does l.5 and gives the context z = mu, (B, 1).
 
-
-def latest(o):
-    """The transitions before the one to come, of which itself nothing is told."""
+    Between the steps of a flight it keeps q, and Adam's moments.
+    """
+    q, moments = prior(B)
 
     def context(t, x, y):
-        to_come = [(0, 0), (0, 1), (0, 0)]
-        return history(o, np.pad(x, to_come), np.pad(y, to_come))[:, -1]
-
-    return context
-
-
-def inferred(o, model, seed, flight):
-    """z = mu of the payload of `flight` (B,): of each flight itself, or of another."""
-    belief = prior(len(flight))
-
-    def context(t, x, y):
-        nonlocal belief
+        nonlocal q, moments
         x = x[:, -o.window :]
         y = y[:, -o.window :]
-        belief = infer(o, model, belief, x, y, noise_at(seed, OWN, 4, t))  # l.5
-        return belief.q[flight, :1]
+        q, moments = infer(o, model, q, moments, x, y, noise_at(seed, OWN, 4, t))  # l.5
+        return q[:, :1]
 
     return context
+
+
+def z_from(o, model, x, y, n, rng):
+    """n draws of z, (B, n, 1), from the belief that x and y lead to.
+
+    It is for predictions, not for flights, and has 20 times the inference of a step of a flight.
+    """
+    q, moments = prior(len(x))
+    for _ in range(20):
+        q, moments = infer(o, model, q, moments, x, y, rng)
+    return z_of(q, rng.standard_normal((len(x), n)))
 
 
 # --- l.4, 6 and 7: the flight ---
@@ -267,15 +249,15 @@ def costs(model, state, c, t, plans):
         state = payload.moved(state, action, y * model.y_std)
         total += payload.distance_squared(state, t + h + 1)
         if model.slides:
-            c = np.concatenate([c[..., 10:], x, y], -1)
+            c = comparison.slide(c, x, y)
     return total
 
 
 def fly(o, model, context, lengths, seed):
     """B flights with tethers of lengths (H, B): states (H + 1, B, 6), contexts (H, B, e).
 
-    All that the model learns of a payload is what `context` makes out of transitions: neither the
-    length nor the exchange.
+    At step t the model is told context(t, x, y), out of the transitions until then, x (B, t, 6) and
+    y (B, t, 4). The lengths are for the world alone: an exchange is another number from a step on.
     """
     H, B = lengths.shape
     gusts = noise_at(seed, OWN, 2)
@@ -286,7 +268,7 @@ def fly(o, model, context, lengths, seed):
     plan = np.zeros((B, o.horizon, 2))
     for t in range(H):  # l.4
         state = states[-1]
-        c = context(t, x, y)
+        c = context(t, x, y)  # l.5, or what a rival does in its place
         cost = partial(costs, model, state, c, t)
         plan = o.cem.plan(cost, plan, noise_at(seed, OWN, 3, t))  # l.6
         action = plan[:, 0]
@@ -297,118 +279,32 @@ def fly(o, model, context, lengths, seed):
         y = np.concatenate([y, y_now[:, None]], 1)
         states.append(new)
         contexts.append(c)
-        plan = later(plan)
+        plan = later(plan)  # where the next one starts
     return np.stack(states), np.stack(contexts)
 
 
 # --- The test ---
-SEEN = (0, 1, 2, 5, 10, 50)  # transitions
-
-
-def predictions(o, models, seed):
-    """Rows of -log p of new transitions of held-out payloads, after so many others were seen."""
-    x, y = payload.wander(o.held_out, 2, o.flight_steps, noise_at(seed, OWN, 5))
-    x_seen, x_new = (x / models["z"].x_std).swapaxes(0, 1)
-    y_seen, y_new = (y / models["z"].y_std).swapaxes(0, 1)
-    length = np.broadcast_to(np.array(o.held_out)[:, None], x_new.shape[:2])
-    told = {
-        "no z": x_new[..., :0],
-        "history": history(o, x_new, y_new),
-        "length known": told_length(length),
-    }
-    rng = noise_at(seed, OWN, 6)
-    for n in SEEN:
-        last = np.s_[:, o.flight_steps - n :]
-        belief = prior(len(length))
-        for _ in range(20):
-            belief = infer(o, models["z"], belief, x_seen[last], y_seen[last], rng)
-        told[f"z from {n}"] = z_of(belief.q, rng.standard_normal(length.shape))
-    rows = {}
-    for name, c in told.items():
-        net, theta, *_ = models.get(name, models["z"])
-        log_p = net.log_p(theta, np.concatenate([x_new, c], -1), y_new)
-        rows[f"predicted, {name}"] = {"-log p": -log_p.mean()}
-    return rows
-
-
 def run(o, seed):
     """The rows of a seed, {row: {column: number}}; and what `draw` needs."""
     models, q = learn(o, seed)
-    z = models["z"]
+    with_z = models["z"]
     lengths, other = payload.in_flight(o)
-    itself = np.arange(len(other))
+    B = len(other)
     flown = {
-        "no z": (models["no z"], nothing(0)),
-        "history": (models["history"], latest(o)),
-        "z inferred": (z, inferred(o, z, seed, itself)),
-        "prior's z": (z, nothing(1)),
-        "another's z": (z, inferred(o, z, seed, other)),
-        "length known": (models["length known"], lambda t, x, y: told_length(lengths[t])),
+        "no z": (models["no z"], comparison.nothing(0)),
+        "history": (models["history"], comparison.latest(o.memory)),
+        "z inferred": (with_z, inferred(o, with_z, seed, B)),
+        "prior's z": (with_z, comparison.nothing(1)),
+        "another's z": (with_z, comparison.of_another(inferred(o, with_z, seed, B), other)),
+        "length known": (models["length known"], comparison.known(lengths)),
     }
     rows = {}
     flights = {}
     for name, (model, context) in flown.items():
         flights[name] = fly(o, model, context, lengths, seed)
         rows[name] = payload.errors(o, flights[name][0])
-    picture = {"o": o, "q": q, "lengths": lengths, "flights": flights}
-    return rows | predictions(o, models, seed), picture
-
-
-# --- What is printed ---
-def report(rows):
-    flown = [name for name in rows if not name.startswith("predicted")]
-    predicted = [name for name in rows if name.startswith("predicted")]
-    columns = ("held out", "exchanged", "settled", "outside")
-    return f"""
-Distance of the payload to the circle, cm: before the payload is exchanged,
-in the 15 steps after, 30 steps after and later; lengths outside those of training
-{table(rows, flown, columns)}
--log p of new transitions of held-out payloads; of z after so many others
-{table(rows, predicted, ("-log p",))}"""
-
-
-def ratio(rows, name, other, column="held out"):
-    return rows[name][column] / rows[other][column]
-
-
-def claims(rows):
-    ours = "z inferred"
-    settled = rows[ours]["settled"] / rows[ours]["held out"]
-    outside = ratio(rows, ours, "no z", "outside")
-    of_another = ratio(rows, "another's z", ours)
-    of_prior = ratio(rows, "prior's z", ours)
-    return [
-        below("z is needed: error inferred / no z", 0.35, ratio(rows, ours, "no z"), EACH),
-        below("as if known: inferred / length known", 1.25, ratio(rows, ours, "length known")),
-        below("better than a history: inferred / history", 0.8, ratio(rows, ours, "history")),
-        above("it has to be its own: another's z / inferred", 4, of_another, EACH),
-        above("prior's z / inferred", 3, of_prior, EACH),
-        below("after an exchange: settled / before", 1.3, settled, EACH),
-        below("outside the lengths of training: inferred / no z", 0.35, outside, EACH),
-    ]
-
-
-def draw(figure, picture):
-    """Flights of the outside payload with the longest tether; z of held-out ones over time."""
-    o = picture["o"]
-    e = o.exchange
-    figure.set_size_inches(8, 3.2)
-    path, beliefs = figure.subplots(1, 2, width_ratios=(1, 1.8))
-    turn = np.stack([payload.circle(t) for t in range(payload.PERIOD + 1)])
-    path.plot(*turn.T, color="0.85", linewidth=6)
-    for name in ("no z", "history", "z inferred"):
-        states, _ = picture["flights"][name]
-        path.plot(*states[e:, -1, :2].T, label=name, linewidth=0.9)
-    path.set(title=f"tether of {o.outside[-1]} m, never trained on", aspect="equal")
-    path.legend(fontsize=6)
-    _, z = picture["flights"]["z inferred"]
-    for k, length in enumerate(o.held_out):
-        beliefs.plot(z[:, k, 0], label=f"{length} m, then {picture['lengths'][-1, k]}")
-    for mu in picture["q"][:, 0]:
-        beliefs.axhline(mu, color="0.85", zorder=0)
-    beliefs.axvline(e, color="0.5", linestyle=":")
-    beliefs.set(title="inferred z; in grey mu of training", xlabel="step", xlim=(0, 1.4 * len(z)))
-    beliefs.legend(fontsize=6, loc="right")
+    rows |= comparison.predictions(o, models, partial(z_from, o, with_z), seed)
+    return rows, {"o": o, "q": q, "lengths": lengths, "flights": flights}
 
 
 CHAPTER = Chapter("latent_model", __doc__, Options(), QUICK, run, report, claims, draw)

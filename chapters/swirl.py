@@ -5,7 +5,7 @@ How to read it, from top to bottom:
 1. `Swirl`, the world, a family of tasks as those of envs.py.
 2. `Skills`, the same world with its reward taken away: what unsupervised meta-training sees;
    `Shuffled`, its control.
-3. `Training`, the options of meta-training that both share; `setting`, `meta_train`.
+3. `Training`, the options of meta-training that both share; `setting`.
 4. The test on held-out goals: `meta_test`, and `fine_tuned`, what it has to beat.
 
     s, state      (..., 2)   a position
@@ -201,16 +201,6 @@ def setting(o, family, seed, **options):
         seed=seed,
         **options,
     )
-
-
-def meta_train(c, state=None):
-    """The state of metarl.train after c.iterations of MAML, from `state` or from the beginning."""
-    if state is None:
-        state = metarl.initial_state(c)
-    states = metarl.train(c, state)
-    for _ in range(c.iterations):
-        state = next(states)
-    return state
 
 
 # --- The test, where the true reward is seen for the first time ---

@@ -48,8 +48,8 @@ import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
 from chapters import common, swirl
-from chapters.common import EACH, OWN, Chapter, above, cell, difference
-from chapters.swirl import Skills, meta_test, meta_train, setting, uniform
+from chapters.common import EACH, OWN, Chapter, above, cell, difference, meta_train
+from chapters.swirl import Skills, meta_test, setting, uniform
 from metarl import noise_at
 from policies import Network, rollout, surrogate
 

@@ -60,6 +60,32 @@ def test_defaults_and_quick(capsys):
     assert seeds_and_first == [(5, 8), (2, 20), (1, 0)]
 
 
+@dataclass(frozen=True)
+class Flagged:
+    scale: float = 2.0
+    ablations: bool = False
+    slow: bool = False
+
+
+def of_flags(o, seed):
+    return {"o": {"scale": o.scale, "ablations": o.ablations, "slow": o.slow}}, None
+
+
+def test_a_flag_of_a_chapter_replaces_a_field_of_its_options(capsys):
+    flags = {"ablations": "more rows", "slow": "longer"}
+    chapter = Chapter(
+        "toy", DOC, Flagged(), Flagged(9.0), of_flags, str, lambda rows: [], None, flags
+    )
+    printed = []
+    for argv in ([], ["--ablations"], ["--slow", "--quick"]):
+        assert common.main(chapter, ["--json", "--seeds", "1", *argv]) == 0
+        row = json.loads(capsys.readouterr().out)["rows"]["o"]
+        printed.append([row["scale"][0], row["ablations"][0], row["slow"][0]])
+    assert printed == [[2, False, False], [2, True, False], [9, False, True]]
+    assert common.main(TOY, ["--ablations"]) == 2
+    assert "unrecognized arguments: --ablations" in capsys.readouterr().err
+
+
 def test_text_ends_with_what_is_said_plainly(capsys):
     common.main(TOY, ["--seeds", "2"])
     out = capsys.readouterr().out
@@ -220,7 +246,7 @@ def test_a_program_that_peeks_at_true_rewards_is_caught(monkeypatch):
         x, *_ = carml.carml(replace(CARML, rounds=1), 7)
     assert np.isnan(x).any()
     with pytest.raises(AssertionError, match="asked for goals"):
-        swirl.meta_train(swirl.setting(UML, Blind(), 0))
+        common.meta_train(swirl.setting(UML, Blind(), 0))
 
 
 @pytest.mark.parametrize("learned, o", [(learned_by_uml, UML), (learned_by_carml, CARML)])
@@ -544,7 +570,7 @@ def test_rows_of_uml_are_what_they_are_called():
         "UML-DIAYN": uml.unsupervised(UML, 2, phi),
         "UML-RANDOM": uml.unsupervised(UML, 2, random_phi),
         "shuffled": uml.unsupervised(UML, 2, phi, Shuffled),
-        "MAML on goals": swirl.meta_train(on_goals)["theta"],
+        "MAML on goals": common.meta_train(on_goals)["theta"],
     }
     theta = {
         "scratch": swirl.untrained(UML, 2),
@@ -566,7 +592,7 @@ def test_rows_of_carml_are_what_they_are_called():
     theta, rounds, _ = carml.carml(o, 2)
     one, rounds_of_one, _ = carml.carml(o, 2, refit=False)
     mixed, _, _ = carml.carml(o, 2, shuffle=True)
-    long = swirl.meta_train(swirl.setting(o, o.world, 2, iterations=4))["theta"]
+    long = common.meta_train(swirl.setting(o, o.world, 2, iterations=4))["theta"]
     x = {"CARML": theta, "one round": one, "shuffled": mixed, "MAML on goals": long}
     for name, each in x.items():
         assert list(rows[name].values()) == list(swirl.meta_test(on_goals, each))

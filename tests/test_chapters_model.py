@@ -3,6 +3,7 @@ what is to be inferred. Whole runs are in .ci/run, as --quick --json.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.stats import norm
 import autodiff as ad
 import metarl
 from autodiff import Tensor, grad
+from chapters import latent_comparison as comparison
 from chapters import latent_model as lm
 from chapters import payload
 from chapters.models import CEM, Dynamics, Moments, adam_step, later
@@ -137,9 +139,9 @@ def test_x_and_y_say_all_and_nothing_of_the_place():
 
 
 def test_wandering_actions_have_deviation_1_and_training_lengths_are_not_held_out():
-    x, y = payload.wander((0.3, 1.0), 40, 50, noise_at(0))
-    assert x.shape == (2, 40, 50, 6) and y.shape == (2, 40, 50, 4)
-    assert_allclose(x[:, :, 5:, 4:].std((0, 1, 2)), 1, atol=0.05)
+    x, y = payload.wander(np.repeat([0.3, 1.0], 40), 50, noise_at(0))
+    assert x.shape == (80, 50, 6) and y.shape == (80, 50, 4)
+    assert_allclose(x[:, 5:, 4:].std((0, 1)), 1, atol=0.05)
     o = lm.Options()
     flown, other = payload.in_flight(o)
     assert not set(o.lengths) & set(flown.ravel())
@@ -182,7 +184,7 @@ def test_kl_is_the_integral_in_closed_form():
         q = norm(mu, np.exp(log_sigma))
         integral, _ = quad(lambda z, q=q: q.pdf(z) * (q.logpdf(z) - norm.logpdf(z)), -10, 10)
         assert kl == pytest.approx(integral, rel=1e-6)
-    assert lm.kl(lm.PRIOR) == 0
+    assert lm.kl(np.zeros(2)) == 0
 
 
 def test_the_elbo_is_that_of_a_loop():
@@ -207,9 +209,9 @@ def test_the_gradient_of_the_elbo_by_theta_mu_and_sigma_is_that_of_differences()
     ad.check_grads(lambda w: lm.negative_elbo(net, w, Q, x, y, eps, 2.0), theta, order=1)
     ad.check_grads(lambda q: lm.negative_elbo(net, theta, q, x, y, eps, 2.0), Q, order=1)
     w = np.concatenate([theta, Q.ravel()])
-    together = lm.loss_of(net, w, x, y, eps, 2.0)
-    assert_array_equal(together, lm.negative_elbo(net, theta, Q, x, y, eps, 2.0))
-    ad.check_grads(lambda w: lm.loss_of(net, w, x, y, eps, 2.0), w, order=1)
+    for part, expected in zip(lm.split(net, w), (theta, Q), strict=True):
+        assert_array_equal(part, expected)
+    ad.check_grads(lambda w: lm.negative_elbo(net, *lm.split(net, w), x, y, eps, 2.0), w, order=1)
 
 
 # --- Training ---
@@ -246,16 +248,48 @@ def test_a_history_is_what_was_before_and_not_what_is():
     y = -np.arange(8.0).reshape(1, 2, 4)
     x = np.concatenate([x, x + 100], 1)
     y = np.concatenate([y, y - 100], 1)
-    o = replace(SMALL, memory=2)
-    h = lm.history(o, x, y)
+    h = comparison.history(x, y, 2)
     pairs = np.concatenate([x, y], -1)[0]
     assert_array_equal(h[0, 0], np.zeros(20))
     assert_array_equal(h[0, 1], np.append(np.zeros(10), pairs[0]))
     assert_array_equal(h[0, 3], np.append(pairs[1], pairs[2]))
     for t in range(4):
-        assert_array_equal(lm.latest(o)(t, x[:, :t], y[:, :t])[0], h[0, t])
+        assert_array_equal(comparison.latest(2)(t, x[:, :t], y[:, :t])[0], h[0, t])
     everything = np.append(pairs[2], pairs[3])
-    assert_array_equal(lm.latest(o)(4, x, y)[0], everything)
+    assert_array_equal(comparison.latest(2)(4, x, y)[0], everything)
+
+
+def test_models_learn_of_each_payload_from_its_own_flights(monkeypatch):
+    """And z without a word of its length: rivals are told in columns that are added to x."""
+    trained = []
+
+    def train(o, net, x, y, q, seed, loss=lm.negative_elbo):
+        trained.append((x, y, q, loss))
+        return lm_train(o, net, x, y, q, seed, loss)
+
+    lm_train = lm.train
+    monkeypatch.setattr(lm, "train", train)
+    lm.learn(SMALL, 3)
+    x, y = payload.wander(np.repeat(SMALL.lengths, 2), 12, noise_at(3, lm.OWN, 0))
+    x = (x / x.std((0, 1))).reshape(3, 24, 6)
+    y = (y / y.std((0, 1))).reshape(3, 24, 4)
+    q = np.tile([0, -2.0], (3, 1))
+    for (x_and_c, y_of_it, first_q, loss), width in zip(trained, (6, 6, 56, 7), strict=True):
+        assert x_and_c.shape[-1] == width
+        assert_allclose(x_and_c[..., :6], x)
+        assert_allclose(y_of_it, y)
+        is_z = len(first_q) > 0
+        assert is_z == (loss is lm.negative_elbo) == (first_q.shape == q.shape)
+    assert_array_equal(trained[0][2], q)
+    assert_allclose(trained[3][0][..., 6], np.log(SMALL.lengths)[:, None] + 0.8 + np.zeros(24))
+
+
+def test_rivals_learn_by_the_likelihood_alone():
+    net, theta = some_net()
+    x, y, eps = some_transitions()
+    x_and_c = np.concatenate([x, eps[..., None]], -1)
+    loss = comparison.negative_log_p(net, theta, np.zeros((0, 2)), x_and_c, y, eps, 7.0)
+    assert_allclose(loss, -net.log_p(theta, x_and_c, y).sum(-1))
 
 
 # --- Inference ---
@@ -277,11 +311,11 @@ def linear():
 
 
 def test_without_data_q_stays_at_the_prior(learned):
-    belief = lm.prior(4)
+    q, moments = lm.prior(4)
     for t in range(5):
         nothing = (np.zeros((4, 0, 6)), np.zeros((4, 0, 4)))
-        belief = lm.infer(SMALL, learned["z"], belief, *nothing, noise_at(t))
-    assert_array_equal(belief.q, 0)
+        q, moments = lm.infer(SMALL, learned["z"], q, moments, *nothing, noise_at(t))
+    assert_array_equal(q, 0)
 
 
 def test_q_goes_to_the_posterior_and_each_to_its_own(linear):
@@ -292,33 +326,63 @@ def test_q_goes_to_the_posterior_and_each_to_its_own(linear):
     y = z[:, None, None] + 0.5 * noise_at(0).standard_normal((3, 5, 4))
     precision = 1 + 4 * 5 / 0.25
     mean = y.sum((1, 2)) / 0.25 / precision
-    wrong = lm.prior(3)._replace(q=np.full((3, 2), [4.0, -3.0]))
-    for start in (lm.prior(3), wrong):
-        belief = lm.infer(o, linear, start, x, y, noise_at(1))
-        assert_allclose(belief.q[:, 0], mean, atol=0.05)
-        assert_allclose(np.exp(belief.q[:, 1]), precision**-0.5, rtol=0.25)
+    prior, none = lm.prior(3)
+    for start in (prior, np.full((3, 2), [4.0, -3.0])):
+        q, _ = lm.infer(o, linear, start, none, x, y, noise_at(1))
+        assert_allclose(q[:, 0], mean, atol=0.05)
+        assert_allclose(np.exp(q[:, 1]), precision**-0.5, rtol=0.25)
 
 
 def test_a_belief_starts_again_where_that_is_better_and_only_there(linear):
     o = replace(SMALL, infer_steps=0)
     y = np.array([-1.9, 0.95])[:, None, None] + np.zeros((2, 4, 4))
     moments = Moments(*np.ones((3, 2, 2)))
-    lost = lm.Belief(np.array([[3.0, -4.0], [0.95, -4.0]]), moments)
-    belief = lm.infer(o, linear, lost, np.zeros((2, 4, 6)), y, noise_at(0))
-    assert_array_equal(belief.q, [[-2, -1], [0.95, -4]])
-    for part in belief.moments:
+    lost = np.array([[3.0, -4.0], [0.95, -4.0]])
+    q, moments = lm.infer(o, linear, lost, moments, np.zeros((2, 4, 6)), y, noise_at(0))
+    assert_array_equal(q, [[-2, -1], [0.95, -4]])
+    for part in moments:
         assert_array_equal(part, [[0, 0], [1, 1]])
+
+
+def test_z_is_drawn_from_what_is_believed_of_each(linear):
+    y = np.array([-1.9, 0.95])[:, None, None] + np.zeros((2, 8, 4))
+    z = lm.z_from(replace(SMALL, infer_beta=0.02), linear, np.zeros((2, 8, 6)), y, 99, noise_at(0))
+    assert z.shape == (2, 99, 1)
+    assert_allclose(z.mean(1)[:, 0], [-1.9, 0.95], atol=0.2)
+    assert (z.std(1) > 0.05).all()
+
+
+def test_predictions_are_of_second_flights_after_the_ends_of_the_first(learned):
+    o = replace(SMALL, flight_steps=60)
+    seen = []
+
+    def z_from(x, y, n, rng):
+        seen.append((x, y))
+        return np.full((4, n, 1), 0.3)
+
+    rows = comparison.predictions(o, learned, z_from, 3)
+    x, y = payload.wander(np.repeat(o.held_out, 2), 60, noise_at(3, lm.OWN, 5))
+    x = x / learned["z"].x_std
+    y = y / learned["z"].y_std
+    for (x_seen, y_seen), n in zip(seen, (0, 1, 2, 5, 10, 50), strict=True):
+        assert_array_equal(x_seen, x[0::2, 60 - n :])
+        assert_array_equal(y_seen, y[0::2, 60 - n :])
+    lengths = np.log(o.held_out)[:, None, None] + 0.8 + np.zeros((60, 1))
+    for name, c in (("length known", lengths), ("z from 5", np.full((4, 60, 1), 0.3))):
+        model = learned["z" if name == "z from 5" else name]
+        log_p = model.net.log_p(model.theta, np.concatenate([x[1::2], c], -1), y[1::2])
+        assert rows[f"predicted, {name}"]["-log p"] == pytest.approx(-log_p.mean())
 
 
 # --- The flight ---
 def flown(o, models, name, seed=3):
     z = models["z"]
     lengths, other = payload.in_flight(o)
-    context = lm.inferred(o, z, seed, np.arange(6))
+    context = lm.inferred(o, z, seed, 6)
     if name == "history":
-        context = lm.latest(o)
+        context = comparison.latest(o.memory)
     if name == "another's z":
-        context = lm.inferred(o, z, seed, other)
+        context = comparison.of_another(context, other)
     return lm.fly(o, models[name] if name == "history" else z, context, lengths, seed)
 
 
@@ -337,7 +401,7 @@ def test_theta_is_the_same_bytes_after_a_flight(learned):
     before = {name: model.theta.tobytes() for name, model in learned.items()}
     for name in ("z inferred", "history"):
         flown(SMALL, learned, name)
-    lm.predictions(SMALL, learned, 3)
+    comparison.predictions(SMALL, learned, partial(lm.z_from, SMALL, learned["z"]), 3)
     for name, model in learned.items():
         assert model.theta.tobytes() == before[name]
         with pytest.raises(ValueError, match="read-only"):
@@ -347,15 +411,16 @@ def test_theta_is_the_same_bytes_after_a_flight(learned):
 def test_a_model_is_told_the_mean_of_its_own_belief_or_of_anothers(learned):
     """Of the latest transitions alone; in the first step, when nothing was seen, the prior's."""
     x, y, _ = some_transitions(3, 7)
-    seen = lm.inferred(SMALL, learned["z"], 3, np.array([0, 1, 2]))
-    another = lm.inferred(SMALL, learned["z"], 3, np.array([2, 0, 1]))
-    belief = lm.prior(3)
+    own = lm.inferred(SMALL, learned["z"], 3, 3)
+    again = lm.inferred(SMALL, learned["z"], 3, 3)
+    another = comparison.of_another(again, np.array([2, 0, 1]))
+    q, moments = lm.prior(3)
     for t in range(7):
-        z = seen(t, x[:, :t], y[:, :t])
+        z = own(t, x[:, :t], y[:, :t])
         window = np.s_[:, max(t - 4, 0) : t]
         rng = noise_at(3, lm.OWN, 4, t)
-        belief = lm.infer(SMALL, learned["z"], belief, x[window], y[window], rng)
-        assert_array_equal(z, belief.q[:, :1])
+        q, moments = lm.infer(SMALL, learned["z"], q, moments, x[window], y[window], rng)
+        assert_array_equal(z, q[:, :1])
         assert_array_equal(another(t, x[:, :t], y[:, :t]), z[[2, 0, 1]])
         assert (z == 0).all() == (t == 0)
 
@@ -385,17 +450,39 @@ def test_the_cost_of_a_plan_is_a_loop(learned, name, e):
             assert costs[b, n] == pytest.approx(cost, rel=1e-10)
 
 
+def test_a_plan_starts_where_the_last_one_ended_and_its_first_action_is_taken(learned):
+    means = []
+
+    class Planner:
+        def plan(self, cost, mean, rng):
+            means.append(mean)
+            return mean + np.arange(6).reshape(3, 2) / 10
+
+    o = replace(SMALL, cem=Planner())
+    lengths, _ = payload.in_flight(o)
+    states, _ = lm.fly(o, learned["no z"], comparison.nothing(0), lengths, 3)
+    plan = np.zeros((6, 3, 2))
+    for t, mean in enumerate(means):
+        assert_array_equal(mean, plan)
+        plan = plan + np.arange(6).reshape(3, 2) / 10
+        vehicle = states[t, :, 4:] + payload.DT * plan[:, 0]
+        assert_allclose(states[t + 1, :, 4:], vehicle, atol=1e-12)
+        plan = later(plan)
+    assert len(means) == 12
+
+
 def test_all_fly_the_same_payloads_in_the_same_gusts(learned, monkeypatch):
     flights = []
 
     def fly(o, model, context, lengths, seed):
-        flights.append((model, lengths, seed))
-        return lm_fly(o, model, context, lengths, seed)
+        states, contexts = lm_fly(o, model, context, lengths, seed)
+        flights.append((model, lengths, seed, contexts))
+        return states, contexts
 
     lm_fly = lm.fly
     monkeypatch.setattr(lm, "learn", lambda o, seed: (learned, Q))
     monkeypatch.setattr(lm, "fly", fly)
-    rows, _ = lm.run(SMALL, 3)
+    rows, picture = lm.run(SMALL, 3)
     assert list(rows)[:6] == [
         "no z",
         "history",
@@ -405,11 +492,32 @@ def test_all_fly_the_same_payloads_in_the_same_gusts(learned, monkeypatch):
         "length known",
     ]
     names = ("no z", "history", "z", "z", "z", "length known")
-    for (model, lengths, seed), name in zip(flights, names, strict=True):
+    for (model, lengths, seed, _), name in zip(flights, names, strict=True):
         assert model is learned[name] and seed == 3
         assert_array_equal(lengths, payload.in_flight(SMALL)[0])
+    told = {row: contexts for row, (_, _, _, contexts) in zip(rows, flights, strict=False)}
+    assert told["no z"].shape == (12, 6, 0) and told["history"].shape == (12, 6, 50)
+    assert_array_equal(told["prior's z"], np.zeros((12, 6, 1)))
+    assert_array_equal(told["length known"][..., 0], np.log(lengths) + 0.8)
+    assert (told["z inferred"][1:, :4] != told["another's z"][1:, :4]).all()
+    assert list(picture["flights"]) == list(rows)[:6]
     as_arrays = {}
     for row, columns in rows.items():
         as_arrays[row] = {column: np.array([number]) for column, number in columns.items()}
     assert "z from 50" in lm.report(as_arrays)
     assert len(lm.claims(as_arrays)) == 7
+
+
+def test_the_picture_is_drawn(learned):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    flights = {name: flown(SMALL, learned, name) for name in ("z inferred", "history")}
+    flights["no z"] = flights["history"]
+    lengths, _ = payload.in_flight(SMALL)
+    figure = Figure()
+    lm.draw(figure, {"o": SMALL, "q": Q, "lengths": lengths, "flights": flights})
+    *paths, z = figure.axes
+    assert [panel.get_title() for panel in paths] == ["no z", "history", "z inferred"]
+    drawn = {line.get_label(): line.get_ydata() for line in z.get_lines()}
+    assert_array_equal(drawn["0.25 m, then 0.9 m"], flights["z inferred"][1][:, 0, 0])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import metarl
+from chapters import common
 from docs import exercises, pseudocode
 from docs.exercises import EXERCISES, GRADIENT, PAIR, STRANGERS, TERM, VALLEY, Source
 from docs.pseudocode import ALGORITHMS, ROOT, Mark
@@ -24,6 +25,7 @@ PAGES = {
     for path in [
         ROOT / "README.md",
         ROOT / ".github" / "CONTRIBUTING.md",
+        ROOT / "chapters" / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
     ]
 }
@@ -479,6 +481,10 @@ def check_module(name, arguments, monkeypatch):
         assert all(
             f'"{word}"' in path.read_text("utf-8") for word in arguments if word.startswith("--")
         )
+        return
+    if hasattr(module, "CHAPTER"):
+        with pytest.raises(Parsed):
+            common.main(module.CHAPTER)
         return
     if not hasattr(module, "main"):  # a test that writes a file
         assert not arguments and '__name__ == "__main__"' in path.read_text("utf-8")
