@@ -142,7 +142,7 @@ def test_planted_mistakes_are_found_and_survivors_told(tmp_path):
         ("// Noise is given", "a comment"),
         ("no such text", "nothing"),
     ]:
-        change = {"file": "noise.mjs", "old": old, "new": ""}
+        change = {"file": "noise.mjs", "old": old, "new": "// Noise was given"}
         planted.append({**change, "mistake": mistake})
     for path in golden.glob("mistakes/*.json"):
         path.unlink()
