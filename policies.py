@@ -160,6 +160,12 @@ class Policy:
             return self.network.size
         return self.network.size + self.action_dim
 
+    def at(self, theta):
+        """The network with the parameters theta. ValueError for more or fewer than `size`."""
+        if theta.shape[-1] != self.size:
+            raise ValueError(f"theta has {theta.shape[-1]} numbers, the policy takes {self.size}")
+        return self.network.at(theta)
+
     def init(self, rng):
         """The network's first parameters, and the standard deviation as given: (P,)."""
         theta = self.network.init(rng)
@@ -186,7 +192,7 @@ class Policy:
 
         ndim: the number of axes of obs. In a rollout obs is (T, K, obs_dim).
         """
-        network = self.network.at(theta)
+        network = self.at(theta)
         if not self.discrete:
             std = ad.exp(self.log_std(theta, ndim))
 
@@ -208,7 +214,7 @@ class Policy:
 
     def log_prob(self, theta, obs, action):
         """log pi(action | obs), summed over the dimensions of the action; a number for each obs."""
-        output = self.network.apply(theta, obs)
+        output = self.at(theta)(obs)
         if self.discrete:
             log_pi = ad.log_softmax(output)
             return ad.take_along_axis(log_pi, action[..., None], -1)[..., 0]
@@ -219,8 +225,8 @@ class Policy:
 
     def kl(self, theta, other, obs):
         """KL(pi_theta || pi_other), the Kullback-Leibler divergence in each of obs, as log_prob."""
-        p = self.network.apply(theta, obs)
-        q = self.network.apply(other, obs)
+        p = self.at(theta)(obs)
+        q = self.at(other)(obs)
         if self.discrete:
             log_p = ad.log_softmax(p)
             log_q = ad.log_softmax(q)

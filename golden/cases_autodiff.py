@@ -147,10 +147,13 @@ def elementwise():
     yield op("softplus", "softplus", shapes, "log(1 + exp x)")
     yield op("relu", "relu", shapes, "max(x, 0): its second derivative is 0")
     yield op("negative", "negative", shapes, "-x")
-    yield op("clip", "clip", shapes, "limits on both sides, no adjoint beyond", low=-0.5, high=0.5)
+    yield op("clip", "clip", shapes, "limits on both sides, no adjoint beyond", low=-0.4, high=0.7)
     far = [np.array([-1e4, -40.0, 40.0, 1e4])]
     for name in ("softplus", "sigmoid", "tanh"):
         yield op(f"{name}-far", name, None, "no overflow and no NaN far from 0", values=far)
+    below = [np.array([-40.0, -38.5, -45.0])]
+    for name in ("softplus", "sigmoid"):
+        yield op(f"{name}: small", name, None, "e^x, not 0, far below 0", values=below)
 
 
 def binary():
@@ -185,43 +188,33 @@ def binary():
         "a constant exponent: no logarithm of x, which may be below 0",
         exponent=3,
     )
+    yield op("raised: below 0", "raised", [(4,)], "x^-2", positive=[0], exponent=-2)
+    yield op("raised: a root", "raised", [(4,)], "x^1.5", positive=[0], exponent=1.5)
     condition = np.array([[True, False, True], [False, False, True]])
     yield op("where", "where", [(2, 3), (3,)], "selection, with broadcasting", condition=condition)
 
 
 def reductions():
-    for name in ("sum", "mean"):
+    for name in ("sum", "mean", "max", "logsumexp"):
         yield op(f"{name}: all", name, [(2, 3)], f"{name} of all elements")
         yield op(f"{name}: axis", name, [(2, 3)], f"{name} along an axis", axis=1)
-        yield op(
-            f"{name}: kept",
-            name,
-            [(2, 3, 2)],
-            "two axes, kept with length 1",
-            axis=(0, 2),
-            keepdims=True,
-        )
-    yield op("max", "max", [(3, 4)], "the adjoint goes to the largest alone", axis=1)
-    yield op(
-        "logsumexp: axis", "logsumexp", [(2, 3)], "log of the sum of exp, along an axis", axis=0
-    )
-    yield op("logsumexp: all", "logsumexp", [(2, 3)], "of all elements", axis=(0, 1))
-    far = [np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4 + 2, -1e4]])]
-    yield op(
-        "log_softmax",
-        "log_softmax",
-        [(2, 3)],
-        "x - log sum exp x along the last axis",
-        faults=[DETACHED],
-    )
-    yield op(
-        "log_softmax: far",
-        "log_softmax",
-        None,
-        "the largest is subtracted first: no overflow",
-        values=far,
-    )
-    yield op("logsumexp: far", "logsumexp", None, "the same", values=far, axis=1)
+        yield op(f"{name}: first axis", name, [(2, 3)], f"{name} along the first", axis=0)
+        why = "axes below 0 count from the end"
+        yield op(f"{name}: axis -1", name, [(2, 3, 2)], why, axis=-1)
+        yield op(f"{name}: axis -2", name, [(2, 3, 2)], why, axis=-2, keepdims=True)
+        why = "two axes, kept with length 1"
+        yield op(f"{name}: kept", name, [(2, 3, 2)], why, axis=(0, 2), keepdims=True)
+        why = "two axes, in whatever order"
+        yield op(f"{name}: two axes", name, [(2, 3, 2)], why, axis=(-1, 1))
+    why = "x - log sum exp x along the last axis"
+    yield op("log_softmax", "log_softmax", [(2, 3)], why, faults=[DETACHED])
+    yield op("log_softmax: more axes", "log_softmax", [(2, 3, 2)], why)
+    far = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4 + 2, -1e4]])
+    near = np.array([[800.0, 799.0, -800.0], [-800.0, -798.5, -801.0]])
+    for name, values in (("far", far), ("800", near), ("-800", near[1:])):
+        why = "the largest is subtracted first: no overflow, and no logarithm of 0"
+        yield op(f"log_softmax: {name}", "log_softmax", None, why, values=[values])
+        yield op(f"logsumexp: {name}", "logsumexp", None, why, values=[values], axis=1)
 
 
 def products():
@@ -243,6 +236,10 @@ def products():
     )
     yield op("matmul: vectors", "matmul", [(3,), (3,)], "two vectors: the scalar product")
     yield op("matmul: vector", "matmul", [(2, 3), (3,)], "matrix times vector")
+    yield op("matmul: vector first", "matmul", [(3,), (3, 2)], "vector times matrix")
+    yield op("matmul: batch and vector", "matmul", [(2, 4, 3), (3,)], "one vector for all")
+    why = "axes of length 1 are repeated in the batch as well"
+    yield op("matmul: repeated", "matmul", [(2, 1, 2, 3), (4, 3, 2)], why)
 
 
 def untransposed(inputs):
@@ -252,23 +249,27 @@ def untransposed(inputs):
 
 def layout():
     yield op("reshape", "reshape", [(2, 3)], "row by row, the last index fastest", shape=(3, 2))
-    yield op("swapaxes", "swapaxes", [(2, 3, 2)], "exchange of two axes", axis1=0, axis2=2)
-    yield op(
-        "broadcast_to", "broadcast_to", [(3,)], "repetition: the adjoint is summed", shape=(2, 3)
-    )
-    yield op(
-        "concatenate", "concatenate", [(2, 3), (1, 3)], "each gets its part of the adjoint", axis=0
-    )
-    yield op("stack", "stack", [(2, 3), (2, 3)], "along a new axis", axis=1)
-    indices = np.array([[0], [2]])
-    yield op(
-        "take_along_axis",
-        "take_along_axis",
-        [(2, 3)],
-        "the logit of the action taken",
-        indices=indices,
-        axis=1,
-    )
+    why = "exchange of two axes, the third stays"
+    for axes in ((0, 2), (0, 1), (1, 2), (-1, 0)):
+        options = {"axis1": axes[0], "axis2": axes[1]}
+        yield op(f"swapaxes: {axes[0]} and {axes[1]}", "swapaxes", [(2, 3, 4)], why, **options)
+    why = "repetition: the adjoint is summed"
+    for shape in ((3,), (2, 1), ()):
+        words = "x".join(map(str, shape)) or "a number"
+        yield op(f"broadcast_to: {words}", "broadcast_to", [shape], why, shape=(2, 3))
+    why = "each gets its part of the adjoint"
+    yield op("concatenate", "concatenate", [(2, 3), (1, 3)], why, axis=0)
+    yield op("concatenate: three", "concatenate", [(2, 1), (2, 3), (2, 2)], why, axis=1)
+    yield op("concatenate: axis -1", "concatenate", [(2, 2, 1), (2, 2, 3)], why, axis=-1)
+    for axis in (0, 1, -1, -2):
+        yield op(f"stack: {axis}", "stack", 2 * [(2, 3)], "along a new axis", axis=axis)
+    taken = "take_along_axis"
+    why = "the logit of the action taken"
+    last, first = np.array([[0], [2]]), np.array([[1, 0, 1], [1, 1, 0]])
+    yield op(taken, taken, [(2, 3)], why, indices=last, axis=1)
+    yield op(f"{taken}: axis -1", taken, [(2, 3)], why, indices=last, axis=-1)
+    why = "along the first axis; what is taken twice gets both adjoints"
+    yield op(f"{taken}: axis 0", taken, [(2, 3)], why, indices=first, axis=0)
     yield op(
         "getitem: slice",
         "getitem",
@@ -310,58 +311,170 @@ CONVENTIONS = (
      {"condition": np.array([True, False])},
      {"value": [1.0, 2.0], "vjp0": [1.0, 0.0], "vjp1": [0.0, 1.0]},
      "selected, not multiplied: what was not taken gets an exact 0"),
+    ("constant exponent 1 at 0", "raised", [[0.0, 2.0]], {"exponent": 1},
+     {"value": [0.0, 2.0], "vjp0": [1.0, 1.0]}, "a second derivative of 0, and not 0 / 0"),
     ("constant exponent 0 at 0", "raised", [[0.0, 2.0]], {"exponent": 0},
      {"value": [1.0, 1.0], "vjp0": [0.0, 0.0]}, "x^0 is 1, with derivative 0 also at 0"),
 )
 # fmt: on
 
 
+def infinite_adjoint():
+    a, b = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+    options = {"condition": np.array([True, False])}
+    w = np.array([np.inf, -2.0])
+    inputs = {"op": "where", "args": [a, b], "options": options, "w": w}
+    inputs["v"] = [np.ones(2), np.ones(2)]
+    expected = {"value": np.array([1.0, 4.0])}
+    expected |= {"vjp0": np.array([np.inf, 0.0]), "vjp1": np.array([0.0, -2.0])}
+    expected |= {"second0": np.zeros(2), "second1": np.zeros(2)}
+    why = "the adjoint is selected, not multiplied by the condition: 0 times inf is NaN"
+    name = "where: infinite adjoint"
+    return Case(name, "operation", why, HAND, inputs, expected=expected)
+
+
 def conventions():
-    """Where there is no derivative: with adjoint and directions of ones,
-    all that is expected is written out.
+    """Where there is no derivative: all that is expected is written out, the adjoints of the
+    arguments for an adjoint of ones, here with others.
     """
+    yield infinite_adjoint()
     for name, op_name, args, options, expected, why in CONVENTIONS:
         args = [np.array(a) for a in args]
-        ones = [np.ones(a.shape) for a in args]
-        inputs = {"op": op_name, "args": args, "options": options, "v": ones}
-        inputs["w"] = np.ones(np.shape(call(op_name, args, options)))
+        inputs = {"op": op_name, "args": args, "options": options}
+        inputs["v"] = [np.ones(a.shape) for a in args]
+        w = np.array([1.5, -0.75, 2.25])[: np.size(expected["value"])]
+        inputs["w"] = w
         expected = {f: np.array(value) for f, value in expected.items()}
+        expected |= {f: (g.T * w).T for f, g in expected.items() if f != "value"}
         expected |= {f"second{i}": np.zeros(a.shape) for i, a in enumerate(args)}
         yield Case(name, "operation", why, HAND, inputs, expected=expected)
 
 
+# Operation, shapes of the arguments, options, and a shape of w that a careless port may take.
+WRONG = {
+    "add: 3 and 2 columns": ("add", [(2, 3), (2,)], {}, (2, 3)),
+    "multiply: 3 and 2 elements": (
+        "multiply",
+        [(3,), (2,)],
+        {},
+        (3,),
+    ),
+    "subtract: 2 and 4 rows": (
+        "subtract",
+        [(2, 3), (4, 3)],
+        {},
+        (2, 3),
+    ),
+    "broadcast_to fewer axes": (
+        "broadcast_to",
+        [(2, 3)],
+        {"shape": (3,)},
+        (3,),
+    ),
+    "broadcast_to a shorter axis": (
+        "broadcast_to",
+        [(4,)],
+        {"shape": (3,)},
+        (3,),
+    ),
+    "matmul: 3 columns, 2 rows": (
+        "matmul",
+        [(2, 3), (2, 3)],
+        {},
+        (2, 3),
+    ),
+    "matmul: 3 columns, 4 rows": (
+        "matmul",
+        [(2, 3), (4, 2)],
+        {},
+        (2, 2),
+    ),
+    "matmul: vectors of two lengths": (
+        "matmul",
+        [(3,), (2,)],
+        {},
+        (),
+    ),
+    "reshape to fewer": (
+        "reshape",
+        [(2, 3)],
+        {"shape": (4,)},
+        (4,),
+    ),
+    "reshape to more": (
+        "reshape",
+        [(2, 3)],
+        {"shape": (4, 2)},
+        (4, 2),
+    ),
+    "sum along no axis": ("sum", [(2, 3)], {"axis": 2}, (2, 3)),
+    "sum along no axis before": (
+        "sum",
+        [(2, 3)],
+        {"axis": -3},
+        (2,),
+    ),
+    "max along no axis": ("max", [(2, 3)], {"axis": 2}, (2, 3)),
+    "logsumexp along no axis": (
+        "logsumexp",
+        [(2, 3)],
+        {"axis": 2},
+        (2, 3),
+    ),
+    "swapaxes: no axis": (
+        "swapaxes",
+        [(2, 3)],
+        {"axis1": 0, "axis2": 2},
+        (2, 3),
+    ),
+    "concatenate: 3 and 4 columns": (
+        "concatenate",
+        [(2, 3), (2, 4)],
+        {"axis": 0},
+        (4, 3),
+    ),
+    "stack: 3 and 4 columns": (
+        "stack",
+        [(2, 3), (2, 4)],
+        {"axis": 0},
+        (2, 2, 3),
+    ),
+    "take_along_axis beyond": (
+        "take_along_axis",
+        [(2, 3)],
+        {"indices": np.array([[0], [3]]), "axis": 1},
+        (2, 1),
+    ),
+    "getitem beyond": ("getitem", [(2, 3)], {"index": [2]}, (3,)),
+    "an adjoint turned": ("exp", [(2, 3)], {}, (3, 2)),
+    "an adjoint of one row": ("exp", [(2, 3)], {}, (3,)),
+    "an adjoint of one number": ("exp", [(2, 3)], {}, ()),
+    "an adjoint of a row too many": (
+        "sum",
+        [(2, 3)],
+        {"axis": 0},
+        (1, 3),
+    ),
+}
+
+
 def rejected():
-    shapes = "by the shapes themselves"
-    for name, op_name, sizes, options, why in (
-        (
-            "add: shapes that do not broadcast",
-            "add",
-            [(2, 3), (2,)],
-            {},
-            "the last axes are 3 and 2",
-        ),
-        ("matmul: axes of two lengths", "matmul", [(2, 3), (2, 3)], {}, "3 columns, 2 rows"),
-        ("reshape to another size", "reshape", [(2, 3)], {"shape": (4, 2)}, "6 elements are not 8"),
-        ("sum along no axis", "sum", [(2, 3)], {"axis": 2}, "there are axes 0 and 1"),
-    ):
-        args = [np.ones(shape) for shape in sizes]
-        inputs = {"op": op_name, "args": args, "options": options, "w": np.ones(()), "v": args}
-        yield Case(name, "operation", why, shapes, inputs, rejects=True)
+    why = "shapes or indices do not fit, whatever w is"
+    for name, (op_name, shapes, options, of_w) in WRONG.items():
+        if name.startswith("an adjoint"):
+            why = "the adjoint has not the shape of the value"
+        args = [np.full(shape, 0.5) for shape in shapes]
+        inputs = {"op": op_name, "args": args, "options": options, "w": np.ones(of_w), "v": args}
+        yield Case(name, "operation", why, "by the shapes themselves", inputs, rejects=True)
+    why = "the gradient of a vector needs an adjoint to start from"
     inputs = {"op": "exp", "args": [np.ones(2)], "options": {}, "w": None, "v": [np.ones(2)]}
-    yield Case(
-        "no adjoint",
-        "operation",
-        "the gradient of a vector needs an adjoint to start from",
-        shapes,
-        inputs,
-        rejects=True,
-    )
+    yield Case("no adjoint", "operation", why, "by the shapes themselves", inputs, rejects=True)
 
 
 def graphs():
     draw = noise("network")
-    shapes = {"W1": (2, 3), "b1": (3,), "W2": (3, 1), "b2": (1,)}
-    inputs = {"x": draw.standard_normal((4, 2)), "y": draw.standard_normal((4, 1))}
+    shapes = {"W1": (2, 3), "b1": (3,), "W2": (3, 4), "b2": (4,)}
+    inputs = {"x": draw.standard_normal((5, 2)), "y": draw.standard_normal((5, 4))}
     inputs |= {name: draw.standard_normal(shape) for name, shape in shapes.items()}
     inputs["v"] = {name: draw.standard_normal(shape) for name, shape in shapes.items()}
     yield Case(

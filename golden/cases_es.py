@@ -4,7 +4,9 @@ import numpy as np
 
 import es
 
+from . import told_es as told
 from .loops_es import signed, strategy_by_loops
+from .told_es import bowl, quiet, usual
 from .vectors import Case, Replay, noise, slip
 
 STAGE = "5-evolution-strategies"
@@ -16,14 +18,19 @@ CONSTANTS = {
 }
 
 
-def strategy(method, options, x, f, noise, not_unique):
+def strategy(method, options, x, f, noise, not_unique, state=None):
     """In each generation: the points that are asked for,
     and the state after the points x with values f are told.
 
     The eigenvectors of CMA-ES are given that sign which `signed` gives them, before the next points
     are asked for.
     """
-    s, columns = es.METHODS[method](**options), []
+    if method not in es.METHODS:
+        raise ValueError(f"there is no method {method}")
+    s = es.METHODS[method](**options)
+    if state is not None:
+        s.restore({**state, "history": np.empty((3, 0))})
+    columns = []
     for points, values, draw in zip(x, f, noise, strict=True):
         s.rng = Replay([draw])
         asked = s.ask()
@@ -36,10 +43,9 @@ def strategy(method, options, x, f, noise, not_unique):
     fields = {
         name: np.stack([c[name] for c in columns])
         for name in columns[0]
-        if name not in ("t", "history")
+        if name not in ("t", "history", *not_unique)
     }
     constants = {name: getattr(s, name) for name in CONSTANTS[type(s)]}
-    fields = {name: value for name, value in fields.items() if name not in not_unique}
     return {**constants, **fields, "history": s.history}
 
 
@@ -56,7 +62,7 @@ NOISE = (
     "[e * shortening({}) for {} in {}]\n    mean = s[\"mean\"] + s[\"sigma\"] * (s[\"B\"]"
 )
 FAR = ("below(n.sqrt() + 6, length)", "False")
-SCALED = "w[i] if w[i] >= 0 else w[i] * n / sum(white[i] ** 2)"
+SCALED = "w[i] if w[i] >= 0 else w[i] * n / squares[i]"
 FAULTS = {
     "openai-es: ranks": [
         ("f is maximised", ("s[\"mean\"] - k[\"lr\"] * g", "s[\"mean\"] + k[\"lr\"] * g")),
@@ -136,140 +142,308 @@ FAULTS = {
 
 
 # --- The cases ---
-def bowl(x):
-    return (np.arange(1, x.shape[-1] + 1) * x**2).sum(-1) + 0.5 * x[:, 0] * x[:, -1]
+def signs_set(s):
+    if isinstance(s, es.CMAES) and not s.diagonal:
+        s.B = signed(s.B)
+
+
+def lived(name, method, generations, options):
+    """The state after some generations on `bowl`, in 64ths: what is as good as the best so far
+    is so however numbers are rounded.
+    """
+    s = es.METHODS[method](**options, rng=noise(f"{name}: before"))
+    for _ in range(generations):
+        x = s.ask()
+        s.tell(x, np.round(64 * bowl(x)) / 64)
+        signs_set(s)
+    return {name: value for name, value in s.state().items() if name != "history"}
 
 
 def case(
-    name, method, why, generations=5, not_unique=(), tolerance=1e-9, far=None, odd=False, **options
+    name, method, why, change=usual, generations=5, not_unique=(), state=None, digits=3, **options
 ):
-    """A run on `bowl`.
+    """A run on `bowl` from the start, or from a state.
 
-    What is told is rounded, so not quite what was asked for; in generation 3 one point is another.
-
-    In generation 2 two values are equal, in generation 4 one is NaN, and one infinite. `odd`: in
-    generation 3 the best point is out of reach, in generation 5 all but two are moved to a bound.
+    What is told is rounded, so not quite what was asked for, and changed by change(t, x, f, s).
     """
     s = es.METHODS[method](**options)
-    s.rng, xs, fs = noise(name), [], []
-    for t in range(generations):
+    if state is not None:
+        s.restore({**state, "history": np.empty((3, 0))})
+    draws, xs, fs = noise(name), [], []
+    s.first = s.t
+    for _ in range(generations):
+        s.rng = draws
         x = np.round(s.ask(), 3)
-        x[0] = np.round(x[0] + 0.3, 3) if t == 2 else x[0]
-        x = x if t != far else np.round(s.mean + 4 * s.sigma + (x - s.mean), 3)
-        if odd and t == 2:
-            x[0] = np.round(s.mean + 20 * s.axes()[0].max() * (-1.0) ** np.arange(s.n), 3)
-        if odd and t == 4:
-            x[:, 0] = np.minimum(x[:, 0], np.sort(x[:, 0])[2])
         f = np.round(bowl(x), 3)
-        if odd and t == 2:
-            f[0] = -1.0
-        if t == 1:
-            f[1] = f[-1]
-        if t == 3:
-            f[[0, 2]] = np.nan, np.inf
+        change(s.t + 1, x, f, s)
+        x = np.round(x, digits)
         s.tell(x, f)
         xs.append(x)
         fs.append(f)
-        if method == "cma-es" and not s.diagonal and not not_unique:
-            s.B = signed(s.B)
-    inputs = {
-        "method": method,
-        "options": options,
-        "x": np.array(xs),
-        "f": np.array(fs),
-        "noise": s.rng.draws,
-    }
+        if not not_unique:
+            signs_set(s)
+    inputs = {"method": method, "options": options, "x": np.array(xs), "f": np.array(fs)}
+    inputs |= {"noise": draws.draws, "not_unique": not_unique}
+    if state is not None:
+        inputs["state"] = state
     faults = [(words, slip(strategy_by_loops, *edits)) for words, *edits in FAULTS.get(name, ())]
-    return Case(
-        name, "strategy", why, "loop form", {**inputs, "not_unique": not_unique}, tolerance, faults
+    return Case(name, "strategy", why, "loop form", inputs, 1e-9, faults)
+
+
+THREE = {"x0": np.array([1.0, -0.5, 0.75]), "sigma0": 0.7}
+FOUR = {"x0": np.array([1.0, -0.5, 0.75, 0.25]), "sigma0": 0.7, "popsize": 8}
+DECAY = {"lr": 0.3, "weight_decay": 0.11}
+
+
+def gradients():
+    def openai(name, why, popsize=6, **more):
+        return case(f"openai-es: {name}", "openai-es", why, popsize=popsize, **THREE, **more)
+
+    yield openai("ranks", "antithetic pairs, centred ranks")
+    why = "values less their mean over their deviation"
+    yield openai("standardised", why, fitness="standardised", **DECAY)
+    why = "values less their mean; an infinite one counts as the worst finite one"
+    yield openai("raw", why, fitness="raw", lr=0.2)
+    why = "moments of the gradient, corrected for their start at 0"
+    yield openai("adam", why, optimizer="adam", lr=0.3)
+    why = "from a state: the decay is part of the gradient whose moments Adam takes"
+    options = {"popsize": 6, "optimizer": "adam", **DECAY, **THREE}
+    yield case(
+        "openai-es: adam, later",
+        "openai-es",
+        why,
+        quiet,
+        2,
+        state=lived("openai-es", "openai-es", 5, options),
+        **options,
     )
+    why = "nothing finite, both infinities, all equal: where all count as equal F is 0"
+    for fitness in ("ranks", "standardised", "raw"):
+        more = {"fitness": fitness, "lr": 0.2}
+        yield openai(f"extremes, {fitness}", why, change=told.extremes, generations=3, **more)
+    for size, factor in (("large", 1e200), ("small", 1e-200)):
+        more = {"fitness": "standardised", "change": told.scaled(factor), "generations": 1}
+        yield openai(f"{size} values", "on any scale of f the same", **more)
+
+
+def natural_gradients():
+    yield case("snes", "snes", "a step size for each coordinate", popsize=7, **THREE)
+    yield case("xnes", "xnes", "B moves by a matrix exponential", popsize=7, **THREE)
+    for method, size in (("snes", 2), ("xnes", 3)):
+        options = {"popsize": 7, **THREE}
+        state = lived(method, method, 6, options)
+        why = "from a state in the middle of a run"
+        yield case(f"{method}: later", method, why, quiet, 2, state=state, **options)
+        why = "nothing finite, both infinities, all equal"
+        yield case(f"{method}: extremes", method, why, told.extremes, 3, **options)
+        one = {"x0": np.array([0.75]), "sigma0": 0.7, "popsize": size}
+        yield case(f"{method}: one dimension", method, f"n = 1, popsize = {size}", quiet, 2, **one)
+
+
+def covariances():
+    def cma(name, why, change=usual, generations=5, **more):
+        return case(f"cma-es: {name}", "cma-es", why, change, generations, **more)
+
+    why = "paths, negative weights, eigenvectors up to their sign"
+    yield case("cma-es", "cma-es", why, **FOUR)
+    why = "a generation far away stalls p_c (h_sigma = 0), and sigma grows"
+    yield cma("far", why, told.far_at_2, **FOUR)
+    yield cma("diagonal", "variances alone, learned faster", diagonal=True, **FOUR)
+    yield cma("diagonal, far", "p_c is stalled", told.far_at_2, 3, diagonal=True, **FOUR)
+    why = "nothing finite, both infinities, all equal: ties in the order of sampling"
+    yield cma("extremes", why, told.extremes, 3, **FOUR)
+    seven = {**THREE, "popsize": 7}
+    yield cma("odd", "mu = 3 of 7: the weight of the fourth is 0", **seven)
+    why = "from a state; p_c is stalled in generation 8"
+    yield cma("later", why, told.far_at_8, 3, state=lived("cma-es", "cma-es", 6, seven), **seven)
+    yield from limits(cma)
+
+
+def limits(cma):
+    """Where a minimum, a maximum or a threshold decides."""
+    two = {"x0": np.array([1.0, -0.5]), "sigma0": 0.7}
+    one = {"x0": np.array([0.75]), "sigma0": 0.7}
+    why = "c_mu is 1 - c_1, so alpha and the negative weights are 0; d_sigma has its maximum"
+    yield cma("many", why, quiet, 2, popsize=45, **one)
+    why = "c_1 is (n + 2)/3 times as large before it limits c_mu"
+    yield cma("diagonal, many", why, quiet, 1, popsize=44, diagonal=True, **two)
+    yield cma("some", "d_sigma has its maximum, c_mu is not limited", quiet, 2, popsize=14, **two)
+    yield cma("three", "mu = 1, and a weight of 0", quiet, 2, popsize=3, **two)
+    why = "p_sigma just within the limit of h_sigma in odd generations, just beyond it in even ones"
+    inside, beyond = 0.985, 1.015
+    four = {"popsize": 4, "digits": 4, **two}
+    yield cma("threshold", why, told.threshold((inside, beyond, inside, beyond, inside)), **four)
+    why = "just beyond it in odd generations, just within in even ones"
+    other = told.threshold((beyond, inside, beyond, inside, beyond))
+    yield cma("threshold, the other way", why, other, **four)
+    yield cma("leap", "sigma grows by more than e in a generation", told.leap, 2, popsize=6, **two)
+    yield from decompositions(cma)
+
+
+def decompositions(cma):
+    start = {"x0": np.array([1.0, -0.5]), "sigma0": 0.7, "popsize": 4}
+    state = lived("flat", "cma-es", 3, start)
+    state |= {
+        "mean": np.array([0.875, -0.25]),
+        "C": np.diag([1.25, 0.0]),
+        "D": np.array([1.25e-10, 1.125]),
+    }
+    state |= {"B": np.array([[0.0, 1.0], [1.0, 0.0]]), "p_c": np.array([0.5, 0.0])}
+    why = "an eigenvalue of 0 counts as 1e-20 of the largest"
+    yield cma("floor", why, told.flat, 1, state=state, **start)
+    state = lived("flat", "cma-es", 3, {**start, "diagonal": True})
+    state |= {
+        "mean": np.array([0.875, -0.25]),
+        "C": np.array([1.25, 1e-30]),
+        "D": np.array([1.125, 1.25e-10]),
+    }
+    state |= {"p_c": np.array([0.5, 0.0])}
+    why = "variances stay in the order of coordinates; a small one is 1e-20 of the largest"
+    yield cma("diagonal, floor", why, told.flat, 1, state=state, diagonal=True, **start)
+    many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.7, "popsize": 2}
+    why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, "
+    why += "but C^(-1/2) is"
+    yield cma("late", why, quiet, 2, not_unique=("B",), **many)
+    fewer = {**many, "x0": np.linspace(-1, 1, 21)}
+    yield cma("not late", "gap is just 1, by both rates", quiet, 1, not_unique=("B",), **fewer)
+    why = "gap is that of the larger rates, 1"
+    yield cma("diagonal, late", why, quiet, 1, diagonal=True, **many)
+    state = lived("late", "cma-es", 1, many)
+    why = "from a state: generation 2 is a multiple of gap, though the first that is told"
+    yield cma("late, from a state", why, quiet, 1, not_unique=("B",), state=state, **many)
 
 
 def strategies():
-    start = {"x0": np.array([1.0, -0.5, 0.75]), "sigma0": 0.5}
-    four = {"x0": np.array([1.0, -0.5, 0.75, 0.25]), "sigma0": 0.5, "popsize": 8}
-    yield case(
-        "openai-es: ranks", "openai-es", "antithetic pairs, centred ranks", popsize=6, **start
-    )
-    options = {"popsize": 6, "fitness": "standardised", "lr": 0.25, "weight_decay": 0.125}
-    yield case(
-        "openai-es: standardised",
-        "openai-es",
-        "values less their mean over their deviation",
-        **start,
-        **options,
-    )
-    why = "values less their mean; an infinite one counts as the worst finite one"
-    yield case("openai-es: raw", "openai-es", why, popsize=6, fitness="raw", lr=0.125, **start)
-    why = "moments of the gradient, corrected for their start at 0"
-    yield case("openai-es: adam", "openai-es", why, popsize=6, optimizer="adam", lr=0.125, **start)
-    yield case("snes", "snes", "a step size for each coordinate", popsize=7, **start)
-    yield case("xnes", "xnes", "B moves by a matrix exponential", popsize=7, **start)
-    why = "paths, negative weights, eigenvectors up to their sign"
-    yield case("cma-es", "cma-es", why, **four)
-    why = "a generation far away stalls p_c (h_sigma = 0), and sigma grows"
-    yield case("cma-es: far", "cma-es", why, far=2, **four)
-    yield case(
-        "cma-es: diagonal", "cma-es", "variances alone, learned faster", diagonal=True, **four
-    )
-    why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, "
-    why += "but C^(-1/2) is"
-    many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.5, "popsize": 2}
-    yield case("cma-es: late", "cma-es", why, generations=2, not_unique=("B",), **many)
-
+    yield from gradients()
+    yield from natural_gradients()
+    yield from covariances()
     why = "a point out of reach counts as nearer; moved to a bound, none has a weight below 0"
-    told = {"popsize": 8, "odd": True, **start}
     for method in es.METHODS:
-        yield case(f"{method}: told", method, why, **told)
+        yield case(f"{method}: told", method, why, told.strange, popsize=8, **THREE)
+
+
+# What is right, but for one thing; shapes fit what is wrong.
+RIGHT = {"x0": np.array([1.0, 2.0]), "sigma0": 0.7, "popsize": 4}
+TOLD = np.array([[[1.5, 2.0], [0.5, 2.5], [1.0, 1.5], [1.25, 3.0]]])
+VALUES = np.array([[3.0, 1.0, 2.0, 0.5]])
+# Name, method, the wrong option, why
+WRONG_OPTIONS = (
+    ("no such method", "cma", {}, "methods are openai-es, snes, xnes, cma-es"),
+    ("x0 not finite", "snes", {"x0": np.array([1.0, np.nan])}, "x0 is finite"),
+    ("x0 infinite", "openai-es", {"x0": np.array([1.0, -np.inf])}, "x0 is finite"),
+    ("sigma0 0", "cma-es", {"sigma0": 0.0}, "a positive number"),
+    ("sigma0 below 0", "snes", {"sigma0": -0.7}, "a positive number"),
+    ("sigma0 infinite", "xnes", {"sigma0": np.inf}, "a positive, finite number"),
+    ("half a point", "snes", {"popsize": 4.5}, "popsize is a whole number"),
+    ("no such shaping", "openai-es", {"fitness": "rank"}, "ranks, standardised or raw"),
+    ("no such optimizer", "openai-es", {"optimizer": "adamw"}, "sgd or adam"),
+    ("lr 0", "openai-es", {"lr": 0.0}, "a positive number"),
+    ("lr below 0", "openai-es", {"lr": -0.3}, "a positive number"),
+    ("decay not a number", "openai-es", {"weight_decay": np.nan}, "a finite number"),
+)
+# Name, method, x, f, why
+WRONG_DATA = (
+    (
+        "points of another size",
+        "cma-es",
+        TOLD[..., :1],
+        VALUES,
+        "x has shape (popsize, n)",
+    ),
+    (
+        "too few points",
+        "snes",
+        TOLD[:, :3],
+        VALUES,
+        "x has shape (popsize, n)",
+    ),
+    (
+        "too many points",
+        "xnes",
+        TOLD[:, [0, 1, 2, 3, 3]],
+        VALUES,
+        "x has shape (popsize, n)",
+    ),
+    (
+        "fewer points and values",
+        "openai-es",
+        TOLD[:, :2],
+        VALUES[:, :2],
+        "x has shape (popsize, n), f (popsize,)",
+    ),
+    (
+        "too few values",
+        "snes",
+        TOLD,
+        VALUES[:, 1:],
+        "f has shape (popsize,)",
+    ),
+    (
+        "too many values",
+        "cma-es",
+        TOLD,
+        VALUES[:, [0, 1, 2, 3, 3]],
+        "f has shape (popsize,)",
+    ),
+    (
+        "a point not finite",
+        "cma-es",
+        np.where(TOLD == 0.5, np.inf, TOLD),
+        VALUES,
+        "x is finite",
+    ),
+    (
+        "a point not a number",
+        "snes",
+        np.where(TOLD == 0.5, np.nan, TOLD),
+        VALUES,
+        "x is finite",
+    ),
+    (
+        "the worst not a number",
+        "xnes",
+        np.where(TOLD == 1.5, np.nan, TOLD),
+        VALUES,
+        "x is finite, also where its value is bad",
+    ),
+    (
+        "nothing to rank",
+        "snes",
+        TOLD,
+        VALUES * np.nan,
+        "all values are NaN",
+    ),
+    (
+        "nothing to standardise",
+        "openai-es",
+        TOLD,
+        VALUES * np.nan,
+        "all values are NaN",
+    ),
+)
+
+
+def refused(name, method, why, x=TOLD, f=VALUES, **wrong):
+    options = {**RIGHT, **wrong}
+    popsize, n = x.shape[1:]
+    rows = popsize // 2 if method == "openai-es" else popsize
+    draws = [{"kind": "standard_normal", "values": np.full((rows, n), 0.25)}]
+    inputs = {"method": method, "options": options, "x": x, "f": f}
+    inputs |= {"noise": draws, "not_unique": []}
+    return Case(name, "strategy", why, "the definition", inputs, rejects=True)
 
 
 def rejected():
-    x0, one = np.array([1.0, 2.0]), {"sigma0": 1.0, "popsize": 4}
-    x, f = np.zeros((1, 4, 2)), np.arange(4.0)[None]
-    for name, method, options, points, values, why in (
-        ("no dimensions", "snes", {**one, "x0": np.zeros(0)}, x, f, "x0 has at least one element"),
-        ("x0 not finite", "snes", {**one, "x0": np.array([1.0, np.nan])}, x, f, "x0 is finite"),
-        ("sigma0 0", "cma-es", {"x0": x0, "sigma0": 0.0, "popsize": 4}, x, f, "a positive number"),
-        ("population of 1", "xnes", {"x0": x0, "sigma0": 1.0, "popsize": 1}, x, f, "at least 2"),
-        (
-            "odd pairs",
-            "openai-es",
-            {"x0": x0, "sigma0": 1.0, "popsize": 5},
-            x,
-            f,
-            "pairs need an even number",
-        ),
-        (
-            "points of another size",
-            "cma-es",
-            {**one, "x0": x0},
-            x[..., :1],
-            f,
-            "x has shape (popsize, n)",
-        ),
-        ("points not finite", "cma-es", {**one, "x0": x0}, x + np.inf, f, "x is finite"),
-        ("nothing to rank", "snes", {**one, "x0": x0}, x, f * np.nan, "all values are NaN"),
-        (
-            "values of another number",
-            "snes",
-            {**one, "x0": x0},
-            x,
-            f[:, 1:],
-            "f has shape (popsize,)",
-        ),
-    ):
-        draws = [
-            {"kind": "standard_normal", "values": np.zeros((2 if method == "openai-es" else 4, 2))}
-        ]
-        inputs = {
-            "method": method,
-            "options": options,
-            "x": points,
-            "f": values,
-            "noise": draws,
-            "not_unique": [],
-        }
-        yield Case(name, "strategy", why, "the definition", inputs, rejects=True)
+    for name, method, wrong, why in WRONG_OPTIONS:
+        yield refused(name, method, why, **wrong)
+    for name, method, x, f, why in WRONG_DATA:
+        yield refused(name, method, why, x, f)
+    more = {"x": TOLD[..., :0], "x0": np.zeros(0)}
+    yield refused("no dimensions", "snes", "x0 has at least one element", **more)
+    more = {"x": TOLD[:, :1], "f": VALUES[:, :1], "popsize": 1}
+    yield refused("population of 1", "xnes", "at least 2", **more)
+    more = {"x": TOLD[:, :3], "f": VALUES[:, :3], "popsize": 3}
+    yield refused("odd pairs", "openai-es", "pairs need an even number", **more)
 
 
 def cases():

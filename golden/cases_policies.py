@@ -88,7 +88,7 @@ GAUSSIAN = [
 DISCRETE = [
     LAYOUT, KL,
     ("the cumulative sum runs from the last action",
-     ("below(noise, total)", "below(1 - noise, total)")),
+     ("less(noise, total)", "less(1 - noise, total)")),
 ]
 ADVANTAGES = {
     "time": [
@@ -129,19 +129,20 @@ def net(discrete=False, hidden=(), activation="tanh", obs_dim=2, action_dim=2):
 
 
 NETWORKS = {
-    "linear": (net(), GAUSSIAN, "two inputs, two actions, no hidden layer"),
-    "mlp": (net(hidden=(3,)), GAUSSIAN[:1], "a hidden layer of 3 tanh units"),
+    "linear": (net(obs_dim=3), GAUSSIAN, "three inputs, two actions, no hidden layer"),
+    "mlp": (net(hidden=(4,), obs_dim=3), GAUSSIAN[:1], "a hidden layer of 4 tanh units"),
+    "relu": (net(hidden=(5,), activation="relu"), (), "a hidden layer of 5 relu units"),
     "deep relu": (
         net(hidden=(4, 3), activation="relu", action_dim=1),
         (),
         "two hidden layers of relu units",
     ),
     "categorical": (
-        net(True, action_dim=3),
+        net(True, action_dim=4),
         DISCRETE,
-        "three logits; sampled by the inverse of the cumulative sum",
+        "four logits; sampled by the inverse of the cumulative sum",
     ),
-    "categorical mlp": (net(True, hidden=(3,), action_dim=3), (), "the same on a hidden layer"),
+    "categorical mlp": (net(True, hidden=(3,), action_dim=4), (), "the same on a hidden layer"),
     "shared": (
         net(hidden=(3,)),
         (),
@@ -150,44 +151,98 @@ NETWORKS = {
 }
 
 
+def checked_by_hand(name, why, inputs, faults=()):
+    checked = "loop form; the gradient back through the layers by hand"
+    faults = [(words, slip(policy_by_loops, *edits)) for words, *edits in faults]
+    return Case(name, "policy", why, checked, inputs, faults=faults)
+
+
 def networks():
     for name, (network, faults, why) in NETWORKS.items():
-        draw, p, T = noise(name), network_of(network), () if name == "shared" else (2,)
+        draw = noise(name)
+        p = network_of(network)
+        T = () if name == "shared" else (2,)
         inputs = {"network": network, "theta": draw.standard_normal((*T, p.size))}
         inputs["other"] = inputs["theta"] + 0.125 * draw.standard_normal((*T, p.size))
         inputs |= {
-            "obs": draw.standard_normal((2, 3, p.obs_dim)),
-            "w": draw.standard_normal((2, 3)),
+            "obs": draw.standard_normal((2, 5, p.obs_dim)),
+            "w": draw.standard_normal((2, 5)),
         }
         draw.draws.clear()
         p.act(inputs["theta"], inputs["obs"], draw)
-        faults = [(words, slip(policy_by_loops, *edits)) for words, *edits in faults]
-        checked = "loop form; the gradient back through the layers by hand"
-        yield Case(name, "policy", why, checked, {**inputs, "noise": draw.draws}, faults=faults)
+        yield checked_by_hand(name, why, {**inputs, "noise": draw.draws}, faults)
+
+
+def equal_logits():
+    """The logits are the biases, as the observations are 0."""
+    logits = np.array([[0.25, 0.75, 0.75], [-1000.0, 0.5, 0.5], [800.0, -800.0, 0.25]])
+    inputs = {"network": net(True, action_dim=3)}
+    inputs["theta"] = np.concatenate([np.full((3, 6), 0.5), logits], 1)
+    inputs["other"] = inputs["theta"] + np.linspace(-0.25, 0.25, 9)
+    inputs |= {"obs": np.zeros((3, 2, 2)), "w": np.array([[1.0, -0.5], [0.25, 2.0], [1.5, -1.0]])}
+    uniform = np.array([[0.3, 0.9], [0.0, 0.25], [0.0, 0.999]])
+    inputs["noise"] = [{"kind": "random", "values": uniform}]
+    why = "mode is the first of equals; u = 0 passes a probability of 0; nothing overflows"
+    faults = [
+        ("mode is the last of equals", ("out.index(max(out))", "2 - out[::-1].index(max(out))")),
+        (
+            "cumulative probabilities equal to u are not passed",
+            ("not less(noise, total)", "total < noise"),
+        ),
+    ]
+    yield checked_by_hand("equal and far logits", why, inputs, faults)
+
+
+def units_at_0():
+    network = net(hidden=(3,), activation="relu")
+    draw, size = noise("units at 0"), network_of(network).size
+    theta = draw.standard_normal((2, size))
+    theta[:, 6:9] = [[0.0, 0.5, -0.5], [0.25, 0.0, 0.0]]  # biases
+    obs = np.zeros((2, 3, 2))
+    obs[:, 1:] = draw.standard_normal((2, 2, 2))
+    inputs = {"network": network, "theta": theta, "other": 1.25 * theta, "obs": obs}
+    inputs["w"] = np.array([[1.0, -0.5, 0.75], [0.25, 2.0, -1.0]])
+    inputs["noise"] = [{"kind": "standard_normal", "values": draw.standard_normal((2, 3, 2))}]
+    yield checked_by_hand("relu at 0", "units at exactly 0 have slope 0", inputs)
 
 
 def beginnings():
-    draw, network = noise("init"), {**net(hidden=(3,)), "std": 0.5}
-    network_of(network).init(draw)
     why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, "
     why += "log deviations log(std)"
-    yield Case("init", "init", why, "loop form", {"network": network, "noise": draw.draws})
-    zeros = {
-        "theta": np.zeros(18),
-        "other": np.zeros(18),
-        "obs": np.zeros((1, 1, 2)),
-        "w": np.zeros((1, 1)),
-    }
-    inputs = {
-        "network": network,
-        **zeros,
-        "noise": [{"kind": "standard_normal", "values": np.zeros((1, 1, 2))}],
-    }
-    why = "theta has 18 numbers, the network 19"
-    yield Case("theta of the wrong length", "policy", why, "the layout", inputs, rejects=True)
+    for name, network in (
+        ("init", net(hidden=(3,))),
+        ("init: linear", net(obs_dim=4)),
+        ("init: categorical", net(True, (5, 3), "relu", 2, 4)),
+    ):
+        draw, network = noise(name), {**network, "std": 0.6}
+        network_of(network).init(draw)
+        yield Case(name, "init", why, "loop form", {"network": network, "noise": draw.draws})
 
 
-WALK, BANDIT = {"horizon": 4, "box": 0.5, "radius": 0.01}, {"arms": 3, "horizon": 4, "prior": []}
+def other_lengths():
+    """Theta alone is wrong: by one number, by log deviations, by step sizes behind it."""
+    small, arms = net(hidden=(3,)), net(True, action_dim=3)
+    size, size_of_arms = network_of(small).size, network_of(arms).size
+    for name, network, length, why in (
+        ("theta too short", small, size - 1, "the last log deviation is missing"),
+        ("theta too long", small, size + 1, "a number follows the log deviations"),
+        ("theta without log deviations", small, size - 2, "they belong to theta"),
+        ("theta with step sizes", small, 2 * size, "these are not the policy's"),
+        ("logits too long", arms, size_of_arms + 1, "a number follows the biases"),
+        ("logits and deviations", arms, size_of_arms + 3, "a categorical policy has no deviations"),
+        ("logits too short", arms, size_of_arms - 1, "the last bias is missing"),
+    ):
+        right = network_of(network).size
+        inputs = {"network": network, "theta": np.full((2, length), 0.25)}
+        inputs |= {"other": np.full((2, right), 0.5), "obs": np.ones((2, 3, 2))}
+        inputs["w"] = np.ones((2, 3))
+        kind, shape = ("random", (2, 3)) if network["discrete"] else ("standard_normal", (2, 3, 2))
+        inputs["noise"] = [{"kind": kind, "values": np.full(shape, 0.5)}]
+        yield Case(name, "policy", why, "the layout", inputs, rejects=True)
+
+
+WALK = {"horizon": 5, "box": 0.6, "radius": 0.01}
+BANDIT = {"arms": 4, "horizon": 5, "prior": []}
 ROLLOUTS = {
     "rollout: linear": (
         net(),
@@ -202,10 +257,16 @@ ROLLOUTS = {
         "actions are clipped by the environment alone",
     ),
     "rollout: bandit": (
-        net(True, (), "tanh", 1, 3),
+        net(True, (), "tanh", 1, 4),
         "bandit",
         BANDIT,
         "in each step first the policy draws, then the arm",
+    ),
+    "rollout: turned": (
+        net(hidden=(4,), activation="relu"),
+        "turned-pointmass",
+        {"horizon": 5},
+        "the task is an angle, which the policy does not see",
     ),
 }
 
@@ -219,14 +280,14 @@ def rollouts():
             theta, tasks = 0.1 * theta, np.array([[0.21, -0.18], [0.43, 0.4]])
             theta[:, 4:6], theta[:, 6:] = [[0.7, -0.6], [0.9, 0.9]], -2.0
         draw.draws.clear()
-        policies.rollout(envs.make(family, **options), p, theta, tasks, 2, draw)
+        policies.rollout(envs.make(family, **options), p, theta, tasks, 3, draw)
         inputs = {
             "network": network,
             "theta": theta,
             "family": family,
             "options": options,
             "tasks": tasks,
-            "K": 2,
+            "K": 3,
         }
         yield Case(name, "rollout", why, "loop form", {**inputs, "noise": draw.draws})
 
@@ -237,8 +298,8 @@ def episodes_of_advantages():
     mask = np.arange(5) < np.array([[5, 3, 4], [2, 4, 1]])[..., None]
     obs, rewards = draw.standard_normal((2, 3, 5, 2)), draw.standard_normal((2, 3, 5)) * mask
     data = {"obs": obs, "rewards": rewards, "mask": mask}
-    small = {"obs": obs[:, :, :2], "rewards": 1e-9 * rewards[:, :, :2], "mask": mask[:, :, :2]}
-    large = {**small, "rewards": 1e160 * rewards[:, :, :2]}
+    small = {"obs": obs[:, :, :4], "rewards": 1e-9 * rewards[:, :, :4], "mask": mask[:, :, :4]}
+    large = {**small, "rewards": 1e160 * rewards[:, :, :4]}
     whole = {**data, "mask": mask | True}
     return {
         "time": data,
@@ -303,6 +364,9 @@ def equal_rewards():
     yield Case("advantages: equal", "advantages", why, "by hand", inputs, expected=expected)
 
 
+GROUPS = (networks, equal_logits, units_at_0, beginnings, rollouts, returns, equal_rewards)
+
+
 def cases():
-    for group in (networks, beginnings, rollouts, returns, equal_rewards):
+    for group in (*GROUPS, other_lengths):
         yield from group()

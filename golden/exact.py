@@ -47,12 +47,17 @@ def below(a, b):
     return a < b
 
 
+def less(a, b):
+    """a < b, where they may be equal on purpose."""
+    return a != b and below(a, b)
+
+
 def larger(a, b):
-    return b if below(a, b) else a
+    return b if less(a, b) else a
 
 
 def smaller(a, b):
-    return a if below(a, b) else b
+    return a if less(a, b) else b
 
 
 def clip(x, low, high):

@@ -32,7 +32,7 @@ VALUES = {
     "clip": lambda x, low, high: larger(low, smaller(x, high)),
     "sum": np.sum,
     "mean": lambda x, axis=None, keepdims=False: np.mean(x, axis, keepdims=keepdims),
-    "max": lambda x, axis=None: np.max(x, axis),
+    "max": lambda x, axis=None, keepdims=False: np.max(x, axis, keepdims=keepdims),
     "logsumexp": lambda x, axis=None, keepdims=False: log(np.sum(exp(x), axis, keepdims=keepdims)),
     "log_softmax": lambda x, axis=-1: x - log(np.sum(exp(x), axis, keepdims=True)),
     "matmul": np.matmul,

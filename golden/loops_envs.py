@@ -14,7 +14,7 @@ def step(family, options, state, action, task, draw, X):
     if family in ("bandit", "linear-bandit"):
         mean = arm_means(family, task, X)[action]
         reward = (
-            Decimal(exact.below(draw, mean))
+            Decimal(exact.less(draw, mean))
             if family == "bandit"
             else mean + options["noise"] * draw
         )
@@ -28,7 +28,7 @@ def step(family, options, state, action, task, draw, X):
         state = [exact.clip(s, Decimal(-5), Decimal(5)) for s in state]
     offset = [s - g for s, g in zip(state, goal, strict=True)]
     distance = sum(x**2 for x in offset).sqrt()
-    done = family == "pointmass" and all(exact.below(abs(x), options["radius"]) for x in offset)
+    done = family == "pointmass" and all(exact.less(abs(x), options["radius"]) for x in offset)
     return state, reward_at(family, distance), done
 
 
@@ -39,7 +39,7 @@ def turned(x, angle):
 
 def reward_at(family, distance):
     if family == "sparse-pointmass":
-        return 1 - distance if exact.below(distance, Decimal("0.2")) else Decimal(0)
+        return 1 - distance if exact.less(distance, Decimal("0.2")) else Decimal(0)
     if family == "fourcorners":
         return -4 + exact.larger(Decimal(0), 4 - distance**2)
     return -distance

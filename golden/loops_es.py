@@ -45,7 +45,7 @@ def signed(V):
     """The columns with that sign which makes the element of the largest absolute value positive."""
     V = V.copy()
     for j in range(V.shape[1]):
-        *_, second, first = sorted(abs(V[:, j]))
+        second, first = [0, *sorted(abs(V[:, j]))][-2:]
         margin = 1e-6 if isinstance(first, float) else MARGIN
         if not (first == second == 0 or first - second > margin):
             raise AssertionError(f"{first} and {second} are too close for a decision")
@@ -119,11 +119,13 @@ def shaped(f, fitness):
     n = len(f)
     if fitness == "ranks":
         return shared([Decimal(k) / (n - 1) for k in range(n)], f) - HALF
-    worst = max(y for y in f if y.is_finite())
-    f = [min(y, worst) for y in f]
+    finite = [y for y in f if y.is_finite()] or [Decimal(0)]
+    f = [max(min(finite), min(y, max(finite))) for y in f]
     mean = sum(f) / n
+    if fitness == "raw" or min(f) == max(f):
+        return np.array([y - mean for y in f])
     deviation = (sum((y - mean) ** 2 for y in f) / n).sqrt()
-    return np.array([(y - mean) / (deviation if fitness == "standardised" else 1) for y in f])
+    return np.array([(y - mean) / deviation for y in f])
 
 
 def openai_tell(s, k, x, f, t, fitness="ranks", optimizer="sgd", weight_decay=0, **options):
@@ -264,7 +266,8 @@ def cma_tell(s, k, x, f, t, diagonal=False, **options):
     limit = (Decimal("1.4") + Decimal(2) / (n + 1)) * k["chi_n"]
     h = Decimal(below(norm / (1 - (1 - c_s) ** (2 * t)).sqrt(), limit))
     s["p_c"] = (1 - c_c) * s["p_c"] + h * (c_c * (2 - c_c) * k["mu_eff"]).sqrt() * y_w  # (45)
-    scaled = [w[i] if w[i] >= 0 else w[i] * n / sum(white[i] ** 2) for i in range(popsize)]  # (46)
+    squares = [sum(v**2) or Decimal(1) for v in white]  # a point at the mean adds nothing
+    scaled = [w[i] if w[i] >= 0 else w[i] * n / squares[i] for i in range(popsize)]  # (46)
     product = (lambda a: a * a) if diagonal else (lambda a: np.outer(a, a))
     keep = 1 + c_1 * (1 - h) * c_c * (2 - c_c) - c_1 - c_mu * sum(w)
     rank_mu = sum(scaled[i] * product(y[i]) for i in range(popsize))
@@ -284,13 +287,17 @@ METHODS = {
 }
 
 
-def strategy_by_loops(method, options, x, f, noise, not_unique):
-    constants, state, ask, tell = METHODS[method]
+def strategy_by_loops(method, options, x, f, noise, not_unique, state=None):
+    constants, first, ask, tell = METHODS[method]
     n, popsize = len(options["x0"]), f.shape[1]
     k = constants(n, **{**options, "popsize": popsize})
-    s = {"mean": options["x0"], **state(n, options)}
-    best_x, best_f, columns, history = options["x0"], Decimal("inf"), [], []
-    for t, (points, values, draw) in enumerate(zip(x, f, noise, strict=True), 1):
+    s = {"mean": options["x0"], **first(n, options)}
+    told, best_x, best_f = 0, options["x0"], Decimal("inf")
+    if state is not None:
+        s = {name: state[name] for name in s}
+        told, best_x, best_f = state["t"], state["best_x"], state["best_f"]
+    columns, history = [], []
+    for t, (points, values, draw) in enumerate(zip(x, f, noise, strict=True), told + 1):
         asked = np.array(ask(s, draw["values"]))
         values = [Decimal("inf") if v.is_nan() else v for v in values]
         ranked = sorted(values)

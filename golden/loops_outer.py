@@ -34,8 +34,9 @@ def hill_climb(c, theta, scale, task, i, stream):
         trial = theta + c["inner_sigma"] * scale * stream.pop(0)["values"][i]
         D = episodes(c, trial, task, i, stream, 1)
         taken.append(D)
-        if below(best, mean_return(D)):
-            theta, best = trial, mean_return(D)
+        new = mean_return(D)
+        if new != best and below(best, new):  # a tie is exact
+            theta, best = trial, new
     return theta, taken
 
 
@@ -82,11 +83,12 @@ def fitness_by_loops(c, x, tasks, noise):
 # --- The outer loops: from state to state ---
 def descend(c, state, g):
     norm = (g @ g).sqrt()
-    g = g * smaller(Decimal(1), c["max_norm"] / norm)
-    if c["outer"] == "adam":
+    if norm > 0:
+        g = g * smaller(Decimal(1), c["max_norm"] / norm)
+    if c.get("outer") == "adam":
         g, state["m"], state["v"] = adam(g, state["m"], state["v"], int(state["t"]) + 1)
     beta = c["beta"]
-    if c["learn_alpha"]:
+    if c.get("learn_alpha"):
         beta = np.array([c["beta"]] * size(c) + [c["beta_alpha"]] * size(c))
     state["theta"] = state["theta"] - beta * g
 
@@ -109,14 +111,14 @@ def gradient_loop(c, state, tasks, noise, t):
         state["theta"] = x + c["epsilon"] * sum(life["path"][-1] - x for life in lives) / len(lives)
         return
     g = sum(meta_gradient_of_task(c, x, life) for life in lives) / len(lives)
-    if c["outer"] == "trpo":
+    if c.get("outer") == "trpo":
         state["theta"] = trust_region_step(c, x, g, lives)
     else:
         descend(c, state, g)
 
 
 def method(c):
-    return {"es-maml": "openai-es", "nes": c["nes"], "cma-es": "cma-es"}[c["algo"]]
+    return {"es-maml": "openai-es", "nes": c.get("nes"), "cma-es": "cma-es"}[c["algo"]]
 
 
 def strategy_of(c, state):
@@ -172,12 +174,12 @@ def iteration_by_loops(c, state, noise):
 
 # --- A run ---
 def run_by_loops(c, noise, iterations):
-    theta = init_by_loops({**network_of(c), "std": c["std"]}, noise["init"])["theta"]
-    x = np.append(theta, [Decimal(0)] * (size(c) if c["learn_alpha"] else 0))
+    theta = init_by_loops({**network_of(c), "std": c.get("std")}, noise["init"])["theta"]
+    x = np.append(theta, [Decimal(0)] * (size(c) if c.get("learn_alpha") else 0))
     state = {"t": 0, "env_steps": Decimal(0), "pre": Decimal(0), "post": Decimal(0), "theta": x}
     if c["algo"] in BLACK_BOXES:
         state |= loops_es.METHODS[method(c)][1](len(x), {"sigma0": c["sigma"]})
-    elif c["algo"] != "reptile" and c["outer"] == "adam":
+    elif c["algo"] != "reptile" and c.get("outer") == "adam":
         state |= {"m": 0 * x, "v": 0 * x}
     states = [dict(state)]
     for t in range(iterations):

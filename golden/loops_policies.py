@@ -9,7 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from . import exact, loops_envs
-from .exact import LOG_2PI, below, exp
+from .exact import LOG_2PI, exp, less
+
+SMALLEST = Decimal("1e-330")  # what is below is 0 in double precision
 
 
 # --- One observation (a list), one parameter vector (a list) ---
@@ -32,7 +34,7 @@ def squash(network, u):
 
 def slope(network, u, h):
     """Of the activation at u, where its value is h."""
-    return 1 - h**2 if network["activation"] == "tanh" else Decimal(below(Decimal(0), u))
+    return 1 - h**2 if network["activation"] == "tanh" else Decimal(less(Decimal(0), u))
 
 
 def forward(network, theta, obs):
@@ -59,8 +61,8 @@ def act(network, theta, obs, noise):
         return [m + exp(s) * z for m, s, z in zip(mean, log_std, noise, strict=True)]
     total, action = Decimal(0), 0
     for p in probabilities(mean)[:-1]:
-        total += p
-        action += not below(noise, total)
+        total += p if p > SMALLEST else 0
+        action += not less(noise, total)
     return action
 
 

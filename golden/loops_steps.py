@@ -5,13 +5,24 @@ What `adapted` and `meta_loss` compute is a function of x alone, all episodes he
 derivatives are taken by differences. c is the dictionary of options that the vectors carry.
 """
 
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
 
 from . import exact, loops_envs, loops_es, loops_policies
 from .exact import below, gradient
-from .loops_policies import act, advantages_of_task, deviation_of, kl, log_prob, mode, score
+from .loops_policies import (
+    act,
+    advantages_of_task,
+    deviation_of,
+    forward,
+    kl,
+    layers,
+    log_prob,
+    mode,
+    score,
+)
 
 EPSILON = Decimal("1e-8")
 
@@ -24,7 +35,7 @@ def network_of(c):
         if discrete
         else {"obs_dim": 2, "action_dim": 2}
     )
-    return {**dims, "discrete": discrete, "hidden": c["hidden"], "activation": c["activation"]}
+    return {**dims, "discrete": discrete, "hidden": c["hidden"], "activation": c.get("activation")}
 
 
 def size(c):
@@ -72,42 +83,69 @@ def advantages(c, D, standardise):
     return A, deviation_of(raw[D["mask"]])
 
 
+def of_policy(f, c, theta):
+    """f(network, theta, obs, action) as a function of obs and action, each pair computed once:
+    in a bandit they come again and again.
+    """
+    network, known = network_of(c), {}
+
+    def once(o, a):
+        key = (*o, *np.ravel(a))
+        if key not in known:
+            known[key] = f(network, theta, o, a)
+        return known[key]
+
+    return once
+
+
 def log_probs(c, theta, D):
-    K, H = D["mask"].shape
-    at = np.ndindex(K, H)
-    return np.array(
-        [log_prob(network_of(c), theta, D["obs"][i], D["actions"][i]) for i in at]
-    ).reshape(K, H)
+    log_pi = of_policy(log_prob, c, theta)
+    at = np.ndindex(D["mask"].shape)
+    return np.array([log_pi(D["obs"][i], D["actions"][i]) for i in at]).reshape(D["mask"].shape)
 
 
 # --- The inner loop of one task ---
-def loss_gradient(c, theta, D, old, estimator):
-    """The gradient of minus sum_t w_t s_t, s_t by `estimator` of r_t = log pi(a_t|o_t) - old_t;
-    w = A / (K H).
+def weights(c, D):
+    """A / (K H)."""
+    K, H = D["mask"].shape
+    return advantages(c, D, c["standardise"])[0] / (K * H)
+
+
+def loss_gradient(c, theta, D, w, old):
+    """The gradient of minus sum_t w_t s_t, s_t by the estimator of r_t = log pi(a_t|o_t) - old_t.
+
+    Steps after the end of an episode are left out: their weights are 0.
     """
-    (K, H), network = D["mask"].shape, network_of(c)
-    w = advantages(c, D, c["standardise"])[0] / (K * H)
+    s_of, log_pi = of_policy(score, c, theta), of_policy(log_prob, c, theta)
     g = np.array([Decimal(0)] * len(theta))
-    for k in range(K):
-        # The ratio of all actions before t, and the gradient of its logarithm
-        ratio = Decimal(1)
-        so_far = 0 * g
-        for t in range(H):
-            s = score(network, theta, D["obs"][k, t], D["actions"][k, t])
-            r = log_prob(network, theta, D["obs"][k, t], D["actions"][k, t]) - old[k, t]
-            if estimator == "dice":
-                before, ratio = ratio * so_far, ratio * r.exp()
-                so_far = so_far + s
-                g = g - w[k, t] * (ratio * so_far - before)
-            else:
-                g = g - w[k, t] * (r.exp() if estimator == "lvc" else 1) * s
+    for k, t in steps_that_count(D):
+        at = D["obs"][k, t], D["actions"][k, t]
+        s = s_of(*at)
+        if c["estimator"] == "dice":
+            if t == 0:  # the ratio of all actions before t, and the gradient of its logarithm
+                ratio = Decimal(1)
+                so_far = 0 * g
+            before = ratio * so_far
+            ratio = ratio * (log_pi(*at) - old[k, t]).exp()
+            so_far = so_far + s
+            g = g - w[k, t] * (ratio * so_far - before)
+        elif c["estimator"] == "lvc":
+            g = g - w[k, t] * (log_pi(*at) - old[k, t]).exp() * s
+        else:
+            g = g - w[k, t] * s
     return g
+
+
+def steps_that_count(D):
+    """(k, t) of each step that the mask keeps, episode by episode."""
+    return [at for at in np.ndindex(D["mask"].shape) if D["mask"][at]]
 
 
 def split(c, x):
     """theta, and the factor on the step of each parameter."""
     P = size(c)
-    return x[:P], (np.array([s.exp() for s in x[P:]]) if c["learn_alpha"] else 1)
+    scale = np.array([s.exp() for s in x[P:]]) if c.get("learn_alpha") else 1
+    return x[:P], scale
 
 
 def step_size(c, k):
@@ -124,20 +162,25 @@ def live(c, x, task, i, streams):
     """What happens: the path of theta, the episodes on it, their log-probabilities,
     and the inner gradients.
     """
-    (theta, scale), m, v = split(c, x), 0, 0
-    path, taken, old, slopes = [theta], [], [], []
+    theta, scale = split(c, x)
+    m = v = 0
+    life = {name: [] for name in ("path", "episodes", "weights", "old", "slopes")}
     for k, stream in enumerate(streams):
         D = episodes(c, theta, task, i, list(stream), c["episodes"])
-        taken.append(D)
-        old.append(log_probs(c, theta, D))
+        life["path"].append(theta)
+        life["episodes"].append(D)
+        life["weights"].append(weights(c, D))
+        life["old"].append(log_probs(c, theta, D))
         if k < c["inner_steps"]:
-            slopes.append(loss_gradient(c, theta, D, old[k], c["estimator"]))
-            g = slopes[k]
-            if c["inner_optimizer"] == "adam":
+            g = loss_gradient(c, theta, D, life["weights"][k], life["old"][k])
+            life["slopes"].append(g)
+            if c.get("inner_optimizer") == "adam":
                 g, m, v = adam(g, m, v, k + 1)
             theta = theta - step_size(c, k) * scale * g
-            path.append(theta)
-    return {"path": path, "episodes": taken, "old": old, "slopes": slopes}
+    life["deviation"] = advantages(c, D, False)[1] if c["standardise"] else 1
+    if len(streams) == c["inner_steps"]:  # reptile takes no episodes with it
+        life["path"].append(theta)
+    return life
 
 
 def adapted(c, x, life, constant=False):
@@ -147,8 +190,8 @@ def adapted(c, x, life, constant=False):
     theta, scale = split(c, x)
     path = [theta]
     for k in range(c["inner_steps"]):
-        D, old = life["episodes"][k], life["old"][k]
-        g = life["slopes"][k] if constant else loss_gradient(c, theta, D, old, c["estimator"])
+        recorded = life["episodes"][k], life["weights"][k], life["old"][k]
+        g = life["slopes"][k] if constant else loss_gradient(c, theta, *recorded)
         theta = theta - step_size(c, k) * scale * g
         path.append(theta)
     return path
@@ -160,7 +203,7 @@ def sampling(c, path, life):
     minus sum_n log pi(tau_n) (J - others).
     """
     last = life["episodes"][-1]
-    unit = last["mask"].shape[1] * (advantages(c, last, False)[1] if c["standardise"] else 1)
+    unit = last["mask"].shape[1] * life["deviation"]
 
     def values(D):
         return [
@@ -173,23 +216,29 @@ def sampling(c, path, life):
         R, K = values(D), len(D["mask"])
         log_pi = (log_probs(c, theta, D) * D["mask"]).sum(1)
         for k in range(K):
-            others = sum(R[:k] + R[k + 1 :]) / max(K - 1, 1) if c["baseline"] != "none" else 0
+            others = 0
+            if c["baseline"] != "none":
+                others = sum(R[:k] + R[k + 1 :]) / max(K - 1, 1)
             loss -= log_pi[k] * (J - others)
     return loss
 
 
 def meta_loss(c, path, life, ratio=False):
     """On the episodes after adaptation: minus sum_t w_t log pi, or w_t pi / pi_old."""
-    D = life["episodes"][-1]
-    w = advantages(c, D, c["standardise"])[0] / D["mask"].size
-    r = log_probs(c, path[-1], D) - life["old"][-1]
-    loss = -sum((w * (np.vectorize(Decimal.exp, otypes=[object])(r) if ratio else r)).ravel())
-    return loss + (sampling(c, path, life) if c["sampling_term"] else 0)
+    D, w = life["episodes"][-1], life["weights"][-1]
+    log_pi = of_policy(log_prob, c, path[-1])
+    loss = Decimal(0)
+    for at in steps_that_count(D):
+        r = log_pi(D["obs"][at], D["actions"][at]) - life["old"][-1][at]
+        loss -= w[at] * (r.exp() if ratio else r)
+    if c.get("sampling_term"):
+        loss += sampling(c, path, life)
+    return loss
 
 
 def meta_gradient_of_task(c, x, life):
     return gradient(
-        lambda y: meta_loss(c, adapted(c, y, life, c["estimator"] == "first-order"), life), x
+        lambda y: meta_loss(c, adapted(c, y, life, c.get("estimator") == "first-order"), life), x
     )
 
 
@@ -225,30 +274,62 @@ def meta_gradient_by_loops(c, x, tasks, noise):
 
 
 # --- TRPO ---
+def states_that_count(D):
+    """(state, its share) of the steps that the mask keeps, equal states together."""
+    kept = [tuple(D["obs"][at]) for at in steps_that_count(D)]
+    return [(list(o), Decimal(n) / len(kept)) for o, n in Counter(kept).items()]
+
+
 def divergence(c, theta, other, D):
-    values = [
-        kl(network_of(c), theta, other, D["obs"][at])
-        for at in np.ndindex(D["mask"].shape)
-        if D["mask"][at]
-    ]
-    return sum(values) / len(values)
+    network = network_of(c)
+    return sum(share * kl(network, theta, other, o) for o, share in states_that_count(D))
+
+
+def jacobian(f, x):
+    """Of the array f(x) (m,) by x (n,), by central differences: (m, n)."""
+    columns = []
+    for b in loops_es.identity(len(x)):
+        ahead = f(x + exact.STEP * b)
+        behind = f(x - exact.STEP * b)
+        columns.append((ahead - behind) / (2 * exact.STEP))
+    return np.array(columns).T
+
+
+def outputs_of(network, theta, obs):
+    """Means and log standard deviations, or logits, in one state."""
+    out = forward(network, theta, obs)[1][-1]
+    return np.array([*out, *layers(network, theta)[1]])
 
 
 def fisher_matrix(c, x, life):
     """J^T F' J: J the derivative of theta' by x,
     F' the Hessian at theta' of the divergence from it.
     """
-    end, constant, D = life["path"][-1], c["estimator"] == "first-order", life["episodes"][-1]
-    along = lambda b: lambda h: adapted(c, x + h * b, life, constant)[-1]
-    J = np.array(
-        [
-            (along(b)(exact.STEP) - along(b)(-exact.STEP)) / (2 * exact.STEP)
-            for b in loops_es.identity(len(x))
-        ]
-    ).T
-    units = loops_es.identity(len(end))
-    H = np.array([exact.hessian_vector(lambda y: divergence(c, end, y, D), end, v) for v in units])
+    constant = c.get("estimator") == "first-order"
+    J = jacobian(lambda y: adapted(c, y, life, constant)[-1], x)
+    H = hessian_of_divergence(c, life["path"][-1], life["episodes"][-1])
     return J.T @ H @ J
+
+
+def hessian_of_divergence(c, theta, D):
+    """By the parameters of the second policy, where it is the first: the mean over the steps of
+    G^T Q G, with Q the Hessian by what the network puts out, and G its derivative by theta. (The
+    divergence is at its minimum: second derivatives of the network do not come in.)
+    """
+    network = network_of(c)
+    # What it puts out is a policy as well: one of a network without inputs, which is its biases.
+    outer = {**network, "obs_dim": 0, "hidden": []}
+    total = 0
+    for o, share in states_that_count(D):
+        outputs = lambda y, o=o: outputs_of(network, y, o)
+        here = outputs(theta)
+        G = jacobian(outputs, theta)
+        Q = [
+            exact.hessian_vector(lambda y, p=here: kl(outer, p, y, []), here, v)
+            for v in loops_es.identity(len(here))
+        ]
+        total = total + share * (G.T @ np.array(Q) @ G)
+    return total
 
 
 def trial_of_task(c, new, life):
@@ -282,14 +363,17 @@ def conjugate_gradients(F, g):
 
 
 def trust_region_step(c, x, g, lives):
+    if not any(g):
+        return x
     F = sum(fisher_matrix(c, x, life) for life in lives) / len(lives) + Decimal(
         "1e-5"
     ) * loops_es.identity(len(x))
     direction = conjugate_gradients(F, g)
-    step = (2 * Decimal("0.01") / (direction @ F @ direction)).sqrt() * direction
+    curvature = max(direction @ F @ direction, Decimal("1e-30"))
+    step = (2 * Decimal("0.01") / curvature).sqrt() * direction
     for i in range(15):
         new = x - loops_policies.power(Decimal("0.8"), i) * step
         kl, gain = sum(np.array(trial_of_task(c, new, life)) for life in lives) / len(lives)
-        if below(kl, Decimal("0.01")) and below(0, gain):
+        if below(kl, Decimal("0.01")) and gain != 0 and below(0, gain):
             return new
     return x

@@ -85,16 +85,29 @@ class Replay(Noise):
         return self.left.pop(0)["values"]
 
 
+class Copies(Noise):
+    """The draws of another generator, copied: what the program does to them leaves them raw."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source = source
+
+    def draw(self, kind, *args, **options):
+        return np.copy(self.source.draw(kind, *args, **options))[()]
+
+
 class Streams:
     """Takes the place of metarl.noise_at: gives the noise at each address,
     and takes it down unless it was recorded.
 
     draws    {"init", "t/tasks", "t/ask", "t/episodes/k": list of draws},
              t the iteration, k the inner step
+    name     of the case, which has noise of its own
     """
 
-    def __init__(self, draws=None):
+    def __init__(self, draws=None, name=""):
         self.draws = {} if draws is None else draws
+        self.name = name
 
     def __call__(self, seed, *address):
         what = {0: "tasks", 1: "episodes", 3: "ask"}
@@ -107,10 +120,10 @@ class Streams:
         if rest[2:3] not in ([], [0]):
             raise AssertionError("more than one chunk of tasks")
         if name not in self.draws:
-            recorder = noise(name)
+            recorder = noise(self.name + name)
             self.draws[name] = recorder.draws
-            return recorder
-        return Replay(self.draws[name])
+            return Copies(recorder)
+        return Copies(Replay(self.draws[name]))
 
 
 def noise(name, decimals=3):

@@ -3,6 +3,7 @@ and whatever is wrong with them is named.
 """
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -86,6 +87,16 @@ def test_faults_are_far_from_what_is_right():
             assert vectors.difference(wrong, right, 100 * case["tolerance"][name]), fault["fault"]
 
 
+def test_no_fault_is_taken_for_another():
+    """A port that has one agrees with the fields of this one alone."""
+    for case in ENTRIES.values():
+        faults = [vectors.decode(fault["outputs"]) for fault in case.get("faults", ())]
+        for one, other in itertools.combinations(faults, 2):
+            for name in one.keys() & other.keys():
+                far = 100 * case["tolerance"][name]
+                assert vectors.difference(one[name], other[name], far), case["name"]
+
+
 def test_no_seed_among_the_inputs():
     """All noise is there.
 
@@ -93,6 +104,9 @@ def test_no_seed_among_the_inputs():
     """
     for case in ENTRIES.values():
         assert not re.search(r'"(seed|rng)"', json.dumps(case["inputs"]))
+
+
+STANDARD = {"collections", "decimal", "functools", "itertools", "operator", "numpy"}
 
 
 def test_what_checks_them_knows_nothing_of_the_project():
@@ -105,9 +119,7 @@ def test_what_checks_them_knows_nothing_of_the_project():
             ]
             absolute = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
             absolute += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0]
-            assert set(absolute) <= {"decimal", "functools", "itertools", "operator", "numpy"}, (
-                path.name
-            )
+            assert set(absolute) <= STANDARD, path.name
             relative = [
                 a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.level for a in n.names
             ]
@@ -238,7 +250,9 @@ refuses("a close sign", loops_es.signed, np.array([[half], [half]]))
 refuses("two chunks", vectors.Streams(), 0, 1, 0, 1, 5, 0)
 refuses("a fault without a place", vectors.slip, loops_es.signed, ("nothing like it", ""))
 case = Case("name", "step", "", "", {{}})
-refuses("a fault that changes nothing", kit.faulty, case, "", dict, {{}}, {{}})
+refuses("a fault that changes nothing", kit.faulty, case, "", {{}}, {{}})
+wrong = {{"a": 0.5}}
+refuses("a fault like another", kit.faulty, case, "", wrong, {{"a": 0.0}}, [wrong])
 stage.FUNCTIONS["accepts"] = (dict, None)
 refuses("no refusal", kit.entry, stage, Case("name", "accepts", "", "", {{}}, rejects=True))
 """
@@ -443,10 +457,12 @@ def meta_gradient_backwards(c, x, life):
     "name",
     [
         "first-order",
+        "first-order, two steps, learned",
         "log-prob, two steps",
         "lvc",
         "dice",
         "sampling term",
+        "sampling term, two steps",
         "learned step sizes",
         "bandit",
     ],

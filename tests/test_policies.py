@@ -185,6 +185,22 @@ def test_initialisation(kind):
     assert not theta[start:].any() and policy.size - start == (0 if discrete else 40)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("more", [-1, 1])
+def test_theta_of_another_length_is_refused(kind, more):
+    """Whatever follows theta in a longer vector, step sizes say, has to be cut off before."""
+    policy = network(kind)
+    theta, obs, actions = batch(policy)
+    other = np.zeros((T, policy.size + more))
+    words = f"theta has {policy.size + more} numbers, the policy takes {policy.size}"
+    with pytest.raises(ValueError, match=words):
+        policy.act(other, obs, noise_at(25))
+    with pytest.raises(ValueError, match=words):
+        policy.log_prob(other, obs, actions)
+    with pytest.raises(ValueError, match=words):
+        policy.kl(theta, other, obs)
+
+
 def test_sampled_actions_have_the_distribution_of_log_prob():
     noise, n = noise_at(21), 100_000
     gaussian, categorical = Policy(1, 2, hidden=()), Policy(1, 4, discrete=True, hidden=())
