@@ -262,7 +262,11 @@ ITERATIONS = {
     "trpo, bandit": ({**TRPO, **BANDIT}, "conjugate gradients end after three steps"),
     "trpo, mlp": (
         {**TRPO, **BANDIT, "estimator": "lvc", "hidden": [2]},
-        "five steps go too far, four others lose",
+        "nine steps go too far, five others lose; the last of all is taken",
+    ),
+    "trpo, fifteen failures": (
+        {**TRPO, **TWO, "estimator": "dice"},
+        "a sixteenth step would do, but x stays",
     ),
     "trpo, learned": (
         {**TRPO, **BANDIT, "estimator": "lvc", "learn_alpha": True},
@@ -383,7 +387,8 @@ OTHER_DRAWS = {
     "iteration: trpo, five failures": "trpo first 20",
     "iteration: trpo, no step": "trpo first 21",
     "iteration: trpo, bandit": "trpo bandit 1",
-    "iteration: trpo, mlp": "trpo mlp 9",
+    "iteration: trpo, mlp": "trpo mlp 16",
+    "iteration: trpo, fifteen failures": "trpo two 47",
     "iteration: trpo, learned": "trpo learned 1",
     "iteration: trpo, emaml": "trpo sampling 2",
     "iteration: trpo, two steps": "trpo two 6",
