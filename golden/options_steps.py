@@ -376,6 +376,8 @@ RUNS = {
 # Inputs that are not drawn
 PATH = np.array([0.61, -0.47, 0.82, -0.35, 0.53, 0.74, -0.66, 0.29])
 BY_HAND = {
+    # Goals that are too far for a reward
+    "fitness: es, nothing gained": {"tasks": np.array([[0.8, 0.6], [-0.6, 0.8]])},
     # In its second generation not too long, but it would be in the first
     "iteration: cma-es": {"t": 1, "p_sigma": np.round(2.5 * PATH, 3)},
     # Too long in the second, but it would not be in the third
