@@ -365,6 +365,8 @@ WRONG = {
         {},
         (2, 3),
     ),
+    "broadcast_to without the axis": ("broadcast_to", [(1, 3)], {"shape": (3,)}, (3,)),
+    "matmul: 3 columns, 1 row": ("matmul", [(2, 3), (1, 2)], {}, (2, 2)),
     "broadcast_to fewer axes": (
         "broadcast_to",
         [(2, 3)],
@@ -445,6 +447,8 @@ WRONG = {
         {"indices": np.array([[0], [3]]), "axis": 1},
         (2, 1),
     ),
+    "getitem: one beyond": ("getitem", [(2, 3)], {"index": [np.array([0, 2])]}, (2, 3)),
+    "getitem: three of two axes": ("getitem", [(2, 3)], {"index": [1, 0, 0]}, ()),
     "getitem beyond": ("getitem", [(2, 3)], {"index": [2]}, (3,)),
     "an adjoint turned": ("exp", [(2, 3)], {}, (3, 2)),
     "an adjoint of one row": ("exp", [(2, 3)], {}, (3,)),

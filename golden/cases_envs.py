@@ -281,6 +281,14 @@ def one_task():
     inputs = {"family": "pointmass", "options": {"box": 0.6}, "n": 1, "split": "train"}
     inputs["noise"] = draws
     yield Case("tasks: one", "tasks", "n = 1 is allowed", "loop form", inputs)
+    draws = [
+        {"kind": "integers", "values": np.array([[0, 0]])},
+        {"kind": "uniform", "values": np.array([[0.01, 0.011]])},
+    ]
+    options = {"arms": 2, "prior": [[1, 3], [1, 30]]}
+    inputs = {"family": "bandit", "options": options, "n": 1, "split": "train", "noise": draws}
+    why = "probabilities near 0 to as many digits as others"
+    yield Case("tasks: bandit, near 0", "tasks", why, "loop form", inputs)
 
 
 def borders(draws):
@@ -394,6 +402,16 @@ WRONG = {
     "a prior of 0": (
         "bandit",
         {"arms": 2, "prior": [[2, 1], [0, 1]]},
+        "numbers above 0",
+    ),
+    "a prior of 0 behind": (
+        "bandit",
+        {"arms": 2, "prior": [[2, 1], [1, 0]]},
+        "both numbers above 0",
+    ),
+    "a prior below 0": (
+        "bandit",
+        {"arms": 2, "prior": [[2, 1], [-1, 1]]},
         "numbers above 0",
     ),
 }

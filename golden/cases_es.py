@@ -203,7 +203,8 @@ def gradients():
     why = "values less their mean over their deviation"
     yield openai("standardised", why, fitness="standardised", **DECAY)
     why = "values less their mean; an infinite one counts as the worst finite one"
-    yield openai("raw", why, fitness="raw", lr=0.2)
+    why += "; a decay below 0 pushes away from 0"
+    yield openai("raw", why, fitness="raw", lr=0.2, weight_decay=-0.06)
     why = "moments of the gradient, corrected for their start at 0"
     yield openai("adam", why, optimizer="adam", lr=0.3)
     why = "from a state: the decay is part of the gradient whose moments Adam takes"
@@ -292,14 +293,11 @@ def decompositions(cma):
     why = "an eigenvalue of 0 counts as 1e-20 of the largest"
     yield cma("floor", why, told.flat, 1, state=state, **start)
     state = lived("flat", "cma-es", 3, {**start, "diagonal": True})
-    state |= {
-        "mean": np.array([0.875, -0.25]),
-        "C": np.array([1.25, 1e-30]),
-        "D": np.array([1.125, 1.25e-10]),
-    }
-    state |= {"p_c": np.array([0.5, 0.0])}
+    state |= {"mean": np.array([0.875, 0.0]), "C": np.array([1.25, 1e-30])}
+    state |= {"D": np.array([1.125, 1.25e-10]), "p_c": np.array([0.5, 0.0])}
     why = "variances stay in the order of coordinates; a small one is 1e-20 of the largest"
-    yield cma("diagonal, floor", why, told.flat, 1, state=state, diagonal=True, **start)
+    more = {"digits": 25, "state": state, "diagonal": True}
+    yield cma("diagonal, floor", why, told.nearly_flat, 2, **more, **start)
     many = {"x0": np.linspace(-1, 1, 23).round(2), "sigma0": 0.7, "popsize": 2}
     why = "B and D serve 2 generations; where eigenvalues are equal, eigenvectors are not unique, "
     why += "but C^(-1/2) is"
@@ -338,6 +336,7 @@ WRONG_OPTIONS = (
     ("no such shaping", "openai-es", {"fitness": "rank"}, "ranks, standardised or raw"),
     ("no such optimizer", "openai-es", {"optimizer": "adamw"}, "sgd or adam"),
     ("lr 0", "openai-es", {"lr": 0.0}, "a positive number"),
+    ("lr infinite", "openai-es", {"lr": np.inf}, "a positive, finite number"),
     ("lr below 0", "openai-es", {"lr": -0.3}, "a positive number"),
     ("decay not a number", "openai-es", {"weight_decay": np.nan}, "a finite number"),
 )

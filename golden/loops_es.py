@@ -230,12 +230,10 @@ def cma_state(n, options):
         "p_sigma": np.array([Decimal(0)] * n),
         "p_c": np.array([Decimal(0)] * n),
     }
-    ones = np.array([Decimal(1)] * n)
-    return s | (
-        {"C": ones, "D": ones}
-        if options.get("diagonal")
-        else {"C": identity(n), "D": ones, "B": identity(n)}
-    )
+    s["D"] = np.array([Decimal(1)] * n)
+    if options.get("diagonal"):
+        return s | {"C": s["D"]}
+    return s | {"C": identity(n), "B": identity(n)}
 
 
 def cma_ask(s, z):
@@ -245,10 +243,11 @@ def cma_ask(s, z):
 
 def cma_tell(s, k, x, f, t, diagonal=False, **options):
     n, w, popsize = len(s["mean"]), k["w"], len(f)
-    B, (c_s, c_c, c_1, c_mu) = (
-        s.get("B", identity(n)),
-        (k[name] for name in ("c_sigma", "c_c", "c_1", "c_mu")),
-    )
+    B = s.get("B", identity(n))
+    c_s = k["c_sigma"]
+    c_c = k["c_c"]
+    c_1 = k["c_1"]
+    c_mu = k["c_mu"]
     order = sorted(range(popsize), key=lambda i: (f[i], i))  # ties in the order of sampling
     y = [(x[i] - s["mean"]) / s["sigma"] for i in order]
     white = [B @ ((B.T @ v) / s["D"]) for v in y]  # C^(-1/2) y
@@ -292,11 +291,16 @@ def strategy_by_loops(method, options, x, f, noise, not_unique, state=None):
     n, popsize = len(options["x0"]), f.shape[1]
     k = constants(n, **{**options, "popsize": popsize})
     s = {"mean": options["x0"], **first(n, options)}
-    told, best_x, best_f = 0, options["x0"], Decimal("inf")
+    told = 0
+    best_x = options["x0"]
+    best_f = Decimal("inf")
     if state is not None:
         s = {name: state[name] for name in s}
-        told, best_x, best_f = state["t"], state["best_x"], state["best_f"]
-    columns, history = [], []
+        told = state["t"]
+        best_x = state["best_x"]
+        best_f = state["best_f"]
+    columns = []
+    history = []
     for t, (points, values, draw) in enumerate(zip(x, f, noise, strict=True), told + 1):
         asked = np.array(ask(s, draw["values"]))
         values = [Decimal("inf") if v.is_nan() else v for v in values]
@@ -310,7 +314,8 @@ def strategy_by_loops(method, options, x, f, noise, not_unique, state=None):
             columns.append({"inverse_root": s["B"] @ np.diag(1 / s["D"]) @ s["B"].T})
         else:
             columns.append({})
-        columns[-1] |= {**s, "asked": asked, "best_x": best_x, "best_f": best_f}
+        columns[-1] |= s
+        columns[-1] |= {"asked": asked, "best_x": best_x, "best_f": best_f}
     fields = {
         name: np.array([c[name] for c in columns]) for name in columns[0] if name not in not_unique
     }

@@ -262,7 +262,11 @@ ITERATIONS = {
     "trpo, bandit": ({**TRPO, **BANDIT}, "conjugate gradients end after three steps"),
     "trpo, mlp": (
         {**TRPO, **BANDIT, "estimator": "lvc", "hidden": [2]},
-        "five steps go too far, four others lose",
+        "nine steps go too far, five others lose; the last of all is taken",
+    ),
+    "trpo, fifteen failures": (
+        {**TRPO, **TWO, "estimator": "dice"},
+        "a sixteenth step would do, but x stays",
     ),
     "trpo, learned": (
         {**TRPO, **BANDIT, "estimator": "lvc", "learn_alpha": True},
@@ -372,6 +376,8 @@ RUNS = {
 # Inputs that are not drawn
 PATH = np.array([0.61, -0.47, 0.82, -0.35, 0.53, 0.74, -0.66, 0.29])
 BY_HAND = {
+    # Goals that are too far for a reward
+    "fitness: es, nothing gained": {"tasks": np.array([[0.8, 0.6], [-0.6, 0.8]])},
     # In its second generation not too long, but it would be in the first
     "iteration: cma-es": {"t": 1, "p_sigma": np.round(2.5 * PATH, 3)},
     # Too long in the second, but it would not be in the third
@@ -383,7 +389,8 @@ OTHER_DRAWS = {
     "iteration: trpo, five failures": "trpo first 20",
     "iteration: trpo, no step": "trpo first 21",
     "iteration: trpo, bandit": "trpo bandit 1",
-    "iteration: trpo, mlp": "trpo mlp 9",
+    "iteration: trpo, mlp": "trpo mlp 16",
+    "iteration: trpo, fifteen failures": "trpo two 47",
     "iteration: trpo, learned": "trpo learned 1",
     "iteration: trpo, emaml": "trpo sampling 2",
     "iteration: trpo, two steps": "trpo two 6",
