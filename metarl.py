@@ -174,6 +174,8 @@ def unpack(c, x):
     if not c.learn_alpha:
         return x, 1
     P = c.pi.size
+    if x.shape[-1] != 2 * P:
+        raise ValueError(f"x has {x.shape[-1]} numbers, not {P} of the policy and {P} step sizes")
     return x[..., :P], ad.exp(x[..., P:])
 
 

@@ -333,6 +333,14 @@ def test_learned_step_sizes_are_those_of_the_test_too():
     assert np.abs(other - expected)[:, 1:].max() > 0.1
 
 
+@pytest.mark.parametrize("step_sizes", [0, 1, -1], ids=["none", "one for all", "one too few"])
+def test_there_is_a_step_size_for_each_parameter(step_sizes):
+    c, x, tasks = problem(learn_alpha=True)
+    x = np.resize(x, c.pi.size + step_sizes % c.pi.size)
+    with pytest.raises(ValueError, match="step sizes"):
+        metarl.meta_gradient(c, x, tasks, (0,))
+
+
 def test_step_sizes_are_learned_along_with_theta():
     c = replace(problem(learn_alpha=True, outer="adam")[0], iterations=1)
     state = metarl.initial_state(c)
