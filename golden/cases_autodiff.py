@@ -284,6 +284,9 @@ def layout():
         lambda i: overwritten(i, repeated),
     )
     yield op("getitem: repeated", "getitem", [(3, 2)], why, index=[repeated], faults=[wrong])
+    pairs = [np.array([0, 1, 1]), np.array([2, 0, 0])]
+    why = "two arrays of indices go side by side: the elements (0, 2), (1, 0), (1, 0)"
+    yield op("getitem: pairs", "getitem", [(2, 3)], why, index=pairs)
 
 
 def overwritten(inputs, indices):
@@ -391,6 +394,7 @@ WRONG = {
         {},
         (2, 2),
     ),
+    "matmul: 1 column, 3 rows": ("matmul", [(2, 1), (3, 2)], {}, (2, 2)),
     "matmul: vectors of two lengths": (
         "matmul",
         [(3,), (2,)],
@@ -448,6 +452,12 @@ WRONG = {
         (2, 1),
     ),
     "getitem: one beyond": ("getitem", [(2, 3)], {"index": [np.array([0, 2])]}, (2, 3)),
+    "getitem: a column beyond": (
+        "getitem",
+        [(2, 3)],
+        {"index": [{"start": 0, "stop": 2}, np.array([0, 3])]},
+        (2, 2),
+    ),
     "getitem: three of two axes": ("getitem", [(2, 3)], {"index": [1, 0, 0]}, ()),
     "getitem beyond": ("getitem", [(2, 3)], {"index": [2]}, (3,)),
     "an adjoint turned": ("exp", [(2, 3)], {}, (3, 2)),

@@ -181,6 +181,11 @@ def point_masses():
     why = "nothing is told beyond 2 of the goal; the position stays in [-5, 5]^2"
     yield case("fourcorners", "fourcorners", {"horizon": 60}, goals, actions, why)
 
+    why = "the reward is that of the position within [-5, 5]^2"
+    actions = np.ones((1, 1, 54, 2))
+    options = {"horizon": 54}
+    yield case("fourcorners: border", "fourcorners", options, [[5.75, 4.5]], actions, why)
+
     why = "the action is clipped, then the move turned anticlockwise by the task's angle"
     actions = normal((2, 3, 4, 2))
     yield case(
@@ -202,6 +207,17 @@ def bandits():
         "linear-bandit",
         "linear-bandit",
         options,
+        1 + draw.standard_normal((2, 5)),
+        actions,
+        why,
+        X=X,
+    )
+
+    why = "without noise the reward is the mean; the draws are asked for all the same"
+    yield case(
+        "linear-bandit without noise",
+        "linear-bandit",
+        {**options, "noise": 0.0},
         1 + draw.standard_normal((2, 5)),
         actions,
         why,
@@ -319,6 +335,11 @@ WRONG = {
         {"radius": 0.05},
         "an option of pointmass",
     ),
+    "a box around the corners": (
+        "fourcorners",
+        {"box": 5.0},
+        "an option of pointmass",
+    ),
     "dims without weights": (
         "bandit",
         {"dims": 3},
@@ -359,6 +380,16 @@ WRONG = {
         {"box": -0.5},
         "above 0",
     ),
+    "box infinite": (
+        "pointmass",
+        {"box": np.inf},
+        "above 0 and finite",
+    ),
+    "box not a number": (
+        "pointmass",
+        {"box": np.nan},
+        "above 0 and finite",
+    ),
     "one arm": (
         "bandit",
         {"arms": 1},
@@ -389,6 +420,11 @@ WRONG = {
         {"arms": 3, "dims": 2, "noise": -0.5},
         "at least 0",
     ),
+    "noise infinite": (
+        "linear-bandit",
+        {"arms": 3, "dims": 2, "noise": np.inf},
+        "at least 0 and finite",
+    ),
     "fewer priors": (
         "bandit",
         {"arms": 3, "prior": [[1, 1], [2, 1]]},
@@ -413,6 +449,26 @@ WRONG = {
         "bandit",
         {"arms": 2, "prior": [[2, 1], [-1, 1]]},
         "numbers above 0",
+    ),
+    "a prior below 0 behind": (
+        "bandit",
+        {"arms": 2, "prior": [[2, 1], [1, -1]]},
+        "both numbers above 0",
+    ),
+    "an infinite prior": (
+        "bandit",
+        {"arms": 2, "prior": [[2, 1], [3, np.inf]]},
+        "both numbers finite",
+    ),
+    "priors of one number": (
+        "bandit",
+        {"arms": 2, "prior": [[2], [1]]},
+        "pairs of numbers",
+    ),
+    "a prior of three numbers": (
+        "bandit",
+        {"arms": 2, "prior": [[2, 1], [1, 3, 2]]},
+        "pairs of numbers",
     ),
 }
 

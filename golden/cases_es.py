@@ -222,7 +222,7 @@ def gradients():
     for fitness in ("ranks", "standardised", "raw"):
         more = {"fitness": fitness, "lr": 0.2}
         yield openai(f"extremes, {fitness}", why, change=told.extremes, generations=3, **more)
-    for size, factor in (("large", 1e200), ("small", 1e-200)):
+    for size, factor in (("large", 1e304), ("small", 1e-200)):
         more = {"fitness": "standardised", "change": told.scaled(factor), "generations": 1}
         yield openai(f"{size} values", "on any scale of f the same", **more)
 
@@ -332,12 +332,15 @@ WRONG_OPTIONS = (
     ("sigma0 0", "cma-es", {"sigma0": 0.0}, "a positive number"),
     ("sigma0 below 0", "snes", {"sigma0": -0.7}, "a positive number"),
     ("sigma0 infinite", "xnes", {"sigma0": np.inf}, "a positive, finite number"),
+    ("sigma0 not a number", "snes", {"sigma0": np.nan}, "a positive number"),
     ("half a point", "snes", {"popsize": 4.5}, "popsize is a whole number"),
     ("no such shaping", "openai-es", {"fitness": "rank"}, "ranks, standardised or raw"),
     ("no such optimizer", "openai-es", {"optimizer": "adamw"}, "sgd or adam"),
     ("lr 0", "openai-es", {"lr": 0.0}, "a positive number"),
     ("lr infinite", "openai-es", {"lr": np.inf}, "a positive, finite number"),
     ("lr below 0", "openai-es", {"lr": -0.3}, "a positive number"),
+    ("lr not a number", "openai-es", {"lr": np.nan}, "a positive number"),
+    ("decay infinite", "openai-es", {"weight_decay": np.inf}, "a finite number"),
     ("decay not a number", "openai-es", {"weight_decay": np.nan}, "a finite number"),
 )
 # Name, method, x, f, why
@@ -401,9 +404,16 @@ WRONG_DATA = (
     (
         "the worst not a number",
         "xnes",
-        np.where(TOLD == 1.5, np.nan, TOLD),
+        np.where(TOLD == 2.0, np.nan, TOLD),
         VALUES,
         "x is finite, also where its value is bad",
+    ),
+    (
+        "a bad point not finite",
+        "openai-es",
+        np.where(TOLD == 2.0, np.inf, TOLD),
+        np.where(VALUES == 3.0, np.inf, VALUES),
+        "x is finite, also where f is not",
     ),
     (
         "nothing to rank",
@@ -413,8 +423,8 @@ WRONG_DATA = (
         "all values are NaN",
     ),
     (
-        "nothing to standardise",
-        "openai-es",
+        "nothing to sort",
+        "cma-es",
         TOLD,
         VALUES * np.nan,
         "all values are NaN",
@@ -437,6 +447,11 @@ def rejected():
         yield refused(name, method, why, **wrong)
     for name, method, x, f, why in WRONG_DATA:
         yield refused(name, method, why, x, f)
+    for fitness in ("standardised", "raw"):
+        more = {"f": VALUES * np.nan, "fitness": fitness}
+        yield refused(f"nothing for {fitness} values", "openai-es", "all values are NaN", **more)
+    more = {"x": TOLD[:, :0], "f": VALUES[:, :0], "popsize": 0}
+    yield refused("population of 0", "openai-es", "at least 2", **more)
     more = {"x": TOLD[..., :0], "x0": np.zeros(0)}
     yield refused("no dimensions", "snes", "x0 has at least one element", **more)
     more = {"x": TOLD[:, :1], "f": VALUES[:, :1], "popsize": 1}

@@ -175,12 +175,14 @@ def networks():
 
 def equal_logits():
     """The logits are the biases, as the observations are 0."""
-    logits = np.array([[0.25, 0.75, 0.75], [-1000.0, 0.5, 0.5], [800.0, -800.0, 0.25]])
+    logits = [[0.25, 0.75, 0.75], [-1000.0, 0.5, 0.5], [800.0, -800.0, 0.25]]
+    logits = np.array([*logits, [-800.0, -799.5, -801.0]])
     inputs = {"network": net(True, action_dim=3)}
-    inputs["theta"] = np.concatenate([np.full((3, 6), 0.5), logits], 1)
+    inputs["theta"] = np.concatenate([np.full((4, 6), 0.5), logits], 1)
     inputs["other"] = inputs["theta"] + np.linspace(-0.25, 0.25, 9)
-    inputs |= {"obs": np.zeros((3, 2, 2)), "w": np.array([[1.0, -0.5], [0.25, 2.0], [1.5, -1.0]])}
-    uniform = np.array([[0.3, 0.9], [0.0, 0.25], [0.0, 0.999]])
+    inputs["obs"] = np.zeros((4, 2, 2))
+    inputs["w"] = np.array([[1.0, -0.5], [0.25, 2.0], [1.5, -1.0], [-0.75, 1.25]])
+    uniform = np.array([[0.3, 0.9], [0.0, 0.25], [0.0, 0.999], [0.6, 0.2]])
     inputs["noise"] = [{"kind": "random", "values": uniform}]
     why = "mode is the first of equals; u = 0 passes a probability of 0; nothing overflows"
     faults = [
@@ -262,6 +264,12 @@ ROLLOUTS = {
         BANDIT,
         "in each step first the policy draws, then the arm",
     ),
+    "rollout: linear bandit": (
+        net(True, (), "tanh", 1, 3),
+        "linear-bandit",
+        {"arms": 3, "horizon": 4, "dims": 2, "noise": 0.45, "features": 0},
+        "X is an input here as well",
+    ),
     "rollout: turned": (
         net(hidden=(4,), activation="relu"),
         "turned-pointmass",
@@ -289,6 +297,9 @@ def rollouts():
             "tasks": tasks,
             "K": 3,
         }
+        if family == "linear-bandit":
+            seed, shape = options["features"], (options["arms"], options["dims"])
+            inputs["X"] = np.random.default_rng(seed).standard_normal(shape)
         yield Case(name, "rollout", why, "loop form", {**inputs, "noise": draw.draws})
 
 
@@ -364,9 +375,27 @@ def equal_rewards():
     yield Case("advantages: equal", "advantages", why, "by hand", inputs, expected=expected)
 
 
-GROUPS = (networks, equal_logits, units_at_0, beginnings, rollouts, returns, equal_rewards)
+def equal_tenths():
+    """The sixth part of 0.1, six times, is not 0.1 to the last digit."""
+    tenths, zeros = np.full((1, 3, 2), 0.1), np.zeros((1, 3, 2))
+    inputs = {
+        "obs": np.zeros((1, 3, 2, 2)),
+        "rewards": tenths,
+        "mask": np.ones((1, 3, 2), bool),
+        "baseline": "none",
+        "gamma": 0.0,
+        "lam": 1.0,
+        "standardise": True,
+    }
+    expected = {"returns_to_go": tenths, "baseline": zeros, "raw": tenths, "A": zeros}
+    why = "the mean of equal numbers is that number, though sums are rounded"
+    yield Case("advantages: tenths", "advantages", why, "by hand", inputs, expected=expected)
+
+
+GROUPS = (networks, equal_logits, units_at_0, beginnings, rollouts, returns)
+BY_HAND = (equal_rewards, equal_tenths)
 
 
 def cases():
-    for group in (*GROUPS, other_lengths):
+    for group in (*GROUPS, *BY_HAND, other_lengths):
         yield from group()

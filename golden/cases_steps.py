@@ -23,6 +23,7 @@ from .options_steps import (
     ITERATIONS,
     META,
     OTHER_DRAWS,
+    STOCHASTIC,
     TRUST,
     options_of,
 )
@@ -194,6 +195,33 @@ def fitnesses():
         yield Case(name, "fitness", why, "loop form", inputs, 1e-9, faults)
 
 
+def other_lengths():
+    """x alone is wrong: by one number, by step sizes, by one step size for all."""
+    plain, learned = {"algo": "maml"}, {"algo": "maml", "learn_alpha": True}
+    for name, function, options, change, why in (
+        ("x too short", "meta_gradient", plain, -1, "the last log deviation is missing"),
+        ("x too long", "meta_gradient", plain, 1, "a number follows the log deviations"),
+        ("step sizes that are not learned", "meta_gradient", plain, 8, "they are not asked for"),
+        ("no step sizes", "meta_gradient", learned, -8, "they belong to x"),
+        ("one step size for all", "meta_gradient", learned, -7, "there is one for each parameter"),
+        ("a step size too many", "meta_gradient", learned, 1, "there is one for each parameter"),
+        ("members too short", "fitness", {**STOCHASTIC}, -1, "a log deviation is missing"),
+        ("members too long", "fitness", {**STOCHASTIC}, 1, "a number follows"),
+        ("members without step sizes", "fitness", {}, -8, "they belong to x"),
+    ):
+        black_box = ({"algo": "nes"}, BOX) if function == "fitness" else ()
+        c = options_of(function, *black_box, options)
+        draw, streams = begin(name)
+        x, tasks = start(c, draw), near(c, draw)
+        wrong = np.resize(x, x.size + change)
+        if function == "fitness":
+            x, wrong = (np.tile(one, (2, 3, 1)) for one in (x, wrong))
+        run, _ = FUNCTIONS[function]
+        run(c, x, tasks, streams)
+        inputs = {"c": c, "x": wrong, "tasks": tasks, "noise": streams.draws}
+        yield Case(name, function, why, "the layout of x", inputs, rejects=True)
+
+
 # --- States from the middle of a run ---
 def moments(draw, n):
     """What Adam remembers, m and v."""
@@ -257,5 +285,5 @@ def iterations():
 
 
 def cases():
-    for group in (meta_gradients, trust_regions, fitnesses, iterations):
+    for group in (meta_gradients, trust_regions, fitnesses, iterations, other_lengths):
         yield from group()

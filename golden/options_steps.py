@@ -130,6 +130,10 @@ META = {
         },
         "without baseline and units, to first order",
     ),
+    "sampling term, nothing gained": (
+        {"algo": "emaml", "sampling_term": True, **SPARSE},
+        "rewards before the step alone: the deviation after it is 0, so S is 0",
+    ),
     "learned step sizes": (
         {"algo": "maml", "learn_alpha": True},
         "x holds theta and the logarithms of factors on alpha",
@@ -180,6 +184,10 @@ TRUST = {
     "dice, two steps": ({**META["dice"][0], **TWO}, " in two steps"),
     "first-order": (META["first-order, two steps, learned"][0], ": J is a diagonal, and g"),
     "sampling term": (META["sampling term"][0], ", S included"),
+    "sampling term, two steps": (
+        META["sampling term, two steps"][0],
+        ", S of both steps included",
+    ),
     "learned step sizes": (META["learned step sizes"][0], ", which step sizes change as well"),
     "mlp": ({**META["lvc, relu"][0], "hidden": [2]}, ", with a hidden layer"),
     "bandit": (META["bandit"][0], ", categorical"),
@@ -267,6 +275,10 @@ ITERATIONS = {
     "trpo, fifteen failures": (
         {**TRPO, **TWO, "estimator": "dice"},
         "a sixteenth step would do, but x stays",
+    ),
+    "trpo, sixteen arms": (
+        {**TRPO, **BANDIT, "options": {**BANDIT["options"], "arms": 16}},
+        "conjugate gradients take ten steps, where an eleventh would still matter",
     ),
     "trpo, learned": (
         {**TRPO, **BANDIT, "estimator": "lvc", "learn_alpha": True},
@@ -385,10 +397,12 @@ BY_HAND = {
 }
 # Cases whose first draws came too close to a decision, or do not lead where they should
 OTHER_DRAWS = {
+    "meta-gradient: sampling term, nothing gained": "nothing gained 27",
     "iteration: trpo": "trpo 0",
     "iteration: trpo, five failures": "trpo first 20",
     "iteration: trpo, no step": "trpo first 21",
     "iteration: trpo, bandit": "trpo bandit 1",
+    "iteration: trpo, sixteen arms": "trpo arms 5",
     "iteration: trpo, mlp": "trpo mlp 16",
     "iteration: trpo, fifteen failures": "trpo two 47",
     "iteration: trpo, learned": "trpo learned 1",

@@ -31,8 +31,8 @@ def usual(t, x, f, s):
         f[fifth] = f[fourth]
     if t == 3:
         x[0] += 0.3
-    if t == 4:
-        f[[0, 2]] = np.nan, np.inf
+    if t == 4:  # the last of those that tie for the worst is not a number
+        f[[0, 2]] = np.inf, np.nan
     if t == 5:
         f[:] = f - f.min() + s.best_f
 
@@ -62,7 +62,7 @@ def extremes(t, x, f, s):
     """All infinite; values of both infinities; all equal, to a number that is rounded."""
     if t == 1:
         f[:] = np.inf
-        f[1] = np.nan
+        f[[1, s.popsize // 2]] = np.nan
     if t == 2:
         f[[0, -1]] = -np.inf, np.inf
     if t == 3:
@@ -86,17 +86,19 @@ def strange(t, x, f, s):
         x[third] = from_step(s, (np.sqrt(n) + 5.95) * other)
         x[fourth] = from_step(s, (np.sqrt(n) + 6.05) * out)
         x[worst] = s.mean
-    if t == 2:  # three at a bound
-        x[[0, 3, 5], 0] = x[3, 0]
+    if t == 2:  # three at a bound, the last coordinate of all
+        x[[0, 3, 5], -1] = x[3, -1]
     if t == 3:  # the best is out of reach
         x[0] = s.mean + 20 * s.axes()[0].max() * out * np.sqrt(n)
         f[0] = -1.0
-    if t == 4:  # no coordinate is that of three points
+        x[by_rank(f)[-1]] = s.mean + 0.002  # and the worst is next to the mean
+    if t == 4:  # no coordinate is that of three points, but one that of two and two
         x[4, 0] = x[1, 0]
+        x[7, 0] = x[6, 0]
         x[[2, 3], 1] = x[1, 0]
         x[[5, 6], 2] = x[1, 0]
-    if t == 5:  # all but two at a bound
-        x[:, 0] = np.minimum(x[:, 0], np.sort(x[:, 0])[2])
+    if t == 5:  # all but two at a bound, which is 0
+        x[:, 0] = np.minimum(x[:, 0] - np.sort(x[:, 0])[2], 0)
 
 
 def threshold(shares):
@@ -126,7 +128,8 @@ def flat(t, x, f, s):
 
 def nearly_flat(t, x, f, s):
     """What varies along the second axis is less than the floor of D lets through."""
-    x[:, 1] = s.mean[1] + 2.0**-37 * np.array([1, -1, 2, -0.5])
+    size = 2.0**-37 if t == s.first + 1 else 2.0**-30  # of the second generation more
+    x[:, 1] = s.mean[1] + size * np.array([1, -1, 2, -0.5])
 
 
 def scaled(factor):

@@ -121,17 +121,18 @@ const FAMILIES = {
   },
 };
 
+const positive = (x) => x > 0 && Number.isFinite(x);
 const wholeFrom = (least) => (x) => Number.isInteger(x) && x >= least;
 
 // What the value of an option may be.
 const ALLOWED = {
   horizon: wholeFrom(1),
-  box: (x) => x > 0,
+  box: positive,
   radius: (x) => x >= 0 && x <= 0.1,
   arms: wholeFrom(2),
-  prior: (pairs) => pairs.flat().every((x) => x > 0),
+  prior: (pairs) => pairs.every((pair) => pair.length === 2 && pair.every(positive)),
   dims: wholeFrom(1),
-  noise: (x) => x >= 0,
+  noise: (x) => x === 0 || positive(x),
   features: wholeFrom(0),
 };
 

@@ -129,7 +129,8 @@ function indexOf(i, length) {
 }
 
 // For each axis, from the first: a number, which drops the axis, an array of numbers, or
-// {start, stop}. Axes without an index stay as they are.
+// {start, stop}. Axes without an index stay as they are. Several arrays go side by side: together
+// they are one axis, in the place of the first.
 export function getitem(x, index) {
   check(index.length <= x.shape.length, "more indices than axes");
   const chosen = x.shape.map((n, axis) => {
@@ -138,9 +139,14 @@ export function getitem(x, index) {
     if (Array.isArray(one)) return one.map((i) => indexOf(i, n));
     return range(one.stop - one.start).map((i) => one.start + i);
   });
-  const from = (at) => at.map((i, axis) => chosen[axis][i]);
-  const whole = chosen.map((list) => list.length);
-  const shape = whole.filter((_, axis) => typeof index[axis] !== "number");
+  const arrays = index.flatMap((one, axis) => (Array.isArray(one) ? [axis] : []));
+  const [first, ...others] = arrays;
+  const isOther = (axis) => others.includes(axis);
+  check(others.every((axis) => chosen[axis].length === chosen[first].length), "unequal arrays");
+  const from = (at) => at.map((i, axis) => chosen[axis][isOther(axis) ? at[first] : i]);
+  const whole = chosen.map((list, axis) => (isOther(axis) ? 1 : list.length));
+  const dropped = (axis) => typeof index[axis] === "number" || isOther(axis);
+  const shape = whole.filter((_, axis) => !dropped(axis));
   return take(x, places(whole, x.shape, from), shape);
 }
 
