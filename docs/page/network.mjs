@@ -88,7 +88,8 @@ export class Network {
       const y = values[i + 1];
       affine(layer, theta, values[i], y, first, last);
       if (i + 1 === this.layers.length) return;
-      for (let at = first * layer.outputs; at < last * layer.outputs; at++) y[at] = Math.tanh(y[at]);
+      const end = last * layer.outputs;
+      for (let at = first * layer.outputs; at < end; at++) y[at] = Math.tanh(y[at]);
     });
   }
 
@@ -106,8 +107,8 @@ export class Network {
 
 // ------------------------------------------------------------------------------- episodes, losses
 
-// K episodes of theta in one task, with the fields (K, H, ...) that the port's `takeEpisodes` gives,
-// and what `lossGradient` needs. z[t][k] is the noise of a step, two normal numbers; without it the
+// K episodes of theta in one task, with the fields (K, H, ...) of the port's `takeEpisodes`, and
+// with what `lossGradient` needs. z[t][k] is the noise of a step, two normal numbers; without it the
 // mean action is taken.
 export function play(net, env, theta, task, K, z = null) {
   const H = env.horizon;
@@ -141,9 +142,9 @@ export function weights(c, D) {
   return A.map((row) => row.map((a) => a / n));
 }
 
-// By theta, of the loss -sum w ratio, in which `ratio` is the probability of an action by theta over
-// that by the parameters that took it: the estimator lvc. Where both are the same parameters, it is
-// the gradient of all estimators.
+// By theta, of the loss -sum w ratio, in which `ratio` is the probability of an action by theta
+// over that by the parameters that took it: the estimator lvc. Where both are the same parameters,
+// it is the gradient of all estimators.
 export function lossGradient(net, theta, D, w) {
   const K = D.obs.length;
   const rows = K * D.obs[0].length;
