@@ -108,8 +108,8 @@ export class Network {
 // ------------------------------------------------------------------------------- episodes, losses
 
 // K episodes of theta in one task, with the fields (K, H, ...) of the port's `takeEpisodes`, and
-// with what `lossGradient` needs. z[t][k] is the noise of a step, two normal numbers; without it the
-// mean action is taken.
+// with what `lossGradient` needs. z[t][k] is the noise of a step, two normal numbers; without it
+// the mean action is taken.
 export function play(net, env, theta, task, K, z = null) {
   const H = env.horizon;
   const values = net.room(H * K); // row t K + k
