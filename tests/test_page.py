@@ -392,5 +392,5 @@ def test_nothing_is_wider_than_the_screen(visited):
 
 @needs_browser
 def test_a_step_takes_a_tenth_of_a_second(visited):
-    """Of processor time that no other process takes: the best of many steps."""
+    """Of processor time, with the drawing; the least of four runs, as others may be in the way."""
     assert min(visited["milliseconds"]) <= 100

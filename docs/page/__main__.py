@@ -144,11 +144,10 @@ def start(name, options, out):
     test, x = result["held_out"], state["theta"]
     if name == "untrained":
         test, x = result["baselines"]["random"], metarl.initial_state(c)["theta"]
-    options_of_env = {key: getattr(c.family, key) for key in ("horizon", "box", "radius")
-                      if hasattr(c.family, key)}  # fmt: skip
+    name_of_env = result["env"].partition(":")[0]
     given = {key: getattr(c, key) for key in OPTIONS}
     hidden = c.hidden if c.policy == "mlp" else ()
-    given |= {"family": result["env"].partition(":")[0], "options": options_of_env}
+    given |= {"family": name_of_env, "options": vars(c.family)}
     given |= {"hidden": hidden, "episodes": c.adapt_episodes}
     return {
         "command": f"python metarl.py {options} --out DIR",

@@ -136,3 +136,32 @@ export function evolved({ c, env, net, theta, scale }, task, free, sigma, ...add
   });
   return g;
 }
+
+// What the page shows of a start and a task: rows of ESTIMATES estimates of each kind, and a
+// reference, REFERENCE more of second order with 40 episodes. It pauses after each.
+const ESTIMATES = 8;
+const REFERENCE = 16;
+const SIGMA = 0.1;
+
+export function* estimates(start, task, { K, alpha, seed }) {
+  const { env, net } = start;
+  const withK = (episodes) => ({ ...start, c: { ...start.c, alpha, episodes } });
+  const estimate = (episodes, ...address) => {
+    const z = [0, 1].map((part) => noiseOf(episodes, env.horizon, seed, ...address, part));
+    return metaGradients(withK(episodes), task, z);
+  };
+  const reference = [];
+  for (let i = 0; i < REFERENCE; i++) {
+    reference.push(Array.from(estimate(40, 2, i).second));
+    yield;
+  }
+  const rows = [];
+  const isBias = (j) => j === net.biases || j === net.biases + 1;
+  for (let i = 0; i < ESTIMATES; i++) {
+    const all = evolved(withK(K), task, () => true, SIGMA, seed, 4, i);
+    const two = evolved(withK(K), task, isBias, SIGMA, seed, 4, i);
+    rows.push({ ...estimate(K, 3, i), all, two });
+    yield;
+  }
+  return { rows, reference };
+}

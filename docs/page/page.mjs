@@ -1,7 +1,7 @@
 // The page: its state, what changes it, and its three parts. draw.mjs draws, adapt.mjs computes.
 
 import { dot, meanRows, mean, norm, range } from "../../golden/port/arrays.mjs";
-import { begin, evolved, makeStart, metaGradients, noiseOf, seeded, step } from "./adapt.mjs";
+import { begin, estimates, makeStart, seeded, step } from "./adapt.mjs";
 import * as draw from "./draw.mjs";
 
 const $ = (id) => document.getElementById(id);
@@ -15,8 +15,7 @@ const NAMES = {
 };
 const STEPS = 3;
 const BOX = 0.5; // goals lie within
-const DIGITS = 2;
-const number = (x, digits = DIGITS) => x.toFixed(digits).replace("-", "−");
+const number = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
 const say = (words) => ($("message").textContent = words);
 
 // ------------------------------------------------------------------------------------- the state
@@ -51,7 +50,10 @@ function showState() {
   $("degrees").textContent = `${number(angle, 0)}°`;
   $("turning").hidden = family === "pointmass";
   for (const name of ["K", "alpha"]) $(`${name}-value`).textContent = $(name).value;
-  history.replaceState(null, "", `#seed=${seed}&goal=${goal.join(",")}`);
+}
+
+function writeAddress() {
+  history.replaceState(null, "", `#seed=${state.seed}&goal=${state.goal.join(",")}`);
 }
 
 // Work is done in pieces, so that the page can answer. What is begun anew stops what runs.
@@ -96,28 +98,29 @@ function drawBox() {
   grip.addEventListener("pointerdown", drag);
 }
 
-function showReturns(k, { value }) {
-  const { mean: held, ci95 } = starts.pointmass.maml;
-  const row = draw.element($("returns").tBodies[0], "tr");
-  const head = draw.element(row, "th", "", { scope: "row" });
+// The return after k steps: here, and that of a start on held-out tasks.
+function row(body, { k, value }, { mean: held, ci95 }, digits) {
+  const cells = draw.element(body, "tr");
+  const head = draw.element(cells, "th", "", { scope: "row" });
   const key = draw.svg(head, "svg", { viewBox: "0 0 30 10", class: "key", "aria-hidden": true });
   draw.svg(key, "path", { d: "M0 5h30", class: `path k${k}` });
-  head.append(`${k}`);
-  draw.element(row, "td", number(value), { "data-value": value });
-  draw.element(row, "td", `${number(held[k])} ± ${number(ci95[k])}`);
+  head.append(k);
+  draw.element(cells, "td", number(value), { "data-value": value });
+  draw.element(cells, "td", `${number(held[k], digits)} ± ${number(ci95[k], digits)}`);
 }
 
 // So many steps more, from the first stage on if there is none.
 function* adapting(steps) {
   const start = starts.pointmass.maml;
   const noise = seeded(start, state.seed);
-  const paths = $("box").paths;
+  const { fans, paths } = $("box");
+  const body = $("returns").tBodies[0];
   for (const name of ["one", "all"]) $(name).disabled = true;
   if (stages.length === 0) {
-    $("returns").tBodies[0].replaceChildren();
     stages = [begin(start, state.goal, noise)];
     draw.path(paths, stages[0].path, 0);
-    showReturns(0, stages[0]);
+    body.replaceChildren();
+    row(body, stages[0], start, 2);
     yield;
   }
   for (let i = 0; i < steps && stages.length <= STEPS; i++) {
@@ -128,11 +131,11 @@ function* adapting(steps) {
     $("speed").textContent = `The step took ${milliseconds.toFixed(0)} ms.`;
     $("speed").dataset.milliseconds = milliseconds;
     stages.push(next);
-    $("box").fans.replaceChildren();
-    draw.fan($("box").fans, next.tried, k - 1);
+    fans.replaceChildren();
+    draw.fan(fans, next.tried, k - 1);
     yield 600;
     draw.grow(draw.path(paths, next.path, k), next.path, still() ? 0 : 600);
-    showReturns(k, next);
+    row(body, next, start, 2);
     yield 700;
   }
   for (const name of ["one", "all"]) $(name).disabled = stages.length > STEPS;
@@ -204,13 +207,6 @@ function drawStart(plot, all, family) {
   all.forEach(({ path, k }) => draw.path(plot, path, k));
 }
 
-function startRow(body, { k, value }, { mean: held, ci95 }) {
-  const row = draw.element(body, "tr");
-  draw.element(row, "th", `${k}`, { scope: "row" });
-  draw.element(row, "td", number(value), { "data-value": value });
-  draw.element(row, "td", `${number(held[k], 1)} ± ${number(ci95[k], 1)}`);
-}
-
 function* comparing() {
   const { family } = state;
   const task = taskOf(family);
@@ -232,11 +228,11 @@ function* comparing() {
   for (const { start, plot, body } of shown) {
     const noise = seeded(start, state.seed);
     const all = [begin(start, task, noise)];
-    startRow(body, all[0], start);
+    row(body, all[0], start, 1);
     for (let k = 1; k <= STEPS; k++) {
       yield;
       all.push(step(start, task, noise, all[k - 1]));
-      startRow(body, all[k], start);
+      row(body, all[k], start, 1);
       drawStart(plot, all, family);
     }
   }
@@ -253,9 +249,6 @@ function drawDial() {
 
 // ------------------------------------------------------ part 3: what the meta-gradient sees
 
-const ESTIMATES = 8;
-const REFERENCE = 16;
-const SIGMA = 0.1;
 const ESTIMATORS = [
   ["inner", "inner gradient", "inner"],
   ["second", "outer, second order", "maml"],
@@ -266,30 +259,10 @@ const ESTIMATORS = [
 const cosine = (a, b) => dot(a, b) / (norm(a) * norm(b));
 
 function* estimating() {
-  const { reptile: start, reptile: { env, net: { biases } } } = starts["turned-pointmass"];
-  const alpha = Number($("alpha").value);
-  const free = { all: () => true, two: (j) => j === biases || j === biases + 1 };
-  const withK = (episodes) => ({ ...start, c: { ...start.c, alpha, episodes } });
-  const estimate = (K, ...address) => {
-    const z = [0, 1].map((part) => noiseOf(K, env.horizon, ...address, part));
-    return metaGradients(withK(K), [radians()], z);
-  };
-  const reference = [];
-  for (let i = 0; i < REFERENCE; i++) {
-    reference.push(Array.from(estimate(40, state.seed, 2, i).second));
-    yield;
-  }
-  const K = Number($("K").value);
-  const rows = [];
-  for (let i = 0; i < ESTIMATES; i++) {
-    const row = estimate(K, state.seed, 3, i);
-    for (const name of ["all", "two"]) {
-      row[name] = evolved(withK(K), [radians()], free[name], SIGMA, state.seed, 4, i);
-    }
-    rows.push(row);
-    yield;
-  }
-  drawPlanes(rows, meanRows(reference), biases);
+  const { reptile } = starts["turned-pointmass"];
+  const [K, alpha] = ["K", "alpha"].map((id) => Number($(id).value));
+  const found = yield* estimates(reptile, [radians()], { K, alpha, seed: state.seed });
+  drawPlanes(found.rows, meanRows(found.reference), reptile.net.biases);
 }
 
 function drawPlanes(rows, reference, at) {
@@ -321,6 +294,7 @@ function drawPlanes(rows, reference, at) {
 
 // The seed or the goal have changed.
 function changed() {
+  writeAddress();
   adaptAnew(STEPS);
   if (state.family === "pointmass") work("starts", comparing());
 }
@@ -399,13 +373,13 @@ function readParameters() {
 }
 
 function main() {
-  say("");
   try {
     readParameters();
   } catch (error) {
     say(`This browser lacks what the page needs (${error.message}). Try a newer one.`);
     return;
   }
+  say("");
   try {
     readAddress();
   } catch (error) {
