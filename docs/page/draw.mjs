@@ -23,9 +23,9 @@ const text = (points) => points.map(([x, y]) => `${x.toFixed(4)},${(-y).toFixed(
 export const line = (parent, points, look) =>
   svg(parent, "polyline", { points: text(points), class: look });
 
-// From -half to half in x and y.
-export function view(plot, half) {
-  plot.setAttribute("viewBox", [-half, -half, 2 * half, 2 * half].join(" "));
+// As far as `half` to each side of the point (x, y).
+export function view(plot, half, [x, y] = [0, 0]) {
+  plot.setAttribute("viewBox", [x - half, -y - half, 2 * half, 2 * half].join(" "));
   plot.half = half;
 }
 

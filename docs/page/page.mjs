@@ -105,7 +105,7 @@ function row(body, { k, value }, { mean: held, ci95 }, digits) {
   const key = draw.svg(head, "svg", { viewBox: "0 0 30 10", class: "key", "aria-hidden": true });
   draw.svg(key, "path", { d: "M0 5h30", class: `path k${k}` });
   head.append(k);
-  draw.element(cells, "td", number(value), { "data-value": value });
+  draw.element(cells, "td", number(value, digits), { "data-value": value });
   draw.element(cells, "td", `${number(held[k], digits)} ± ${number(ci95[k], digits)}`);
 }
 
@@ -197,9 +197,13 @@ function panel(parent, name, colour) {
 }
 
 function drawStart(plot, all, family) {
-  const far = Math.max(...all.flatMap(({ path }) => path.flat().map(Math.abs)));
+  const corners = family === "pointmass" ? [[-BOX, -BOX], [BOX, BOX]] : [goalOf(family)];
+  const points = [...corners, ...all.flatMap(({ path }) => path)];
+  const sides = [0, 1].map((j) => points.map((point) => point[j]));
+  const lengths = sides.map((xs) => Math.max(...xs) - Math.min(...xs));
+  const middle = sides.map((xs) => (Math.max(...xs) + Math.min(...xs)) / 2);
   plot.replaceChildren();
-  draw.view(plot, Math.max(0.6, 1.08 * far));
+  draw.view(plot, Math.max(0.6, 0.58 * Math.max(...lengths)), middle);
   if (family === "pointmass") draw.square(plot, BOX);
   draw.cross(plot, [0, 0]);
   all.slice(1).forEach(({ tried, k }) => draw.fan(plot, tried, k - 1));
