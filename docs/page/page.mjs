@@ -81,21 +81,26 @@ async function work(part, pieces) {
 let starts; // {family: {name: a start with its command and returns on held-out tasks}}
 let stages = []; // of the adaptation that is shown
 
+// Once. The goal is moved, not drawn anew: a finger that drags it must not lose it.
 function drawBox() {
   const plot = $("box");
-  plot.replaceChildren();
   draw.view(plot, 0.6);
   draw.square(plot, BOX);
   draw.cross(plot, [0, 0]);
-  for (const name of ["fans", "paths"]) plot[name] = draw.svg(plot, "g");
-  plot.paths.half = plot.half;
-  draw.star(plot, state.goal);
-  const [x, y] = state.goal;
-  const grip = draw.svg(plot, "circle", { cx: x, cy: -y, r: 0.09, class: "grip", tabindex: 0 });
+  for (const name of ["fans", "paths", "goal"]) plot[name] = draw.svg(plot, "g");
+  plot.paths.half = plot.goal.half = plot.half;
+  draw.star(plot.goal, [0, 0]);
+  const grip = draw.svg(plot.goal, "circle", { r: 0.09, class: "grip", tabindex: 0 });
   grip.setAttribute("role", "application");
-  grip.setAttribute("aria-label", `The goal, at ${number(x)}, ${number(y)}: arrow keys move it`);
   grip.addEventListener("keydown", moveByKey);
   grip.addEventListener("pointerdown", drag);
+  grip.addEventListener("touchstart", (event) => event.preventDefault()); // do not scroll
+}
+
+function showGoal([x, y]) {
+  const label = `The goal, at ${number(x)}, ${number(y)}: arrow keys move it`;
+  $("box").goal.setAttribute("transform", `translate(${x} ${-y})`);
+  $("box").goal.lastChild.setAttribute("aria-label", label);
 }
 
 // The return after k steps: here, and that of a start on held-out tasks.
@@ -145,7 +150,9 @@ function* adapting(steps) {
 function adaptAnew(steps) {
   stages = [];
   showState();
-  drawBox();
+  showGoal(state.goal);
+  $("box").fans.replaceChildren();
+  $("box").paths.replaceChildren();
   const best = starts.pointmass.maml.env.optimalReturn(state.goal);
   $("best").textContent = `The best that knows the goal: ${number(best)}.`;
   work("adapt", adapting(steps));
@@ -166,10 +173,8 @@ function moveByKey(event) {
   event.preventDefault();
   moveGoal(state.goal.map((x, j) => x + 0.05 * move[j]));
   changed();
-  document.querySelector(".grip").focus();
 }
 
-// The listeners are the plot's: it stays, while the goal is drawn anew.
 function drag(event) {
   event.preventDefault();
   const plot = $("box");
@@ -219,7 +224,7 @@ function* comparing() {
     const { box, plot } = panel($("panels"), NAMES[name], name);
     const table = draw.element(box, "table");
     const heads = draw.element(draw.element(table, "thead"), "tr");
-    for (const head of ["steps", "here", "held out"]) {
+    for (const head of ["k", "here", "held out"]) {
       draw.element(heads, "th", head, { scope: "col" });
     }
     draw.view(plot, 0.6);
@@ -390,6 +395,7 @@ function main() {
     say(`In the address of the page: ${error.message}`);
   }
   listen();
+  drawBox();
   adaptAnew(STEPS);
   turned();
 }
