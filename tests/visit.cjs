@@ -21,8 +21,10 @@ async function visit(browser, options, address = "", before = null) {
   return page;
 }
 
-const ready = (page, ids) => page.waitForFunction((names) =>
-  names.every((name) => document.getElementById(name).getAttribute("aria-busy") === "false"), ids);
+const ready = (page, ids) => page.waitForFunction((names) => {
+  const isReady = (name) => document.getElementById(name).getAttribute("aria-busy") === "false";
+  return names.every(isReady);
+}, ids, { polling: 100 });
 
 const ALL = ["adapt", "starts", "gradients"];
 const said = (page) => page.textContent("#message");
@@ -101,6 +103,7 @@ async function atADesk(browser) {
   await page.focus(".grip");
   await page.keyboard.press("ArrowUp");
   seen.by_key = await goalOf(page);
+  await page.context().close();
 }
 
 async function onAPhone(browser) {
@@ -122,13 +125,16 @@ async function onAPhone(browser) {
   await touch("touchMove", await at([-0.2, 0.2]));
   await touch("touchEnd", []);
   seen.by_finger = await goalOf(page);
+  await page.context().close();
 }
 
 async function inOldBrowsers(browser) {
   const old = await visit(browser, {}, "", () => delete Object.hasOwn);
   seen.said["old browser"] = await said(old);
+  await old.context().close();
   const none = await visit(browser, { javaScriptEnabled: false });
   seen.said["no script"] = await said(none);
+  await none.context().close();
 }
 
 // To be looked at.
@@ -141,6 +147,7 @@ async function shoot(browser, directory) {
       const path = `${directory}/adapt-${width}-${colorScheme}`;
       await page.screenshot({ path: `${path}.png` });
       await page.screenshot({ path: `${path}-all.png`, fullPage: true });
+      await page.context().close();
     }
   }
 }
