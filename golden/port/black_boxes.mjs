@@ -45,7 +45,7 @@ function evolution(c, theta, scale, query, draw) {
   });
 }
 
-const INNER = { hc: hillClimbing, es: evolution };
+export const INNER = { hc: hillClimbing, es: evolution };
 
 // theta + size exp(s) z
 function moved(theta, z, scale, size) {

@@ -1,0 +1,1 @@
+"""What docs/adapt.html is made of."""
