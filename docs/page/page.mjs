@@ -263,7 +263,7 @@ const ESTIMATORS = [
   ["second", "outer, second order", "maml"],
   ["first", "outer, first order", "fomaml"],
   ["all", "ES, all parameters", "es-maml"],
-  ["two", "ES of these two biases", "es-maml"],
+  ["two", "ES, two biases", "es-maml"],
 ];
 const cosine = (a, b) => dot(a, b) / (norm(a) * norm(b));
 
