@@ -21,8 +21,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import metarl
+from autodiff import Tensor
 from docs.page import __main__ as page
 from harness import cli
+from harness.checkpoints import load
 from harness.results import interval
 from policies import rollout
 from tests.command_line import ROOT
@@ -95,6 +97,19 @@ def test_returns_of_a_start_are_those_of_its_parameters(name):
     row = interval(returns)
     assert_allclose(start["mean"], row["mean"], atol=2e-3)
     assert_allclose(start["ci95"], row["ci95"], atol=2e-3)
+
+
+def test_a_start_is_exported_as_its_run_left_it(tmp_path):
+    options = "--algo maml --env pointmass:horizon=3 --iterations 1 --tasks 2 --episodes 4"
+    options += " --test-tasks 3 --adapt-episodes 5 --test-episodes 2 --hidden 3"
+    cli.run(*page.prepared(options, tmp_path / "run"))
+    start = page.start("maml", options, tmp_path / "run")
+    x = np.frombuffer(base64.b64decode(start["x"]), "<f4")
+    assert_allclose(x, load(tmp_path / "run" / "checkpoint.npz")[1]["theta"], rtol=1e-6)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert_allclose(start["mean"], result["held_out"]["mean"], atol=1e-4)
+    assert (start["c"]["episodes"], start["c"]["hidden"]) == (5, (3,))
+    assert start["command"] == f"python metarl.py {options} --out DIR"
 
 
 # --- Numbers, in node ---
@@ -182,6 +197,91 @@ def test_steps_of_the_page_are_those_of_the_golden_vectors():
 
 def assert_close(got, want, tolerance):
     assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+@needs_node
+def test_second_order_counts_learned_step_sizes():
+    """MAML on the point mass has them: by the port, the first half of its gradient."""
+    c = FAMILIES["pointmass"]["starts"]["maml"]["c"]
+    assert c["learn_alpha"]
+    c = {**c, "algo": "maml", "episodes": 3, "inner_steps": 1, "alpha": 0.05}
+    c["options"] = {"horizon": 3}
+    rng = np.random.default_rng(0)
+    x = parameters_of("pointmass", "maml")
+    x = x + 0.1 * rng.standard_normal(x.shape)
+    z = rng.standard_normal((2, 3, 3, 2))
+    got, want = node(
+        """
+        const { c, x, z } = given;
+        const noise = {};
+        [0, 1].forEach((k) => {
+          noise[`0/episodes/${k}`] = z[k].map((v) => ({ kind: "standard_normal", values: [v] }));
+        });
+        const [path] = steps.adapt({ ...c, sampling_term: false }, x, [[0.3, 0.2]], noise, 0);
+        put([
+          adapt.metaGradients(adapt.makeStart(c, x), [0.3, 0.2], z).second,
+          steps.metaGradient(path),
+        ]);
+        """,
+        c=c,
+        x=x.tolist(),
+        z=z.tolist(),
+    )
+    assert_close(got, want[: len(got)], 1e-6)
+
+
+@needs_node
+def test_where_all_episodes_are_alike_the_meta_gradient_is_0():
+    """After a long step all go straight, as fast as they can: no episode is better than another."""
+    c = {**FAMILIES["pointmass"]["starts"]["maml"]["c"], "episodes": 3}
+    x = parameters_of("pointmass", "maml").tolist()
+    found = node(
+        """
+        const start = adapt.makeStart({ ...given.c, options: { horizon: 3 } }, given.x);
+        put(adapt.metaGradients(start, [0.3, 0.2], [0, 1].map((k) => adapt.noiseOf(3, 3, 1, k))));
+        """,
+        c=c,
+        x=x,
+    )
+    assert not np.any(found["first"]) and not np.any(found["second"])
+    assert np.any(found["inner"])
+
+
+@needs_node
+def test_an_evolution_strategy_sees_returns_after_a_step_alone():
+    """Two pairs, each with a quarter of the episodes before the step and a quarter after it."""
+    sigma, task = 0.1, (1.2,)
+    x = parameters_of("turned-pointmass", "reptile")
+    g, pairs = node(
+        """
+        const start = adapt.makeStart(given.c, given.x);
+        const g = adapt.evolved(start, given.task, () => true, given.sigma, 5, 4);
+        const pairs = [0, 1].map((i) => ({
+          z: Array.from(start.theta, adapt.normals(5, 4, i, 0)),
+          noise: [1, 2].map((part) => adapt.noiseOf(10, start.env.horizon, 5, 4, i, part)),
+        }));
+        put([g, pairs]);
+        """,
+        c=FAMILIES["turned-pointmass"]["starts"]["reptile"]["c"],
+        x=x.tolist(),
+        task=task,
+        sigma=sigma,
+    )
+    c = replace(setting_of("turned-pointmass", "reptile"), inner_steps=1)
+
+    def value(theta, noise):
+        def sample(k, theta):
+            return rollout(c.family, c.pi, theta, np.array([task]), 10, Given(noise[k]))
+
+        path, _ = metarl.adapt(c, Tensor(theta[None]), sample)
+        return sample(1, path[-1].data).returns[0]
+
+    want = 0
+    for pair in pairs:
+        z = np.array(pair["z"])
+        up, down = (value(x + sign * sigma * z, pair["noise"]) for sign in (1, -1))
+        want = want - (up - down) / (2 * sigma) * z / 2
+    assert_close(g, want, 1e-9)
 
 
 @needs_node
@@ -375,9 +475,19 @@ def test_the_page_is_used_with_keys_and_fingers(visited):
 
 
 @needs_browser
+def test_the_address_holds_all_settings_and_a_step_may_be_taken_again(visited):
+    assert visited["settings"] == [
+        [9, 0.1, -0.2, 60, 8, 0.1, "pointmass"],
+        [10, 0.1, -0.2, -60, 8, 0.1, "pointmass"],
+    ]
+    assert visited["after_one"] == 2
+
+
+@needs_browser
 def test_bad_input_is_told_on_the_page(visited):
     said = visited["said"]
     assert "whole number" in said["seed"] and "“seven”" in said["seed"]
+    assert "4294967295" in said["seed beyond"] and "“4294967296”" in said["seed beyond"]
     assert "−0.5 to 0.5" in said["goal"] and "0.9" in said["goal"]
     assert "stays at its edge" in said["dragged outside"]
     assert "In the address" in said["address"] and "“x”" in said["address"]

@@ -7,7 +7,7 @@ const { chromium } = require("playwright-core");
 
 const given = JSON.parse(process.argv[2]);
 const seen = { asked: [], console: [], drags: [], said: {}, wide: {} };
-const PATIENCE = 300_000; // milliseconds: others may use the processor
+const PATIENCE = 120_000; // milliseconds: others may use the processor
 
 async function visit(browser, options, address = "", before = null) {
   const context = await browser.newContext({ reducedMotion: "reduce", ...options });
@@ -83,6 +83,8 @@ async function atADesk(browser) {
   seen.said["dragged outside"] = await said(page);
   await type(page, "seed", "seven");
   seen.said.seed = await said(page);
+  await type(page, "seed", String(2 ** 32));
+  seen.said["seed beyond"] = await said(page);
   await type(page, "x", "0.9");
   seen.said.goal = await said(page);
   await type(page, "x", "0.3");
@@ -91,6 +93,27 @@ async function atADesk(browser) {
   await page.focus(".grip");
   await page.keyboard.press("ArrowUp");
   seen.by_key = await goalOf(page);
+  await page.context().close();
+}
+
+// All settings in the address, and another address while the page is open.
+async function byAddress(browser) {
+  const all = "#seed=9&goal=0.1,-0.2&family=pointmass&angle=60&K=8&alpha=0.1";
+  const page = await visit(browser, { viewport: { width: 1000, height: 800 } }, all);
+  await ready(page, ALL);
+  const settings = () => page.evaluate(() => {
+    const values = ["seed", "x", "y", "angle", "K", "alpha"].map((id) =>
+      Number(document.getElementById(id).value));
+    return [...values, document.querySelector("[name=family]:checked").value];
+  });
+  seen.settings = [await settings()];
+  await page.evaluate(() => (location.hash = "#seed=10&angle=-60"));
+  await page.waitForFunction(() => document.getElementById("seed").value === "10");
+  await ready(page, ALL);
+  seen.settings.push(await settings());
+  await page.click("#one"); // after three steps: from the start again
+  await ready(page, ["adapt"]);
+  seen.after_one = (await read(page)).returns.length;
   await page.context().close();
 }
 
@@ -145,6 +168,7 @@ async function main() {
   const browser = await chromium.launch(options);
   await inOldBrowsers(browser);
   await atADesk(browser);
+  await byAddress(browser);
   await onAPhone(browser);
   if (given.shots) await shoot(browser, given.shots);
   await browser.close();

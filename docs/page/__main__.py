@@ -33,7 +33,9 @@ MOST = 300_000  # bytes of parameters.json
 
 # --- Modules as one script ---
 IMPORT = re.compile(r'^import (?:\* as (\w+)|(\{[^}]*\})) from "(\.[^"]+)";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=(?:class|const|function\*?|async function) (\w+))", re.MULTILINE)
+EXPORT = re.compile(
+    r"^export (?=(?:class|const|function\*?|async function) ([\w$]+))", re.MULTILINE
+)
 
 
 def modules(path, found=None):

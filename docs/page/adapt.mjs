@@ -105,7 +105,7 @@ export function metaGradients({ c, env, net, theta, scale }, task, z) {
   // theta' = theta - alpha g(theta): first order takes g for a constant, second order subtracts its
   // derivative along u, the difference of two gradients on the same episodes.
   const u = first.map((x, j) => c.alpha * scale[j] * x);
-  const h = 1e-4 / norm(u);
+  const h = 1e-4 / (norm(u) || 1); // u is 0 where all episodes after the step are alike
   const at = (sign) => lossGradient(net, theta.map((x, j) => x + sign * h * u[j]), D, w);
   const [plus, minus] = [at(1), at(-1)];
   const second = first.map((x, j) => x - (plus[j] - minus[j]) / (2 * h));
@@ -137,31 +137,35 @@ export function evolved({ c, env, net, theta, scale }, task, free, sigma, ...add
   return g;
 }
 
-// What the page shows of a start and a task: rows of ESTIMATES estimates of each kind, and a
-// reference, REFERENCE more of second order with 40 episodes. It pauses after each.
-const ESTIMATES = 8;
-const REFERENCE = 16;
-const SIGMA = 0.1;
+// The next two pause after each estimate.
 
-export function* estimates(start, task, { K, alpha, seed }) {
-  const { env, net } = start;
-  const withK = (episodes) => ({ ...start, c: { ...start.c, alpha, episodes } });
-  const estimate = (episodes, ...address) => {
-    const z = [0, 1].map((part) => noiseOf(episodes, env.horizon, seed, ...address, part));
-    return metaGradients(withK(episodes), task, z);
-  };
-  const reference = [];
-  for (let i = 0; i < REFERENCE; i++) {
-    reference.push(Array.from(estimate(40, 2, i).second));
-    yield;
-  }
+const REFERENCES = 32;
+const ESTIMATES = 12;
+const SIGMA = 0.1; // of the evolution strategy
+
+// Estimates of second order with all episodes of the start, 40: others are held against their mean.
+export function* references({ c, ...start }, task, { alpha, seed }) {
   const rows = [];
-  const isBias = (j) => j === net.biases || j === net.biases + 1;
-  for (let i = 0; i < ESTIMATES; i++) {
-    const all = evolved(withK(K), task, () => true, SIGMA, seed, 4, i);
-    const two = evolved(withK(K), task, isBias, SIGMA, seed, 4, i);
-    rows.push({ ...estimate(K, 3, i), all, two });
+  for (let i = 0; i < REFERENCES; i++) {
+    const z = [0, 1].map((part) => noiseOf(c.episodes, start.env.horizon, seed, 2, i, part));
+    rows.push(Array.from(metaGradients({ ...start, c: { ...c, alpha } }, task, z).second));
     yield;
   }
-  return { rows, reference };
+  return rows;
+}
+
+// Rows of estimates of each kind, from K episodes before the step and K after it.
+export function* estimates({ c, ...start }, task, { K, alpha, seed }) {
+  const { env, net } = start;
+  const one = { ...start, c: { ...c, alpha, episodes: K } };
+  const isBias = (j) => j === net.biases || j === net.biases + 1;
+  const rows = [];
+  for (let i = 0; i < ESTIMATES; i++) {
+    const z = [0, 1].map((part) => noiseOf(K, env.horizon, seed, 3, i, part));
+    const all = evolved(one, task, () => true, SIGMA, seed, 4, i);
+    const two = evolved(one, task, isBias, SIGMA, seed, 4, i);
+    rows.push({ ...metaGradients(one, task, z), all, two });
+    yield;
+  }
+  return rows;
 }
