@@ -30,9 +30,10 @@ is on pixels, and here are none. They part in counterfactual dreams, in part by 
 context that is concatenated enters with an observation, and a dream has none. Told the new one with
 the last observation, it dreams better, still a few times worse than cRSSM. Where both are told a
 false context from the first observation on, as in the dreams that the authors recorded, they are
-nearly as wrong as each other. Outside the range all are far from who knows the world. With the
-context hidden, an agent is no fool: it sees in its first steps which way it went. So its return
-inside is not always as far behind as was asked for: 1.36 on one of seeds 0 to 4, where 1.5 was.
+nearly as wrong as each other. Outside the range all are far from who knows the world, and there
+concatenation dreams better than cRSSM. With the context hidden, an agent is no fool: it sees in its
+first steps which way it went. So its return inside is not always as far behind as was asked for:
+1.36 on one of seeds 0 to 4, where 1.5 was.
 
 Smaller than in the paper: a context of one number, positions for pixels, 13,500 steps of the world.
 z is Gaussian, where theirs is categorical; a dream is a whole episode, so that there is no critic
