@@ -4,6 +4,8 @@ browser shows it.
 What needs node, or chromium and playwright-core, is skipped where they are not. For the browser:
 
     apt-get install nodejs chromium && npm install playwright-core
+
+SHOTS=DIRECTORY takes pictures as well; adapt.png, of the first part, is docs/adapt.png.
 """
 
 import base64
@@ -491,7 +493,8 @@ def test_bad_input_is_told_on_the_page(visited):
     assert "4294967295" in said["seed beyond"] and "“4294967296”" in said["seed beyond"]
     assert "−0.5 to 0.5" in said["goal"] and "0.9" in said["goal"]
     assert "stays at its edge" in said["dragged outside"]
-    assert "In the address" in said["address"] and "“x”" in said["address"]
+    assert "In the address" in said["address"] and "left as it was" in said["address"]
+    assert "“x”" in said["address"] and "“999”" in said["address"]
     assert "lacks" in said["old browser"]
     assert "has not run" in said["no script"]
     assert said["right again"] == ""

@@ -119,7 +119,7 @@ async function byAddress(browser) {
 
 async function onAPhone(browser) {
   const phone = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
-  const page = await visit(browser, phone, "#seed=x");
+  const page = await visit(browser, phone, "#seed=x&K=999&angle=60");
   seen.said.address = await said(page);
   await ready(page, ALL);
   seen.wide[360] = await page.evaluate(() => document.documentElement.scrollWidth);
@@ -148,8 +148,12 @@ async function inOldBrowsers(browser) {
   await none.context().close();
 }
 
-// To be looked at.
+// To be looked at. The first is the picture in the README.
 async function shoot(browser, directory) {
+  const first = await visit(browser, { viewport: { width: 1400, height: 900 } });
+  await ready(first, ALL);
+  await first.locator("#adapt").screenshot({ path: `${directory}/adapt.png` });
+  await first.context().close();
   for (const width of [360, 1600]) {
     for (const colorScheme of ["light", "dark"]) {
       const viewport = { width, height: width === 360 ? 740 : 1000 };

@@ -51,7 +51,8 @@ export function* comparing() {
   });
   const best = number(starts[family].maml.env.optimalReturn(task));
   const others = number(starts[family].maml.optimum);
-  $("optimum").textContent = `Who knows the task can have ${best} here, ${others} held out.`;
+  const words = "The best possible, if the task were known";
+  $("optimum").textContent = `${words}: ${best} here, ${others} held out.`;
   yield;
   for (const { start, plot, body } of shown) {
     const noise = seeded(start, state.seed);

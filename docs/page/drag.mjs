@@ -135,6 +135,6 @@ export function adaptAnew(steps) {
   showState();
   showGoal(state.goal);
   const best = starts.pointmass.maml.env.optimalReturn(state.goal);
-  $("best").textContent = `Who knows the goal can have ${number(best)}.`;
+  $("best").textContent = `The best possible, if the goal were known: ${number(best)}.`;
   work("adapt", adapting(steps));
 }

@@ -50,7 +50,7 @@ function drawPlanes(rows, reference, at) {
     for (const g of arrows) draw.arrow(plot, scaled(g), "arrow");
     draw.arrow(plot, scaled(meanRows(arrows)), "arrow mean");
     const body = table(box, ["cosine", "one", "mean"]);
-    if (name !== "two") cosines(body, "all weights", all, reference);
+    if (name !== "two") cosines(body, "all parameters", all, reference);
     cosines(body, "two biases", arrows, sure);
   }
 }

@@ -64,7 +64,10 @@ function fromAddress() {
 function listen() {
   $("one").onclick = () => work("adapt", adapting(1));
   $("all").onclick = () => work("adapt", adapting(STEPS));
-  $("over").onclick = () => adaptAnew(0);
+  $("over").onclick = () => {
+    say("");
+    adaptAnew(0);
+  };
   $("again").onclick = () => {
     state.seed = Math.floor(Math.random() * 1e6);
     anew();

@@ -58,9 +58,15 @@ export function readAddress() {
     family: familyCalled,
     ...Object.fromEntries(SLIDERS.map((id) => [id, (text) => onSlider(id, text)])),
   };
+  const wrong = [];
   for (const [name, take] of Object.entries(read)) {
-    if (given.has(name)) state[name] = take(given.get(name));
+    try {
+      if (given.has(name)) state[name] = take(given.get(name));
+    } catch (error) {
+      wrong.push(error.message);
+    }
   }
+  if (wrong.length > 0) throw new Error(`${wrong.join(" ")} What is wrong is left as it was.`);
 }
 
 export function writeAddress() {
