@@ -35,7 +35,7 @@ def nothing_touched(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_wrong_and_odd_command_lines(seed, nothing_touched, monkeypatch, capsys):
     """800 a seed: exit status 2 and one line, or a setting that is in order; nothing written."""
     started = []
@@ -122,11 +122,11 @@ def test_damaged_checkpoints_are_refused_or_read_right(tmp_path):
     assert refused > 1500
 
 
-@pytest.mark.parametrize("algo", ["maml", "reptile", "es-maml", "cma-es"])
+@pytest.mark.parametrize("algo", ["maml", "cma-es"])
 def test_a_killed_run_is_resumed_to_the_same_bits(algo, tmp_path):
     """SIGKILL at two random moments each; `python -m tests.kills` does it a thousand times.
 
-    One algorithm for each kind of state; test_cli.py resumes runs of all of them.
+    One that learns by gradients and a black box; test_cli.py resumes runs of all of them.
     """
     expected, seconds = kills.undisturbed(algo, tmp_path / "undisturbed")
     trial = partial(kills.trial, algo, expected, seconds)
