@@ -172,6 +172,12 @@ def point_masses():
     actions = np.array([0.9, -0.8]) + 0.4 * normal((2, 3, 7, 2))
     yield case("pointmass beyond its box", "pointmass", options, goals, actions, why)
 
+    options = {"horizon": 6, "box": 0.6, "radius": 0.1}
+    why = "within the radius `done` is told again and again; the optimum counts all steps"
+    actions = np.zeros((1, 1, 6, 2))
+    actions[0, 0, :4] = [[1.0, 0.5], [1.0, 0.5], [0.9, 0.35], [0.3, 0.0]]
+    yield case("pointmass within its radius", "pointmass", options, [[0.35, 0.15]], actions, why)
+
     goals = [[np.cos(0.4), np.sin(0.4)], [np.cos(2.9), np.sin(2.9)]]
     actions = np.array([0.95, 0.4]) + 0.3 * normal((2, 3, 12, 2))
     why = "1 - distance within 0.2 of the goal, else 0"

@@ -36,7 +36,9 @@ def strategy(method, options, x, f, noise, not_unique, state=None):
         asked = s.ask()
         s.tell(points, values)
         more = {}
-        if isinstance(s, es.CMAES) and not s.diagonal:
+        if isinstance(s, es.CMAES) and s.diagonal:
+            more = {"inverse_root": 1 / s.D}
+        elif isinstance(s, es.CMAES):
             s.B = s.B if not_unique else signed(s.B)
             more = {"inverse_root": s.B / s.D @ s.B.T}
         columns.append({"asked": asked, **s.state(), **more})
@@ -207,7 +209,7 @@ def gradients():
     yield openai("raw", why, fitness="raw", lr=0.2, weight_decay=-0.06)
     why = "moments of the gradient, corrected for their start at 0"
     yield openai("adam", why, optimizer="adam", lr=0.3)
-    why = "from a state: the decay is part of the gradient whose moments Adam takes"
+    why = "from a state, sigma included: the decay is part of the gradient whose moments Adam takes"
     options = {"popsize": 6, "optimizer": "adam", **DECAY, **THREE}
     yield case(
         "openai-es: adam, later",
@@ -215,7 +217,7 @@ def gradients():
         why,
         quiet,
         2,
-        state=lived("openai-es", "openai-es", 5, options),
+        state={**lived("openai-es", "openai-es", 5, options), "sigma": np.array(0.43)},
         **options,
     )
     why = "nothing finite, both infinities, all equal: where all count as equal F is 0"

@@ -235,12 +235,24 @@ def other_lengths():
         ("logits too short", arms, size_of_arms - 1, "the last bias is missing"),
     ):
         right = network_of(network).size
-        inputs = {"network": network, "theta": np.full((2, length), 0.25)}
-        inputs |= {"other": np.full((2, right), 0.5), "obs": np.ones((2, 3, 2))}
-        inputs["w"] = np.ones((2, 3))
-        kind, shape = ("random", (2, 3)) if network["discrete"] else ("standard_normal", (2, 3, 2))
-        inputs["noise"] = [{"kind": kind, "values": np.full(shape, 0.5)}]
-        yield Case(name, "policy", why, "the layout", inputs, rejects=True)
+        yield refused(name, network, why, np.full((2, length), 0.25), np.full((2, right), 0.5))
+    right = np.full((2, size), 0.25)
+    for name, length in (("other too short", size - 1), ("other too long", size + 1)):
+        yield refused(name, small, "theta is right, other is not", right, np.full((2, length), 0.5))
+    for name, length in (("rollout: too short", size - 1), ("rollout: too long", size + 1)):
+        draws = [{"kind": "standard_normal", "values": np.full((2, 3, 2), 0.5)}] * 5
+        inputs = {"network": small, "theta": np.full((2, length), 0.25), "family": "pointmass"}
+        inputs |= {"options": WALK, "tasks": np.full((2, 2), 0.25), "K": 3, "noise": draws}
+        why = "theta has another length than the policy"
+        yield Case(name, "rollout", why, "the layout", inputs, rejects=True)
+
+
+def refused(name, network, why, theta, other):
+    inputs = {"network": network, "theta": theta, "other": other, "obs": np.ones((2, 3, 2))}
+    inputs["w"] = np.ones((2, 3))
+    kind, shape = ("random", (2, 3)) if network["discrete"] else ("standard_normal", (2, 3, 2))
+    inputs["noise"] = [{"kind": kind, "values": np.full(shape, 0.5)}]
+    return Case(name, "policy", why, "the layout", inputs, rejects=True)
 
 
 WALK = {"horizon": 5, "box": 0.6, "radius": 0.01}
@@ -316,6 +328,8 @@ def episodes_of_advantages():
         "time": data,
         "none": data,
         "linear": data,
+        "linear, far": {**data, "obs": 12 * obs},
+        "lambda 0": data,
         "small": small,
         "large": large,
         "gamma 0": whole,
@@ -329,6 +343,8 @@ RETURNS = {  # baseline, gamma, lam, standardise, why
     "none": ("none", 0.99, 1.0, False, "no baseline, lambda 1: returns-to-go"),
     "linear": ("linear", 0.9, 1.0, True,
                "ridge regression on state and time, in each task on its own"),
+    "linear, far": ("linear", 0.9, 0.7, True, "observations beyond 10 are not clipped"),
+    "lambda 0": ("time", 0.9, 0.0, True, "the error of one step alone"),
     "small": ("none", 1.0, 1.0, True,
               "advantages do not depend on the unit of rewards: nothing is added to the deviation"),
     "large": ("time", 0.9, 1.0, True, "nor do squares overflow"),

@@ -312,6 +312,8 @@ def strategy_by_loops(method, options, x, f, noise, not_unique, state=None):
         if method == "cma-es" and "B" in s:
             s["B"] = s["B"] if not_unique else signed(s["B"])
             columns.append({"inverse_root": s["B"] @ np.diag(1 / s["D"]) @ s["B"].T})
+        elif method == "cma-es":
+            columns.append({"inverse_root": 1 / s["D"]})
         else:
             columns.append({})
         columns[-1] |= s

@@ -130,6 +130,14 @@ META = {
         },
         "without baseline and units, to first order",
     ),
+    "sampling term, linear baseline": (
+        {"algo": "emaml", "sampling_term": True, "baseline": "linear"},
+        "b_n is a mean of returns here as well",
+    ),
+    "sampling term, learned step sizes": (
+        {"algo": "maml", "sampling_term": True, "learn_alpha": True, **TWO},
+        "step sizes move theta_k, which S is a function of; and algo is maml",
+    ),
     "sampling term, nothing gained": (
         {"algo": "emaml", "sampling_term": True, **SPARSE},
         "rewards before the step alone: the deviation after it is 0, so S is 0",

@@ -52,6 +52,7 @@ const FULL = {
 const DIAGONAL = {
   first: (n) => ({ C: Array(n).fill(1), D: Array(n).fill(1) }),
   root: ({ D }, z) => zip((d, a) => d * a, D, z),
+  inverseRoot: ({ D }) => D.map((d) => 1 / d),
   whitened: ({ D }, y) => zip((d, a) => a / d, D, y),
   square: (y) => y.map((a) => a * a),
   flat: (C) => C,
