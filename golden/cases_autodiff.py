@@ -192,6 +192,9 @@ def binary():
     yield op("raised: a root", "raised", [(4,)], "x^1.5", positive=[0], exponent=1.5)
     condition = np.array([[True, False, True], [False, False, True]])
     yield op("where", "where", [(2, 3), (3,)], "selection, with broadcasting", condition=condition)
+    why = "the condition has the larger shape"
+    yield op("where: condition", "where", [(3,), ()], why, condition=condition)
+    yield op("add: nothing", "add", [(0,), (1,)], "an axis of length 1 is repeated 0 times")
 
 
 def reductions():
@@ -204,8 +207,11 @@ def reductions():
         yield op(f"{name}: axis -2", name, [(2, 3, 2)], why, axis=-2, keepdims=True)
         why = "two axes, kept with length 1"
         yield op(f"{name}: kept", name, [(2, 3, 2)], why, axis=(0, 2), keepdims=True)
+        why = "all axes, kept with length 1"
+        yield op(f"{name}: all kept", name, [(2, 3)], why, keepdims=True)
         why = "two axes, in whatever order"
         yield op(f"{name}: two axes", name, [(2, 3, 2)], why, axis=(-1, 1))
+    yield op("sum: no axes", "sum", [(2, 3)], "an empty list of axes: x itself", axis=())
     why = "x - log sum exp x along the last axis"
     yield op("log_softmax", "log_softmax", [(2, 3)], why, faults=[DETACHED])
     yield op("log_softmax: more axes", "log_softmax", [(2, 3, 2)], why)
@@ -238,6 +244,7 @@ def products():
     yield op("matmul: vector", "matmul", [(2, 3), (3,)], "matrix times vector")
     yield op("matmul: vector first", "matmul", [(3,), (3, 2)], "vector times matrix")
     yield op("matmul: batch and vector", "matmul", [(2, 4, 3), (3,)], "one vector for all")
+    yield op("matmul: vector and batch", "matmul", [(3,), (2, 3, 4)], "one vector for all, first")
     why = "axes of length 1 are repeated in the batch as well"
     yield op("matmul: repeated", "matmul", [(2, 1, 2, 3), (4, 3, 2)], why)
 
@@ -270,6 +277,8 @@ def layout():
     yield op(f"{taken}: axis -1", taken, [(2, 3)], why, indices=last, axis=-1)
     why = "along the first axis; what is taken twice gets both adjoints"
     yield op(f"{taken}: axis 0", taken, [(2, 3)], why, indices=first, axis=0)
+    why = "an index is held against the length of its axis"
+    yield op(f"{taken}: long axis", taken, [(5, 2)], why, indices=np.array([[4, 3]]), axis=0)
     yield op(
         "getitem: slice",
         "getitem",
@@ -382,6 +391,19 @@ WRONG = {
         {"shape": (3,)},
         (3,),
     ),
+    "broadcast_to one of three": ("broadcast_to", [(3,)], {"shape": (1,)}, (1,)),
+    "broadcast_to one column": ("broadcast_to", [(2, 3)], {"shape": (2, 1)}, (2, 1)),
+    "matmul: 1 column, 4 rows": ("matmul", [(3, 1), (4, 2)], {}, (3, 2)),
+    "matmul: a vector and 1 row": ("matmul", [(3,), (1, 2)], {}, (2,)),
+    "sum along no axis before, any": ("sum", [(2, 3)], {"axis": -3}, (2, 3)),
+    "concatenate: other middles": ("concatenate", [(1, 2, 3), (1, 3, 2)], {"axis": 0}, (2, 2, 3)),
+    "concatenate: other axes": ("concatenate", [(2,), (2, 1)], {"axis": 0}, (4,)),
+    "take_along_axis beyond the first": (
+        "take_along_axis",
+        [(2, 5)],
+        {"indices": np.array([[0, 1, 3, 0, 1]]), "axis": 0},
+        (1, 5),
+    ),
     "matmul: 3 columns, 2 rows": (
         "matmul",
         [(2, 3), (2, 3)],
@@ -483,6 +505,10 @@ def rejected():
     why = "the gradient of a vector needs an adjoint to start from"
     inputs = {"op": "exp", "args": [np.ones(2)], "options": {}, "w": None, "v": [np.ones(2)]}
     yield Case("no adjoint", "operation", why, "by the shapes themselves", inputs, rejects=True)
+    why = "nor is a matrix of one element a single number"
+    kept = {"op": "sum", "options": {"keepdims": True}}
+    inputs = {**kept, "args": [np.ones((2, 2))], "w": None, "v": [np.ones((2, 2))]}
+    yield Case("no adjoint of 1 x 1", "operation", why, "by the shapes", inputs, rejects=True)
 
 
 def graphs():

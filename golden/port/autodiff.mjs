@@ -29,9 +29,9 @@ export function filled(shape, number) {
   return new Tensor(shape, Array(product(shape)).fill(number));
 }
 
-// The adjoints of xs, w being that of y. It may be left out if y is a single number.
+// The adjoints of xs, w being that of y. It may be left out if y is a number without axes.
 export function grad(y, xs, w = null) {
-  check(w !== null || y.data.length === 1, "the gradient of an array needs an adjoint");
+  check(w !== null || y.shape.length === 0, "the gradient of an array needs an adjoint");
   const start = w === null ? filled(y.shape, 1) : tensor(w);
   check(same(start.shape, y.shape), "the adjoint has another shape than the value");
 
