@@ -376,6 +376,11 @@ WRONG = {
         {"radius": -0.01},
         "in [0, 0.1]",
     ),
+    "radius not a number": (
+        "pointmass",
+        {"radius": np.nan},
+        "in [0, 0.1]",
+    ),
     "no box": (
         "pointmass",
         {"box": 0.0},

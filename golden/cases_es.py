@@ -220,9 +220,9 @@ def gradients():
         state={**lived("openai-es", "openai-es", 5, options), "sigma": np.array(0.43)},
         **options,
     )
-    why = "nothing finite, both infinities, all equal: where all count as equal F is 0"
+    why = "nothing finite, both infinities, all equal: where all count as equal F is 0, g the decay"
     for fitness in ("ranks", "standardised", "raw"):
-        more = {"fitness": fitness, "lr": 0.2}
+        more = {"fitness": fitness, "lr": 0.2, "weight_decay": 0.09}
         yield openai(f"extremes, {fitness}", why, change=told.extremes, generations=3, **more)
     for size, factor in (("large", 1e304), ("small", 1e-200)):
         more = {"fitness": "standardised", "change": told.scaled(factor), "generations": 1}
@@ -374,6 +374,13 @@ WRONG_DATA = (
         TOLD[:, :2],
         VALUES[:, :2],
         "x has shape (popsize, n), f (popsize,)",
+    ),
+    (
+        "points turned",
+        "cma-es",
+        np.swapaxes(TOLD, 1, 2),
+        VALUES,
+        "x has shape (popsize, n)",
     ),
     (
         "too few values",

@@ -208,6 +208,18 @@ def units_at_0():
     yield checked_by_hand("relu at 0", "units at exactly 0 have slope 0", inputs)
 
 
+def little_noise():
+    """Means are 0, so that no rounding of a mean is divided by the small deviation."""
+    network = net(obs_dim=2)
+    draw, theta = noise("little noise"), np.zeros((2, network_of(net()).size))
+    theta[:, -2:] = [[-16.0, -15.0], [-14.5, -17.0]]
+    inputs = {"network": network, "theta": theta, "other": theta + 0.5, "obs": np.zeros((2, 3, 2))}
+    inputs["other"][:, :-2] = 0
+    inputs["w"] = np.array([[1.0, -0.5, 0.75], [0.25, 2.0, -1.0]])
+    inputs["noise"] = [{"kind": "standard_normal", "values": draw.standard_normal((2, 3, 2))}]
+    yield checked_by_hand("little noise", "no deviation is too small", inputs)
+
+
 def beginnings():
     why = "uniform numbers in [-1, 1] times sqrt(6 / (inputs + outputs)); biases 0, "
     why += "log deviations log(std)"
@@ -408,7 +420,7 @@ def equal_tenths():
     yield Case("advantages: tenths", "advantages", why, "by hand", inputs, expected=expected)
 
 
-GROUPS = (networks, equal_logits, units_at_0, beginnings, rollouts, returns)
+GROUPS = (networks, equal_logits, units_at_0, little_noise, beginnings, rollouts, returns)
 BY_HAND = (equal_rewards, equal_tenths)
 
 

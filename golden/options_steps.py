@@ -154,6 +154,10 @@ META = {
         {"algo": "maml", **BANDIT, "estimator": "dice", "baseline": "none"},
         "a categorical policy; actions drawn first, then rewards",
     ),
+    "bandit, plain": (
+        {"algo": "maml", **BANDIT, "baseline": "none", "standardise": False},
+        "advantages that do not sum to 0: only then the Hessian of log pi counts in a bandit",
+    ),
     "bandit, mlp": (
         {"algo": "maml", **BANDIT, "estimator": "lvc", "hidden": [2], "gamma": 0.0},
         "a hidden layer; without discounted rewards, 0^0 = 1",

@@ -88,6 +88,7 @@ def strange(t, x, f, s):
         x[worst] = s.mean
     if t == 2:  # three at a bound, the last coordinate of all
         x[[0, 3, 5], -1] = x[3, -1]
+        f[5] = np.nan  # a bad value is no reason to leave its point out
     if t == 3:  # the best is out of reach
         x[0] = s.mean + 20 * s.axes()[0].max() * out * np.sqrt(n)
         f[0] = -1.0
