@@ -172,31 +172,34 @@ def point_masses():
     actions = np.array([0.9, -0.8]) + 0.4 * normal((2, 3, 7, 2))
     yield case("pointmass beyond its box", "pointmass", options, goals, actions, why)
 
-    options = {"horizon": 6, "box": 0.6, "radius": 0.1}
-    why = "within the radius `done` is told again and again; the optimum counts all steps"
-    actions = np.zeros((1, 1, 6, 2))
-    actions[0, 0, :4] = [[1.0, 0.5], [1.0, 0.5], [0.9, 0.35], [0.3, 0.0]]
-    yield case("pointmass within its radius", "pointmass", options, [[0.35, 0.15]], actions, why)
-
     goals = [[np.cos(0.4), np.sin(0.4)], [np.cos(2.9), np.sin(2.9)]]
     actions = np.array([0.95, 0.4]) + 0.3 * normal((2, 3, 12, 2))
     why = "1 - distance within 0.2 of the goal, else 0"
     yield case("sparse-pointmass", "sparse-pointmass", {"horizon": 12}, goals, actions, why)
 
-    goals, actions = [[2.0, -2.0], [-2.0, 2.0]], np.array([1.6, -1.2]) + 0.5 * normal((2, 1, 60, 2))
+    goals = [[2.0, -2.0], [-2.0, 2.0]]
+    actions = np.array([1.6, -1.2]) + 0.5 * normal((2, 1, 60, 2))
     why = "nothing is told beyond 2 of the goal; the position stays in [-5, 5]^2"
     yield case("fourcorners", "fourcorners", {"horizon": 60}, goals, actions, why)
-
-    why = "the reward is that of the position within [-5, 5]^2"
-    actions = np.ones((1, 1, 54, 2))
-    options = {"horizon": 54}
-    yield case("fourcorners: border", "fourcorners", options, [[5.75, 4.5]], actions, why)
 
     why = "the action is clipped, then the move turned anticlockwise by the task's angle"
     actions = normal((2, 3, 4, 2))
     yield case(
         "turned-pointmass", "turned-pointmass", {"horizon": 4}, [[0.7], [-2.9]], actions, why
     )
+
+
+def ends_and_borders():
+    options = {"horizon": 6, "box": 0.6, "radius": 0.1}
+    why = "within the radius `done` is told again and again; the optimum counts all steps"
+    actions = np.zeros((1, 1, 6, 2))
+    actions[0, 0, :4] = [[1.0, 0.5], [1.0, 0.5], [0.9, 0.35], [0.3, 0.0]]
+    yield case("pointmass within its radius", "pointmass", options, [[0.35, 0.15]], actions, why)
+
+    why = "the reward is that of the position within [-5, 5]^2"
+    actions = np.ones((1, 1, 54, 2))
+    options = {"horizon": 54}
+    yield case("fourcorners: border", "fourcorners", options, [[5.75, 4.5]], actions, why)
 
 
 def bandits():
@@ -512,5 +515,5 @@ def rejected():
 
 
 def cases():
-    for group in (point_masses, bandits, ties, samples, one_task, rejected):
+    for group in (point_masses, ends_and_borders, bandits, ties, samples, one_task, rejected):
         yield from group()

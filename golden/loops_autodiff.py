@@ -72,61 +72,51 @@ def operation_by_differences(op, args, options, w, v):
     return fields | {f"second{i}": g for i, g in enumerate(seconds)}
 
 
+def product(A, B):
+    """The matrix product, number by number."""
+
+    def number(i, j):
+        return sum(A[i, k] * B[k, j] for k in range(len(B)))
+
+    return np.array([[number(i, j) for j in range(B.shape[1])] for i in range(len(A))])
+
+
+def values_of(x, W1, b1, W2, b2):
+    """z, h and out of the network."""
+    z = product(x, W1) + b1
+    h = np.array([[exact.tanh(unit) for unit in row] for row in z])
+    return z, h, product(h, W2) + b2
+
+
+def adjoints_of(x, y, W1, b1, W2, b2):
+    """The gradients of the loss by the parameters, and by z, h and out, back through the layers."""
+    _, h, out = values_of(x, W1, b1, W2, b2)
+    d_out = 2 * (out - y) / out.size
+    d_h = product(d_out, W2.T)
+    d_z = d_h * (1 - h**2)
+    d_W1 = product(x.T, d_z)
+    d_W2 = product(h.T, d_out)
+    return [d_W1, sum(d_z), d_W2, sum(d_out), d_z, d_h, d_out]
+
+
 def network_by_loops(x, y, v, **parameters):
-    """Values unit by unit; the adjoints by the formulas that every textbook has;
-    the product by differences of them.
+    """Values and adjoints by the formulas that every textbook has; the product by differences of
+    these.
     """
-
-    def layer(x, W, b):
-        return [
-            [b[o] + sum(r[i] * W[i, o] for i in range(len(r))) for o in range(len(b))] for r in x
-        ]
-
-    def evaluate(W1, b1, W2, b2):
-        z = np.array(layer(x, W1, b1))
-        h = np.array([[exact.tanh(u) for u in row] for row in z])
-        return z, h, np.array(layer(h, W2, b2))
-
-    def adjoints(W1, b1, W2, b2):
-        _, h, out = evaluate(W1, b1, W2, b2)
-        N, O = out.shape
-        d_out = np.array(
-            [[2 * (out[n, o] - y[n, o]) / (N * O) for o in range(O)] for n in range(N)]
-        )
-        d_h = np.array(
-            [
-                [sum(d_out[n, o] * W2[i, o] for o in range(O)) for i in range(len(W2))]
-                for n in range(N)
-            ]
-        )
-        d_z = np.array([[d_h[n, i] * (1 - h[n, i] ** 2) for i in range(len(W2))] for n in range(N)])
-        d_W1 = np.array(
-            [
-                [sum(x[n, j] * d_z[n, i] for n in range(N)) for i in range(len(b1))]
-                for j in range(len(W1))
-            ]
-        )
-        d_W2 = np.array(
-            [
-                [sum(h[n, i] * d_out[n, o] for n in range(N)) for o in range(O)]
-                for i in range(len(W2))
-            ]
-        )
-        return [d_W1, sum(d_z), d_W2, sum(d_out), d_z, d_h, d_out]
-
-    theta, direction = [parameters[name] for name in PARAMETERS], [v[name] for name in PARAMETERS]
-    z, h, out = evaluate(*theta)
+    theta = [parameters[name] for name in PARAMETERS]
+    direction = [v[name] for name in PARAMETERS]
+    z, h, out = values_of(x, *theta)
     fields = {"z": z, "h": h, "out": out, "loss": np.sum((out - y) ** 2) / out.size}
-    fields |= {
-        f"adjoint_{name}": a
-        for name, a in zip((*PARAMETERS, "z", "h", "out"), adjoints(*theta), strict=True)
-    }
-    ahead, behind = (
-        adjoints(*[p + h * d for p, d in zip(theta, direction, strict=True)])
-        for h in (exact.STEP, -exact.STEP)
-    )
-    products = [(a - b) / (2 * exact.STEP) for a, b in zip(ahead[:4], behind[:4], strict=True)]
-    return fields | {f"hvp_{name}": p for name, p in zip(PARAMETERS, products, strict=True)}
+    names = (*PARAMETERS, "z", "h", "out")
+    for name, adjoint in zip(names, adjoints_of(x, y, *theta), strict=True):
+        fields[f"adjoint_{name}"] = adjoint
+
+    def moved(step):
+        return adjoints_of(x, y, *[p + step * d for p, d in zip(theta, direction, strict=True)])
+
+    for name, ahead, behind in zip(PARAMETERS, moved(exact.STEP), moved(-exact.STEP), strict=False):
+        fields[f"hvp_{name}"] = (ahead - behind) / (2 * exact.STEP)
+    return fields
 
 
 def orders_by_formula(x):

@@ -44,7 +44,7 @@ export function makeStart(c, x) {
 }
 
 // A stage of an adaptation: theta after k steps, K episodes that it takes, their mean return, and
-// the path of its mean action. noise(k, K, H) is that of the episodes.
+// the path of its mean action. noise(k) is that of the episodes.
 function stage({ c, env, net }, task, noise, k, theta) {
   const path = play(net, env, theta, task, 1);
   const D = c.deterministic ? path : play(net, env, theta, task, c.episodes, noise(k));
@@ -112,7 +112,7 @@ export function metaGradients({ c, env, net, theta, scale }, task, z) {
   return { inner, first, second };
 }
 
-export const PAIRS = 2; // of an evolution strategy
+const PAIRS = 2; // of an evolution strategy
 
 // The same gradient from returns after adaptation alone, of pairs theta + sigma z and theta -
 // sigma z. With K / 4 episodes before the step and as many after it, two pairs take 2 K episodes in

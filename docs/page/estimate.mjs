@@ -1,6 +1,6 @@
 // Part 3: what the meta-gradient sees: estimates of it, as arrows, and their cosines.
 
-import { dot, mean, meanRows, norm, range } from "../../golden/port/arrays.mjs";
+import { dot, mean, meanRows, norm } from "../../golden/port/arrays.mjs";
 import { estimates, references } from "./adapt.mjs";
 import { panel, radians, table } from "./compare.mjs";
 import * as draw from "./draw.mjs";
