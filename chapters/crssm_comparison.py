@@ -24,8 +24,10 @@ def returns(o, acting, seed):
     """{place: mean return} for a function from contexts (B, 1) to a way to act in them."""
     row = {}
     for place, c in worlds(o).items():
-        positions, _ = turned.play(acting(c), c, o.steps, noise_at(seed, OWN, 6))
-        row[place] = turned.reward(positions[:, 1:]).sum(1).mean()
+        rng = noise_at(seed, OWN, 6)
+        positions, _ = turned.play(acting(c), c, o.steps, rng)
+        rewards = turned.reward(positions[:, 1:])
+        row[place] = rewards.sum(1).mean()
     return row
 
 
@@ -51,7 +53,11 @@ def dreamed(o, agent, positions, a, told, seen):
     to_come = a[:, seen - 1 :]
     f = agent.model.at(agent.phi)
     no_noise = np.zeros((len(a), o.dreamed, agent.model.z))
-    states = rssm.dream(f, start, lambda t, state: to_come[:, t], dream_c, no_noise)
+
+    def as_taken(t, state):
+        return to_come[:, t]
+
+    states = rssm.dream(f, start, as_taken, dream_c, no_noise)
     return f["observation"](states.with_context(dream_c))[..., :2]
 
 
@@ -60,7 +66,8 @@ def error(o, agent, positions, a, told, seen):
     dream = dreamed(o, agent, positions, a, told, seen)
     way = positions[:, seen : seen + o.dreamed]
     gone = way - positions[:, seen - 1 : seen]
-    return ((dream - way) ** 2).sum() / (gone**2).sum()
+    wrong = ((dream - way) ** 2).sum()
+    return wrong / (gone**2).sum()
 
 
 def dream_errors(o, agent, seed):
@@ -116,6 +123,7 @@ def tested(o, kind, agent, seed):
 def report(rows):
     dreams = [name for name in rows if name.startswith("dreams")]
     others = [name for name in rows if name not in dreams]
+    in_the_middle = ("no change", "told after", "told with it", "told before")
     return f"""
 Return in contexts that training never met, inside and outside its range; misled: told another
 {table(rows, others, ("inside", "outside"))}
@@ -123,7 +131,7 @@ Error of a dream over the way gone, squared, after one observation
 {table(rows, dreams, ("inside", "outside", "wrong c"), digits=3)}
 The same after five. From the fifth on the world goes on with another c, of which the model is
 told after it (a counterfactual dream), with it, or falsely from the first on
-{table(rows, dreams, ("no change", "told after", "told with it", "told before"), digits=3)}"""
+{table(rows, dreams, in_the_middle, digits=3)}"""
 
 
 def claims(rows):
@@ -137,13 +145,14 @@ def claims(rows):
     whole = difference(rows, "world known", "at random")["inside"]
     listens = "dreams listen to c: error with a wrong one / with its own"
     midway = "in the middle of an episode too: counterfactual"
+    not_concatenated = "with the context concatenated they do not"
     share = "return inside: share of the way from random to known"
     return [
         below("dreams are right: error inside", 0.08, ours["inside"], EACH),
         above("with the context hidden they are not", 0.5, hidden, EACH),
         above(listens, 10, wrong, EACH),
         below(midway, 0.3, counterfactual, EACH),
-        above("with the context concatenated they do not", 0.5, concatenated, EACH),
+        above(not_concatenated, 0.5, concatenated, EACH),
         above(share, 0.92, way / whole, EACH),
         above("return inside: cRSSM - hidden", 1.5, gain["inside"], EACH),
         above("return outside: cRSSM - hidden", 6, gain["outside"], EACH),
@@ -159,7 +168,8 @@ def draw(figure, picture):
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     c = np.linspace(-0.9, 0.9, 7)[:, None]
     new_c = turned.another(c)
-    for (first, later), (kind, agent) in zip(panels.T, picture["agents"].items(), strict=True):
+    agents = picture["agents"].items()
+    for (first, later), (kind, agent) in zip(panels.T, agents, strict=True):
         draw_dreams(o, first, agent, Told(c, c, c), 1)
         draw_dreams(o, later, agent, Told(c, c, new_c), o.seen)
         first.set(title=kind, aspect="equal")

@@ -30,7 +30,7 @@ import envs
 import metarl
 from chapters import common
 from chapters.common import EACH, Chapter, above, below, difference, meta_train, table
-from chapters.diversity import adapted, scores
+from chapters.diversity import SMALL, adapted, scores
 from harness.settings import Setting
 
 
@@ -45,14 +45,6 @@ class Options:
 QUICK = Options(pools=(1, 64, 0), shifts=(0.0, 2.0), iterations=5)
 
 MOST = 64  # goals in a pool
-SMALL = {
-    "hidden": (32,),
-    "tasks": 10,
-    "beta": 0.01,
-    "estimator": "lvc",  # of the inner step's Hessian, see docs/estimators.md
-    "adapt_episodes": 20,
-    "test_episodes": 20,
-}
 
 
 @dataclass(frozen=True)
